@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clock, files, back-off, documents: nothing here knows what a site or a job is."""
+
+from flprov._base.clock import Clock, SystemClock, from_iso, to_iso
+from flprov._base.documents import canonical_json, from_document, parse_json, to_document
+from flprov._base.files import (
+    hold_lock,
+    replace_tree,
+    sync_folder,
+    sync_tree,
+    write_atomic,
+    write_private,
+    write_tree,
+)
+from flprov._base.retry import backoff
+from flprov._base.tasks import Tasks
+
+__all__ = [
+    "Clock",
+    "SystemClock",
+    "Tasks",
+    "backoff",
+    "canonical_json",
+    "from_document",
+    "from_iso",
+    "hold_lock",
+    "parse_json",
+    "replace_tree",
+    "sync_folder",
+    "sync_tree",
+    "to_document",
+    "to_iso",
+    "write_atomic",
+    "write_private",
+    "write_tree",
+]
