@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Certificates and signatures: who is who. The only door to `cryptography`.
+
+Start reading at `identity.py` (the names), `profiles.py` (what certificates say) and `rules.py` (what
+they must say).
+"""
+
+from flprov.pki.anchors import Anchors, join_anchors, load_anchors
+from flprov.pki.authority import Authority, create_issuing, create_root, load_authority
+from flprov.pki.certificates import (
+    certificate_identity,
+    fingerprint,
+    host_names,
+    not_after,
+    not_before,
+    serial_number,
+)
+from flprov.pki.identity import Identity, Kind, Role, parse_identity
+from flprov.pki.issuing import Credential, create_signer, issue_identity
+from flprov.pki.keys import create_key, public_key_pem
+from flprov.pki.requests import create_request, verify_request
+from flprov.pki.signatures import sign, verify_key_matches, verify_signature, verify_signed
+from flprov.pki.verification import verify_peer, verify_signer
+
+__all__ = [
+    "Anchors",
+    "Authority",
+    "Credential",
+    "Identity",
+    "Kind",
+    "Role",
+    "certificate_identity",
+    "create_issuing",
+    "create_key",
+    "create_request",
+    "create_root",
+    "create_signer",
+    "fingerprint",
+    "host_names",
+    "issue_identity",
+    "join_anchors",
+    "load_anchors",
+    "load_authority",
+    "not_after",
+    "not_before",
+    "parse_identity",
+    "public_key_pem",
+    "serial_number",
+    "sign",
+    "verify_key_matches",
+    "verify_peer",
+    "verify_request",
+    "verify_signature",
+    "verify_signed",
+    "verify_signer",
+]

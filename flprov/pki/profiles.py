@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every certificate of ours says, extension by extension; used to issue and to verify.
+
+| profile      | signed by  | basicConstraints | keyUsage         | extKeyUsage | subjectAltName            |
+|--------------|------------|------------------|------------------|-------------|---------------------------|
+| root         | itself     | CA, pathlen 1    | keyCertSign      | -           | spiffe://td               |
+| servers CA   | root       | CA, pathlen 0    | keyCertSign      | serverAuth  | spiffe://td               |
+| sites CA     | root       | CA, pathlen 0    | keyCertSign      | clientAuth  | spiffe://td               |
+| people CA    | root       | CA, pathlen 0    | keyCertSign      | clientAuth  | spiffe://td               |
+| server       | servers CA | not a CA         | digitalSignature | serverAuth  | its URI, its host names   |
+| site, person | its CA     | not a CA         | digitalSignature | clientAuth  | its URI                   |
+| provisioner  | root       | not a CA         | digitalSignature | codeSigning | spiffe://td/provisioner/p |
+
+All: version 3, random serial of 159 bits (RFC 5280 section 4.1.2.2 allows 20 octets), ECDSA with
+SHA-256, subject and authority key identifiers. basicConstraints and keyUsage are critical; the others
+are not. No name constraints: support for URI constraints is uneven, and the verifier compares trust
+domains itself.
+
+The subject is for humans. One part of it is read, and only in a CA certificate that is already trusted:
+its organizational unit (`servers`, `sites`, `people`, `root`) says which kind it may issue.
+
+X509-SVID section 4.4 wants serverAuth and clientAuth together. We give one of them: a site's
+certificate must not work as a server's, whatever verifies it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from flprov.pki.identity import Kind
+
+
+def _key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=key_cert_sign,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """The extensions that are the same in every certificate of one kind."""
+
+    what: str  # in messages: "a server"
+    basic_constraints: x509.BasicConstraints
+    key_usage: x509.KeyUsage
+    extended_key_usage: x509.ExtendedKeyUsage | None
+    host_names: bool = False  # DNS names and IP addresses beside the URI: needed, or not allowed
+
+    def extend(self, builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
+        """`builder` with the constant extensions added."""
+        builder = builder.add_extension(self.basic_constraints, critical=True)
+        builder = builder.add_extension(self.key_usage, critical=True)
+        if self.extended_key_usage is not None:
+            builder = builder.add_extension(self.extended_key_usage, critical=False)
+        return builder
+
+
+_LEAF = x509.BasicConstraints(ca=False, path_length=None)
+_ISSUING = x509.BasicConstraints(ca=True, path_length=0)
+_SIGNS = _key_usage(digital_signature=True)
+_CERTIFIES = _key_usage(key_cert_sign=True)
+_SERVER_AUTH = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+_CLIENT_AUTH = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+_CODE_SIGNING = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING])
+
+ROOT = Profile(
+    what="a root CA",
+    basic_constraints=x509.BasicConstraints(ca=True, path_length=1),
+    key_usage=_CERTIFIES,
+    extended_key_usage=None,
+)
+
+SERVERS_CA = Profile(
+    what="a servers CA",
+    basic_constraints=_ISSUING,
+    key_usage=_CERTIFIES,
+    extended_key_usage=_SERVER_AUTH,
+)
+
+SITES_CA = Profile(
+    what="a sites CA",
+    basic_constraints=_ISSUING,
+    key_usage=_CERTIFIES,
+    extended_key_usage=_CLIENT_AUTH,
+)
+
+PEOPLE_CA = Profile(
+    what="a people CA",
+    basic_constraints=_ISSUING,
+    key_usage=_CERTIFIES,
+    extended_key_usage=_CLIENT_AUTH,
+)
+
+SERVER = Profile(
+    what="a server",
+    basic_constraints=_LEAF,
+    key_usage=_SIGNS,
+    extended_key_usage=_SERVER_AUTH,
+    host_names=True,
+)
+
+SITE = Profile(
+    what="a site",
+    basic_constraints=_LEAF,
+    key_usage=_SIGNS,
+    extended_key_usage=_CLIENT_AUTH,
+)
+
+PERSON = Profile(
+    what="a person",
+    basic_constraints=_LEAF,
+    key_usage=_SIGNS,
+    extended_key_usage=_CLIENT_AUTH,
+)
+
+PROVISIONER = Profile(
+    what="a provisioner",
+    basic_constraints=_LEAF,
+    key_usage=_SIGNS,
+    extended_key_usage=_CODE_SIGNING,
+)
+
+# The organizational unit in a CA's subject, and the kind of identity it may issue.
+ROOT_UNIT = "root"
+UNITS: Mapping[Kind, str] = {Kind.SERVER: "servers", Kind.SITE: "sites", Kind.PERSON: "people"}
+
+ISSUING: Mapping[Kind, Profile] = {Kind.SERVER: SERVERS_CA, Kind.SITE: SITES_CA, Kind.PERSON: PEOPLE_CA}
+LEAVES: Mapping[Kind, Profile] = {Kind.SERVER: SERVER, Kind.SITE: SITE, Kind.PERSON: PERSON}
