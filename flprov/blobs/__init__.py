@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Content-addressed files: immutable bytes named by their BLAKE3 digest."""
+
+from flprov.blobs.digests import digest_file, digest_of, verify_digest
+from flprov.blobs.folder import BlobStore
+from flprov.blobs.upload import Upload
+
+__all__ = ["BlobStore", "Upload", "digest_file", "digest_of", "verify_digest"]

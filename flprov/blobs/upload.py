@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A blob that arrives in pieces, over as many connections as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from flprov._base import sync_folder
+from flprov.blobs.digests import CHUNK
+from flprov.blobs.disk import OpenFile, disk_errors
+from flprov.blobs.shelf import Shelf
+from flprov.errors import Conflict, LocalError, ProtocolError
+
+SYNC_EVERY = 8 << 20  # so much may be on its way to the disk; a sync of it takes milliseconds
+
+_GROWING = os.O_RDWR | os.O_CREAT
+
+
+class Upload:
+    """One connection's part in bringing one blob; made by `BlobStore.upload`.
+
+    Send the blob from byte `offset` on: `write` every piece, then `finish`. When the connection
+    breaks, `close`: what has arrived stays for the next upload by the same owner. One caller at a
+    time.
+
+    Attributes:
+        offset: how many of the blob's `size` bytes are here; `size` when it is here already.
+    """
+
+    def __init__(self, shelf: Shelf, partial: Path, digest: str, size: int) -> None:
+        self.digest = digest
+        self.size = size
+        self._shelf = shelf
+        self._partial = partial
+        self._failed = f"blob {digest[:12]} cannot be written"
+        self._hash: Any = None  # a blake3 hasher, once what was there before has gone through it
+        self._taken_over = False
+        self._publishing: asyncio.Task[None] | None = None
+        self._file: OpenFile | None = None
+        self._present = shelf.blob(digest).is_file()
+        self.offset = size if self._present else self._resume()
+
+    def _resume(self) -> int:
+        """Open the partial file and keep of it what is certain to be on the disk.
+
+        What an earlier process wrote since its last sync may have been lost by a power cut under an
+        intact file size. (Should the kept part be wrong as well, the digest tells in the end.)
+        """
+        with disk_errors(self._failed):
+            with contextlib.suppress(FileNotFoundError):
+                self._partial.chmod(0o600)  # a crash while it got its name leaves it read-only
+            self._file = OpenFile(self._partial, _GROWING)
+            offset = self._file.size
+            if self._partial.name not in self._shelf.grown_here:
+                offset -= offset % SYNC_EVERY
+            if offset > self.size:
+                offset = 0
+            self._file.cut(offset)
+        self._shelf.grown_here.add(self._partial.name)
+        return offset
+
+    async def write(self, data: bytes) -> None:
+        """Add the next piece. Waits for the disk every 8 MiB.
+
+        Raises:
+            ProtocolError: more came than was announced; nothing is kept.
+            Conflict: a newer connection of the same owner goes on with this blob.
+            LocalError: the disk is full (what has arrived stays) or broken.
+        """
+        if self._present and not data:
+            return
+        if self.offset + len(data) > self.size:
+            self._drop()
+            raise ProtocolError(f"blob {self.digest[:12]} is longer than the announced {self.size} bytes")
+        file = await self._ready()
+        try:
+            with disk_errors(self._failed):
+                file.write(data)
+        except LocalError:
+            self.close()
+            raise
+        self._hash.update(data)
+        before, self.offset = self.offset, self.offset + len(data)
+        if before // SYNC_EVERY != self.offset // SYNC_EVERY:
+            await asyncio.to_thread(self._sync, file)
+
+    async def finish(self) -> None:
+        """Verify the digest; the blob has its name, durably, when this returns.
+
+        Raises:
+            ProtocolError: bytes are missing (what has arrived stays), or they are not the blob that
+                was announced (nothing is kept).
+            Conflict: a newer connection of the same owner goes on with this blob.
+            LocalError: the disk failed.
+        """
+        if self._present:
+            return
+        if self._publishing is None:
+            await self._verify_whole()
+        await asyncio.shield(self._begin_publishing())
+
+    async def _verify_whole(self) -> None:
+        await self._ready()
+        if self.offset < self.size:
+            self.close()
+            raise ProtocolError(f"blob {self.digest[:12]} ended after {self.offset} of {self.size} bytes")
+        if self._hash.hexdigest() != self.digest:
+            self._drop()
+            raise ProtocolError(f"what was sent as blob {self.digest[:12]} has another digest")
+
+    @property
+    def publishing(self) -> bool:
+        """Whether it is getting its name at this moment: `finish` waits for that, nobody can take over."""
+        return self._publishing is not None and not self._publishing.done()
+
+    def _begin_publishing(self) -> asyncio.Task[None]:
+        """Goes on even when its caller is cancelled; the thread keeps this upload alive meanwhile."""
+        if self._publishing is None:
+            self._publishing = asyncio.create_task(asyncio.to_thread(self._publish, self._verify_open()))
+        return self._publishing
+
+    def close(self) -> None:
+        """End this connection's part; what has arrived stays. Does no harm after `finish`."""
+        self._file = None
+
+    def give_way(self) -> None:
+        """Another connection goes on from here; this one may not write any more."""
+        self._taken_over = True
+
+    async def _ready(self) -> OpenFile:
+        file = self._verify_open()
+        if self._hash is None:
+            self._hash = await asyncio.to_thread(self._hash_beginning, file)
+        return self._verify_open()
+
+    def _verify_open(self) -> OpenFile:
+        if self._taken_over:
+            self.close()
+            raise Conflict(f"another connection goes on with blob {self.digest[:12]}")
+        if self._file is None:
+            raise LocalError(f"the upload of blob {self.digest[:12]} is over")
+        return self._file
+
+    def _hash_beginning(self, file: OpenFile) -> Any:  # noqa: ANN401
+        hasher = blake3()
+        with disk_errors(f"blob {self.digest[:12]} cannot be read"):
+            for data in file.read_chunks(0, CHUNK):
+                hasher.update(data)
+        return hasher
+
+    def _sync(self, file: OpenFile) -> None:
+        try:
+            with disk_errors(self._failed):
+                file.sync()
+                sync_folder(self._partial.parent)
+        except LocalError:
+            self._drop()  # after a failed sync nobody knows what is on the disk
+            raise
+
+    def _publish(self, file: OpenFile) -> None:
+        try:
+            with disk_errors(self._failed):
+                file.seal()
+                self._shelf.publish(self._partial, self.digest)
+            self._present = True
+        except LocalError:
+            self._drop()
+            raise
+        self.close()
+
+    def _drop(self) -> None:
+        if not (self._present or self._taken_over):
+            self._shelf.forget(self._partial)
+        self.close()

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commits as text: encoded once by the caller, so that nothing unreadable is ever queued."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from flprov._base import canonical_json, from_document, from_iso, parse_json, to_iso
+from flprov.errors import LocalError
+from flprov.store.chain import digest_row
+from flprov.store.records import Change, Delete, LogRow, Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One commit, ready to be written."""
+
+    changes: tuple[tuple[str, str, str | None], ...]  # kind, id, JSON; None deletes
+    row: str | None  # canonical JSON
+    at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The last row of the log, as far as the next one needs it."""
+
+    index: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedRow:
+    """A row of the log as columns of text."""
+
+    index: int
+    at: str
+    row: str
+    previous: str
+    digest: str
+
+    @property
+    def head(self) -> Head:
+        """This row as the one that the next is chained to."""
+        return Head(index=self.index, digest=self.digest)
+
+
+def encode_commit(changes: Sequence[Change], row: Row | None, at: datetime) -> Entry:
+    """The commit as text, independent of the caller's objects.
+
+    Raises:
+        LocalError: something in it has no JSON form; the message names it.
+    """
+    encoded = tuple(_encode_change(change) for change in changes)
+    return Entry(changes=encoded, row=None if row is None else _encode_row(row), at=to_iso(at))
+
+
+def _encode_change(change: Change) -> tuple[str, str, str | None]:
+    name = f"the record {change.kind!r} {change.id!r}"
+    _verify_texts(name, change.kind, change.id)
+    if isinstance(change, Delete):
+        return change.kind, change.id, None
+    return change.kind, change.id, _encode(name, change.value)
+
+
+def _encode_row(row: Row) -> str:
+    name = f"the log row {row.what!r}"
+    _verify_texts(name, row.who, row.what, row.object, row.outcome, row.reason)
+    _verify_mapping(name, row.data)
+    return _encode(name, row)
+
+
+def _verify_texts(name: str, *texts: str) -> None:
+    for text in texts:
+        if not isinstance(text, str):
+            raise LocalError(f"{name} cannot be stored: {text!r} should be text")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise LocalError(f"{name} cannot be stored: {text!r} is not Unicode text") from error
+
+
+def _verify_mapping(name: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise LocalError(f"{name} cannot be stored: its value is a {type(value).__name__}, not a mapping")
+
+
+def _encode(name: str, value: Row | Mapping[str, object]) -> str:
+    if not isinstance(value, Row):
+        _verify_mapping(name, value)
+    try:
+        return canonical_json(value).decode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise LocalError(f"{name} cannot be stored: {error}") from error
+
+
+def seal_row(entry: Entry, head: Head) -> SealedRow | None:
+    """The entry's row as the one after `head`; None when the entry has none."""
+    if entry.row is None:
+        return None
+    index = head.index + 1
+    digest = digest_row(index, entry.at, entry.row.encode(), head.digest)
+    return SealedRow(index=index, at=entry.at, row=entry.row, previous=head.digest, digest=digest)
+
+
+def decode_row(sealed: SealedRow) -> LogRow:
+    """The row that was sealed.
+
+    Raises:
+        ValueError: somebody else wrote this.
+    """
+    return LogRow(
+        index=sealed.index,
+        at=from_iso(sealed.at),
+        row=from_document(Row, parse_json(sealed.row)),
+        previous=sealed.previous,
+        digest=sealed.digest,
+    )

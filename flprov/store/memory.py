@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A store that forgets: the simulator's, and the tests'."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from flprov._base import Clock, SystemClock
+from flprov.errors import LocalError
+from flprov.store.chain import GENESIS
+from flprov.store.entries import Entry, Head, SealedRow, decode_row, encode_commit, seal_row
+from flprov.store.records import Change, LogRow, Row
+
+
+class MemoryStore:
+    """Same promises as the store on disk, as long as the process lives."""
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._records: dict[str, dict[str, str]] = {}
+        self._log: list[SealedRow] = []
+        self._closed = False
+
+    async def commit(self, changes: Sequence[Change], row: Row | None, *, urgent: bool = False) -> int:  # noqa: ARG002
+        """See `Store.commit`."""
+        if self._closed:
+            raise LocalError("the store is closed")
+        index = self._apply(encode_commit(changes, row, self._clock.now()))
+        await asyncio.sleep(0)  # others run while a commit is under way, here as on a disk
+        return index
+
+    def _apply(self, entry: Entry) -> int:
+        for kind, id_, value in entry.changes:
+            records = self._records.setdefault(kind, {})
+            if value is None:
+                records.pop(id_, None)
+            else:
+                records[id_] = value
+        sealed = seal_row(entry, self._log[-1].head if self._log else Head(index=0, digest=GENESIS))
+        if sealed is None:
+            return 0
+        self._log.append(sealed)
+        return sealed.index
+
+    def load(self, kind: str) -> dict[str, dict[str, Any]]:
+        """See `Store.load`."""
+        return {id_: json.loads(value) for id_, value in sorted(self._records.get(kind, {}).items())}
+
+    def get(self, kind: str, id: str) -> dict[str, Any] | None:  # noqa: A002
+        """See `Store.get`."""
+        value = self._records.get(kind, {}).get(id)
+        return None if value is None else dict(json.loads(value))
+
+    def rows(self, start: int = 1, limit: int = 1000) -> list[LogRow]:
+        """See `Store.rows`."""
+        first = max(start, 1) - 1
+        return [decode_row(sealed) for sealed in self._log[first : first + max(limit, 0)]]
+
+    @property
+    def head(self) -> int:
+        """See `Store.head`."""
+        return len(self._log)
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        self._closed = True

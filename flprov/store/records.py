@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the store takes and gives: rows of the log, changes of records, and the Store itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+Document = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What happened, in one line of the log. Audit and events are two views of these."""
+
+    who: str  # an identity's URI, or "server" / "agent" for what we did of our own accord
+    what: str  # the verb: "job.submit", "site.connect"
+    object: str  # what it was done to: a job id, a site's name
+    outcome: str = "ok"
+    reason: str = ""
+    data: Document = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """A row as it stands in the log, chained to the one before it."""
+
+    index: int  # 1, 2, 3, ... without gaps
+    at: datetime
+    row: Row
+    previous: str  # `digest` of row index - 1; 64 zeros before the first
+    digest: str  # BLAKE3-256 (hex) of `previous` and the canonical JSON of index, at and row
+
+
+@dataclass(frozen=True)
+class Put:
+    """Make the record (`kind`, `id`) be `value`, whatever it was before."""
+
+    kind: str
+    id: str
+    value: Document
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Make the record (`kind`, `id`) be absent, whether it was there or not."""
+
+    kind: str
+    id: str
+
+
+Change = Put | Delete
+
+
+class Store(Protocol):
+    """Records and their log. `flprov.testing.store_conformance` says what every store must do."""
+
+    async def commit(self, changes: Sequence[Change], row: Row | None, *, urgent: bool = False) -> int:
+        """Make `changes` and `row` durable, together or not at all.
+
+        Concurrent callers share one sync of the disk. Once called, the commit goes on even when the
+        caller is cancelled while it waits.
+
+        Args:
+            changes: applied in order.
+            row: what to log with them; its time is the call's.
+            urgent: abort, revoke, lock and drain: may use the space held back for them when the
+                disk is full.
+
+        Returns:
+            The row's index; 0 when there is none.
+
+        Raises:
+            LocalError: it could not be written and none of it was: the disk is full or broken, a
+                value has no JSON form, or the store is closed. Later commits may work again. (When
+                the disk fails inside the sync, a power cut right then may leave it written whole.)
+        """
+        ...
+
+    def load(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Every record of a kind by its id: a fresh copy of what is committed."""
+        ...
+
+    def get(self, kind: str, id: str) -> dict[str, Any] | None:  # noqa: A002 - the record's own word
+        """One record: a fresh copy of what is committed."""
+        ...
+
+    def rows(self, start: int = 1, limit: int = 1000) -> list[LogRow]:
+        """Up to `limit` rows of the log, from index `start` on."""
+        ...
+
+    @property
+    def head(self) -> int:
+        """The index of the last committed row; 0 when the log is empty."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is under way, then refuse further commits. A second call does nothing."""
+        ...

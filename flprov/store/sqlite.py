@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store on disk: SQLite in WAL mode, one writer thread, reads on a connection of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flprov._base import Clock
+from flprov.errors import FlprovError, LocalError, StateDamaged
+from flprov.store.chain import GENESIS, verify_chain
+from flprov.store.entries import Head, SealedRow, decode_row, encode_commit
+from flprov.store.failures import RESTORE_HINT, store_errors
+from flprov.store.records import Change, LogRow, Row, Store
+from flprov.store.schema import connect, open_database
+from flprov.store.writer import Writer
+
+
+def open_store(folder: Path, *, clock: Clock) -> Store:
+    """The store in `folder`, made when there is none. The caller sees to it that it is alone there.
+
+    Raises:
+        StateDamaged: what is there is damaged, not ours, or written by a newer flprov.
+        LocalError: the folder cannot be written.
+    """
+    return SQLiteStore(folder, clock=clock)
+
+
+class SQLiteStore:
+    """See `Store`. What was acknowledged survives SIGKILL and power loss."""
+
+    def __init__(self, folder: Path, *, clock: Clock) -> None:
+        self._clock = clock
+        self._path = folder / "store.db"
+        self._closed = False
+        with store_errors(self._path):
+            connection = open_database(self._path)
+            try:
+                self._reader = connect(self._path)
+                self._reader.execute("PRAGMA query_only=ON")
+                self._reader.text_factory = bytes.decode  # damaged text is a UnicodeDecodeError
+                self._writer = Writer(connection, self._path, self._read_head())
+            except BaseException:
+                connection.close()
+                raise
+
+    async def commit(self, changes: Sequence[Change], row: Row | None, *, urgent: bool = False) -> int:
+        """See `Store.commit`."""
+        if self._closed:
+            raise self._refusal()
+        entry = encode_commit(changes, row, self._clock.now())
+        return await self._writer.submit(entry, urgent=urgent)
+
+    def load(self, kind: str) -> dict[str, dict[str, Any]]:
+        """See `Store.load`."""
+        found = self._select("SELECT id, value FROM records WHERE kind = ? ORDER BY id", (kind,))
+        return {id_: self._parse(value) for id_, value in found}
+
+    def get(self, kind: str, id: str) -> dict[str, Any] | None:  # noqa: A002
+        """See `Store.get`."""
+        found = self._select("SELECT value FROM records WHERE kind = ? AND id = ?", (kind, id))
+        return self._parse(found[0][0]) if found else None
+
+    def rows(self, start: int = 1, limit: int = 1000) -> list[LogRow]:
+        """See `Store.rows`."""
+        found = self._select(
+            "SELECT ix, at, line, previous, digest FROM log WHERE ix >= ? ORDER BY ix LIMIT ?",
+            (max(start, 1), max(limit, 0)),
+        )
+        return [self._decode(columns) for columns in found]
+
+    @property
+    def head(self) -> int:
+        """See `Store.head`."""
+        return self._writer.head.index
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        if not self._closed:
+            self._closed = True
+            self._reader.close()
+        await self._writer.close()
+
+    def _read_head(self) -> Head:
+        last = self._select("SELECT ix, at, line, previous, digest FROM log ORDER BY ix DESC LIMIT 1", ())
+        if not last:
+            return Head(index=0, digest=GENESIS)
+        row = self._decode(last[0])
+        if verify_chain([row]) is not None:
+            raise self._damage(f"row {row.index}, the last of the log, does not match its digest")
+        return Head(index=row.index, digest=row.digest)
+
+    def _select(self, query: str, values: Sequence[object]) -> list[Any]:
+        if self._closed:
+            raise self._refusal()
+        try:
+            with store_errors(self._path):
+                return self._reader.execute(query, values).fetchall()
+        except UnicodeDecodeError as error:
+            raise self._damage("it holds text that is not Unicode") from error
+
+    def _decode(self, columns: tuple[int, str, str, str, str]) -> LogRow:
+        index, at, row, previous, digest = columns
+        try:
+            return decode_row(SealedRow(index=index, at=at, row=row, previous=previous, digest=digest))
+        except (ValueError, TypeError) as error:
+            raise self._damage(f"row {index} of the log cannot be read") from error
+
+    def _parse(self, value: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads(value))
+        except (ValueError, TypeError) as error:
+            raise self._damage("a record cannot be read") from error
+
+    def _damage(self, what: str) -> StateDamaged:
+        return StateDamaged(f"{self._path} is damaged: {what}", hint=RESTORE_HINT)
+
+    def _refusal(self) -> FlprovError:
+        return LocalError(f"the store {self._path} is closed")

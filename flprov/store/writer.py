@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one thread that writes: whatever is queued becomes one transaction (group commit).
+
+A quiet commit waits for nobody: the batch is what is there when the thread looks. Under load the
+commits that arrive during one sync share the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flprov.errors import FlprovError, LocalError
+from flprov.store.entries import Entry, Head, seal_row
+from flprov.store.failures import SPACE_HINT, describe, may_lack_space
+from flprov.store.reserve import Reserve
+
+Outcome = int | FlprovError
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Waiting:
+    """One commit and who waits for it."""
+
+    entry: Entry
+    urgent: bool
+    future: asyncio.Future[int]
+    loop: asyncio.AbstractEventLoop
+
+
+class Writer:
+    """Owns the writing connection; `head` is what has been committed."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, head: Head) -> None:
+        self.head = head
+        self._connection = connection
+        self._path = path
+        self._reserve = Reserve(path.with_name(f"{path.stem}.reserve"))
+        self._reserve.hold()
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"store {path}", daemon=True)
+        self._thread.start()
+
+    def submit(self, entry: Entry, *, urgent: bool) -> asyncio.Future[int]:
+        """Queue a commit; the future is done once it is durable, or has failed."""
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(entry=entry, urgent=urgent, future=loop.create_future(), loop=loop)
+        self._queue.put(waiting)
+        return waiting.future
+
+    async def close(self) -> None:
+        """Write what is queued, then close the connection."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        going_on = True
+        while going_on:
+            batch, going_on = self._take()
+            outcomes: list[Outcome]
+            try:
+                outcomes = self._write(batch) if batch else []
+            except Exception as error:  # the thread's outermost loop: nobody may wait for ever
+                outcomes = [self._fail(error) for _ in batch]
+            _tell(batch, outcomes)
+        self._connection.close()
+
+    def _take(self) -> tuple[list[_Waiting], bool]:
+        """Everything that is queued, at least one thing; False when the end was among it."""
+        found = [self._queue.get()]
+        with contextlib.suppress(queue.Empty):
+            while True:
+                found.append(self._queue.get_nowait())
+        return [waiting for waiting in found if waiting is not None], None not in found
+
+    def _write(self, batch: Sequence[_Waiting]) -> list[Outcome]:
+        if not self._reserve.hold():
+            return [self._write_urgent(waiting) for waiting in batch]
+        try:
+            return self._transact(batch)
+        except sqlite3.Error as error:
+            if len(batch) == 1:
+                return [self._retry_urgent(batch[0], error)]
+        # The batch failed as a whole; alone, each that can be written is.
+        return [self._write([waiting])[0] for waiting in batch]
+
+    def _write_urgent(self, waiting: _Waiting) -> Outcome:
+        """The disk has no room for the reserve: what is left of it is for urgent commits."""
+        if not waiting.urgent:
+            return LocalError(f"{self._path} cannot be written: the disk is full", hint=SPACE_HINT)
+        try:
+            return self._transact([waiting])[0]
+        except sqlite3.Error as error:
+            return self._fail(error)
+
+    def _retry_urgent(self, waiting: _Waiting, error: sqlite3.Error) -> Outcome:
+        if not (waiting.urgent and may_lack_space(error)):
+            return self._fail(error)
+        self._reserve.release()
+        return self._write_urgent(waiting)
+
+    def _transact(self, batch: Sequence[_Waiting]) -> list[Outcome]:
+        """One transaction; the futures of the batch hear of it only after COMMIT has returned.
+
+        Raises:
+            sqlite3.Error: none of it was written.
+        """
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            head = self.head
+            outcomes: list[Outcome] = []
+            for waiting in batch:
+                outcome, head = self._apply_alone(waiting.entry, head)
+                outcomes.append(outcome)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.rollback()
+            raise
+        self.head = head
+        return outcomes
+
+    def _apply_alone(self, entry: Entry, head: Head) -> tuple[Outcome, Head]:
+        """Apply one commit so that, when it fails, the others of its batch do not."""
+        self._connection.execute("SAVEPOINT entry")
+        try:
+            after = self._apply(entry, head)
+        except sqlite3.Error as error:
+            if not self._connection.in_transaction:  # SQLite has undone the whole batch
+                raise
+            self._connection.execute("ROLLBACK TO entry")
+            self._connection.execute("RELEASE entry")
+            return self._fail(error), head
+        self._connection.execute("RELEASE entry")
+        return (0 if entry.row is None else after.index), after
+
+    def _apply(self, entry: Entry, head: Head) -> Head:
+        for kind, id_, value in entry.changes:
+            if value is None:
+                self._connection.execute("DELETE FROM records WHERE kind = ? AND id = ?", (kind, id_))
+            else:
+                self._connection.execute("REPLACE INTO records VALUES (?, ?, ?)", (kind, id_, value))
+        sealed = seal_row(entry, head)
+        if sealed is None:
+            return head
+        columns = (sealed.index, sealed.at, sealed.row, sealed.previous, sealed.digest)
+        self._connection.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?)", columns)
+        return sealed.head
+
+    def _fail(self, error: Exception) -> FlprovError:
+        failure: FlprovError = LocalError(f"{self._path} cannot be written: {error}")
+        if isinstance(error, sqlite3.Error):
+            failure = describe(error, self._path)
+        failure.__cause__ = error
+        return failure
+
+
+def _tell(batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
+    """One call into each event loop, however many wait there."""
+    pairs = list(zip(batch, outcomes, strict=True))
+    for loop in {waiting.loop for waiting in batch}:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_settle, [pair for pair in pairs if pair[0].loop is loop])
+
+
+def _settle(pairs: Sequence[tuple[_Waiting, Outcome]]) -> None:
+    for waiting, outcome in pairs:
+        if waiting.future.done():  # its caller was cancelled; the commit stands
+            continue
+        if isinstance(outcome, FlprovError):
+            waiting.future.set_exception(outcome)
+        else:
+            waiting.future.set_result(outcome)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every store must do. Subclass `StoreConformance` in a test module that has a `store` fixture."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from typing import Any
+
+from flprov.errors import LocalError
+from flprov.store import Change, Delete, Put, Row, Store, verify_chain
+
+ROW = Row(who="spiffe://example.org/person/org/lead/ada", what="job.submit", object="job-1")
+
+
+async def _failure(commit: Coroutine[Any, Any, int]) -> LocalError:
+    try:
+        index = await commit
+    except LocalError as error:
+        return error
+    raise AssertionError(f"the commit was accepted with index {index}")
+
+
+async def _refused(store: Store, changes: Sequence[Change], row: Row | None = None) -> LocalError:
+    """The commit is refused, nothing of it is there, and the store still works."""
+    head, before = store.head, store.load("job")
+    error = await _failure(store.commit(changes, row))
+    assert (store.head, store.load("job")) == (head, before)
+    assert await store.commit([], ROW) == head + 1
+    return error
+
+
+class StoreConformance:
+    """The suite. Each test takes a fresh store."""
+
+    async def test_new_store_is_empty(self, store: Store) -> None:
+        assert (store.head, store.rows(), store.load("job"), store.get("job", "a")) == (0, [], {}, None)
+
+    async def test_commit_makes_record_and_row_visible(self, store: Store) -> None:
+        assert await store.commit([Put("job", "a", {"state": "queued"})], ROW) == 1
+        assert store.get("job", "a") == {"state": "queued"}
+        assert store.load("job") == {"a": {"state": "queued"}}
+        assert [(found.index, found.row) for found in store.rows()] == [(1, ROW)]
+        assert store.head == 1
+
+    async def test_rows_count_from_one_without_gaps(self, store: Store) -> None:
+        assert [await store.commit([], ROW) for _ in range(3)] == [1, 2, 3]
+
+    async def test_commit_without_row_takes_no_index(self, store: Store) -> None:
+        assert await store.commit([Put("job", "a", {})], None) == 0
+        assert (store.head, store.load("job")) == (0, {"a": {}})
+
+    async def test_changes_of_one_commit_are_applied_in_order(self, store: Store) -> None:
+        changes: list[Change] = [Put("job", "a", {"n": 1}), Delete("job", "a"), Put("job", "a", {"n": 2})]
+        await store.commit([*changes, Put("job", "b", {}), Delete("job", "b")], None)
+        assert store.load("job") == {"a": {"n": 2}}
+
+    async def test_put_replaces_the_whole_record(self, store: Store) -> None:
+        await store.commit([Put("job", "a", {"x": 1, "y": 2})], None)
+        await store.commit([Put("job", "a", {"x": 3})], None)
+        assert store.get("job", "a") == {"x": 3}
+
+    async def test_deleting_what_is_absent_is_fine(self, store: Store) -> None:
+        assert await store.commit([Delete("job", "nobody")], ROW) == 1
+
+    async def test_kinds_are_apart(self, store: Store) -> None:
+        await store.commit([Put("job", "a", {"n": 1}), Put("site", "a", {"n": 2})], None)
+        assert (store.load("job"), store.load("site")) == ({"a": {"n": 1}}, {"a": {"n": 2}})
+
+    async def test_load_is_in_order_of_ids(self, store: Store) -> None:
+        await store.commit([Put("job", name, {}) for name in ("b", "ä", "A", "a", "10", "9")], None)
+        assert list(store.load("job")) == ["10", "9", "A", "a", "b", "ä"]
+
+    async def test_strange_text_comes_back_as_it_was(self, store: Store) -> None:
+        text = "\x00 ' \" ; DROP TABLE log; -- \u202e\U0001f600\n"
+        row = Row(who=text, what=text, object=text, outcome=text, reason=text, data={text: text})
+        await store.commit([Put(text, text, {text: [text, None, True, 1, 0.1, 2**63, -0.0, 1e-300]})], row)
+        assert store.load(text) == {text: {text: [text, None, True, 1, 0.1, 2**63, -0.0, 1e-300]}}
+        assert store.rows()[0].row == row
+        assert verify_chain(store.rows()) is None
+
+    async def test_what_is_read_is_a_copy(self, store: Store) -> None:
+        value: dict[str, object] = {"sites": ["a"]}
+        await store.commit([Put("job", "a", value)], None)
+        value["sites"] = []
+        store.load("job")["a"]["sites"].append("b")
+        assert store.get("job", "a") == {"sites": ["a"]}
+
+    async def test_value_is_taken_when_commit_is_called(self, store: Store) -> None:
+        value = {"n": 1}
+        pending = asyncio.ensure_future(store.commit([Put("job", "a", value)], None))
+        await asyncio.sleep(0)
+        value["n"] = 2
+        await pending
+        assert store.get("job", "a") == {"n": 1}
+
+    async def test_rows_are_read_from_an_index_on(self, store: Store) -> None:
+        await asyncio.gather(*(store.commit([], replace(ROW, object=str(n))) for n in range(1, 8)))
+        assert [found.row.object for found in store.rows(3, 2)] == ["3", "4"]
+        assert [found.index for found in store.rows(-5, 2)] == [1, 2]
+        assert store.rows(8) == store.rows(1, 0) == store.rows(1, -1) == []
+
+    async def test_concurrent_commits_all_land_in_the_order_they_were_called(self, store: Store) -> None:
+        commits = [
+            store.commit([Put("job", str(n), {"n": n})], replace(ROW, object=str(n))) for n in range(300)
+        ]
+        assert await asyncio.gather(*commits) == list(range(1, 301))
+        assert [found.row.object for found in store.rows()] == [str(n) for n in range(300)]
+        assert store.load("job") == {str(n): {"n": n} for n in range(300)}
+        assert verify_chain(store.rows()) is None
+
+    async def test_bad_commit_among_concurrent_ones_fails_alone(self, store: Store) -> None:
+        def change(n: int) -> Put:
+            return Put("job", str(n), {"n": math.nan if n == 5 else n})
+
+        commits = [store.commit([change(n)], ROW) for n in range(10)]
+        outcomes = await asyncio.gather(*commits, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [int] * 5 + [LocalError] + [int] * 4
+        assert [outcome for outcome in outcomes if isinstance(outcome, int)] == list(range(1, 10))
+        assert set(store.load("job")) == set("012346789")
+        assert verify_chain(store.rows()) is None
+
+    async def test_value_without_json_form_is_refused_whole(self, store: Store) -> None:
+        for value in (math.inf, object(), b"bytes", "\ud800", 10**5000):
+            error = await _refused(store, [Put("job", "good", {}), Put("job", "bad", {"x": value})], ROW)
+            assert "'job' 'bad'" in str(error)
+
+    async def test_value_nested_without_end_is_refused(self, store: Store) -> None:
+        value: dict[str, object] = {}
+        value["self"] = value
+        await _refused(store, [Put("job", "bad", value)], ROW)
+
+    async def test_record_that_is_no_mapping_is_refused(self, store: Store) -> None:
+        await _refused(store, [Put("job", "bad", ["a"])])  # type: ignore[arg-type]
+
+    async def test_name_that_is_no_text_is_refused(self, store: Store) -> None:
+        await _refused(store, [Put("job", "\udcff", {})])
+        await _refused(store, [Delete("job", None)])  # type: ignore[arg-type]
+
+    async def test_row_that_could_not_be_read_again_is_refused(self, store: Store) -> None:
+        change = [Put("job", "a", {})]
+        await _refused(store, change, replace(ROW, data={"x": object()}))
+        await _refused(store, change, replace(ROW, data=["x"]))  # type: ignore[arg-type]
+        await _refused(store, change, replace(ROW, who=None))  # type: ignore[arg-type]
+
+    async def test_cancelled_caller_leaves_whole_commit_and_sound_log(self, store: Store) -> None:
+        waiting = asyncio.ensure_future(store.commit([Put("job", "a", {})], ROW))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert await store.commit([], ROW) == 2
+        assert store.load("job") == {"a": {}}
+        assert verify_chain(store.rows()) is None
+
+    async def test_urgent_commit_is_a_commit(self, store: Store) -> None:
+        assert await store.commit([Put("job", "a", {})], ROW, urgent=True) == 1
+
+    async def test_every_tampering_breaks_the_chain(self, store: Store) -> None:
+        for n in range(5):
+            await store.commit([], replace(ROW, object=str(n), data={"n": n}))
+        rows = store.rows()
+        assert verify_chain(rows) is None
+        assert verify_chain(rows[2:]) is None
+        forged = replace(rows[2], row=replace(rows[2].row, who="mallory"))
+        assert verify_chain([*rows[:2], forged, *rows[3:]]) == 3
+        assert verify_chain([*rows[:2], replace(rows[2], at=rows[0].at.replace(year=2020)), *rows[3:]]) == 3
+        assert verify_chain([*rows[:2], *rows[3:]]) == 3
+        assert verify_chain([*rows[:3], rows[2], *rows[3:]]) == 4
+        assert verify_chain([rows[0], rows[2], rows[1], *rows[3:]]) == 2
+        assert verify_chain([replace(rows[0], previous="1" * 64), *rows[1:]]) == 1
+
+    async def test_closed_store_refuses_commits(self, store: Store) -> None:
+        pending = asyncio.ensure_future(store.commit([], ROW))
+        await asyncio.sleep(0)
+        await store.close()
+        assert await pending == 1
+        await store.close()
+        assert "closed" in str(await _failure(store.commit([], ROW)))
