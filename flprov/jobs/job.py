@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `job.yml` says, as frozen values: the job that a person asks for.
+
+Durations are seconds, sizes are bytes, so that a JobSpec goes through `to_document` and
+`from_document` unchanged; it travels inside the signed submission and to every worker.
+`docs/job-yml.md` is the page that users read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flprov.messages import Scalar
+
+ROUNDS = 5  # enough to see a curve; a real study says how many it wants
+ABSENCE_SECONDS = 600.0  # a hospital's firewall restarts within this
+GRACE_SECONDS = 1.0  # between the polite and the other signal
+MEMORY = 1 << 30
+WORKFLOW = "fedavg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workflow:
+    """The algorithm that runs beside the server: one of ours by `type`, or the app's by `entry`."""
+
+    type: str | None = WORKFLOW
+    entry: str | None = None  # "module:Class"; then `type` is None
+    rounds: int = ROUNDS
+    options: Mapping[str, Scalar] = field(default_factory=dict)  # for the controller's constructor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membership:
+    """Which sites a round cannot do without, and for how long it waits for one that vanished."""
+
+    min: int | None = None  # None: every site that the job is sent to
+    required: tuple[str, ...] = ()
+    absence_seconds: float = ABSENCE_SECONDS  # time without a control stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What the job takes at each of its sites while it runs there."""
+
+    gpus: int = 0
+    gpu_memory: int = 0  # bytes that each of those GPUs must have in all
+    cpus: int = 1
+    memory: int = MEMORY
+    grace_seconds: float = GRACE_SECONDS  # from SIGTERM to SIGKILL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """What tasks and results pass through, in order, on their way; each entry has a `type`."""
+
+    task_server: tuple[Mapping[str, object], ...] = ()  # on what goes out, at the server
+    task_site: tuple[Mapping[str, object], ...] = ()  # on what came in, at the site
+    result_site: tuple[Mapping[str, object], ...] = ()  # on what leaves the site
+    result_server: tuple[Mapping[str, object], ...] = ()  # on what arrives, before it is used
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """One job, with every default filled in."""
+
+    name: str
+    tasks: Mapping[str, str]  # task name -> "train.py" or "module:attribute"
+    workflow: Workflow = Workflow()
+    model: str | None = None  # "module:callable" or a .safetensors file; None: the first site's weights
+    args: Mapping[str, object] = field(default_factory=dict)
+    data: tuple[str, ...] = ()  # names that each site maps to its own paths
+    needs: tuple[str, ...] = ()  # PEP 508; checked at each site, never installed
+    sites: Membership = Membership()
+    resources: Resources = Resources()
+    filters: Filters = Filters()
+
+    def quorum(self, targeted: int) -> int:
+        """How many of `targeted` sites a round needs."""
+        return targeted if self.sites.min is None else self.sites.min

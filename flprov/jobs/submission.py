@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A submission: the one statement that a person signs and that every site checks for itself.
+
+What is signed is a sequence of bytes, not a value: `encode` makes them, the signature is over
+them, they travel and are stored unchanged, and `decode_submission` takes them only if they are
+exactly what this version would have written. So nothing can be slipped into a signed submission
+that a reader passes over, and no two readers see two meanings in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import cast
+
+from flprov._base import canonical_json, from_document, parse_json, to_document, to_iso
+from flprov.config import shown
+from flprov.errors import ConfigError, Conflict, ProtocolError, Refused
+from flprov.jobs.job import JobSpec
+from flprov.jobs.rules import MOST_SITES, SITE, verify_spec
+
+FORMAT = 1  # the value of the field `flprov`; goes up with any new field, here or in JobSpec
+LONGEST = 1 << 20  # bytes; a thousand sites take 20 KiB
+_SKEW = timedelta(minutes=5)  # Kerberos' allowance for clocks (RFC 4120, section 1.6)
+_TOKEN = re.compile(r"[!-~]{1,128}")  # visible ASCII; an empty token would make all jobs one
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_URI = re.compile(r"spiffe://[!-~]{1,247}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """One person's wish to run one app, with everything resolved."""
+
+    project_id: str
+    app: str  # digest of the bundle
+    spec: JobSpec  # as it will run: job.yml with every --set applied
+    sites: tuple[str, ...]  # every site that it may be sent to
+    token: str  # idempotency key: the same person's same token is the same job
+    submitted_by: str  # the person's URI; whoever checks the signature compares it
+    made_at: datetime
+    not_after: datetime  # nobody acts on it for the first time after this
+
+    def encode(self) -> bytes:
+        """The bytes to sign: canonical JSON, times to the millisecond.
+
+        Raises:
+            ConfigError: the submission breaks a rule, such as a quorum larger than its sites.
+        """
+        _verify(self)
+        data = canonical_json({"flprov": FORMAT, **to_document(self)})
+        if len(data) > LONGEST:
+            raise ConfigError(f"the submission has {len(data):,} bytes; at most {LONGEST:,} are allowed")
+        return data
+
+    def verify_fresh(self, now: datetime) -> None:
+        """Refuse a submission that is too old to act on, or not made yet.
+
+        Raises:
+            Refused: it is; clocks may be five minutes apart.
+        """
+        here = f"and it is {to_iso(now)} here"
+        if now > self.not_after:
+            raise Refused(
+                f"the submission of {self.spec.name} was valid until {to_iso(self.not_after)}, {here}",
+                hint="submit the job again",
+            )
+        if self.made_at > now + _SKEW:
+            raise Refused(
+                f"the submission of {self.spec.name} was made at {to_iso(self.made_at)}, {here}",
+                hint="set the clock of one of the two machines",
+            )
+
+    def verify_repeat(self, first: Submission) -> None:
+        """Check that this is the request `first` once more: only its times may differ.
+
+        Raises:
+            Conflict: the token was used for something else; the message names what differs.
+        """
+        times = ("made_at", "not_after")
+        mine, other = to_document(self), to_document(first)
+        differ = [f.name for f in fields(self) if f.name not in times and mine[f.name] != other[f.name]]
+        if differ:
+            raise Conflict(
+                f"token {shown(self.token)} was used before for another job: {', '.join(differ)} differ",
+                hint="give another --token, or leave it out",
+            )
+
+
+def decode_submission(data: bytes) -> Submission:
+    """The submission in these bytes; who signed them is for the caller to check.
+
+    Raises:
+        ProtocolError: they are not exactly what `encode` makes, or a rule is broken.
+    """
+    if len(data) > LONGEST:
+        raise ProtocolError(f"the submission has {len(data):,} bytes; at most {LONGEST:,} are read")
+    try:
+        document = parse_json(data)
+        _verify_format(document)
+        found = from_document(Submission, document)
+        _verify(found)
+        again = canonical_json({"flprov": FORMAT, **to_document(found)})
+    except (ValueError, OverflowError, RecursionError, ConfigError) as error:
+        raise ProtocolError(f"the submission cannot be read: {error}") from error
+    if again != data:
+        extra = _first_extra(document, {"flprov": FORMAT, **to_document(found)}, "")
+        what = f"has a field that nobody asked for: {shown(extra)}" if extra else "is not in canonical form"
+        raise ProtocolError(f"the submission {what}")
+    return found
+
+
+def _verify_format(document: object) -> None:
+    if not isinstance(document, dict):
+        raise ValueError("it is not a JSON object")
+    version = document.get("flprov")
+    if type(version) is not int or version != FORMAT:
+        raise ValueError(f"its format is {shown(str(version))}, this flprov reads {FORMAT}")
+
+
+def _verify(submission: Submission) -> None:
+    verify_spec(submission.spec)
+    problems = []
+    for name, pattern in (
+        ("app", _DIGEST),
+        ("token", _TOKEN),
+        ("submitted_by", _URI),
+        ("project_id", _TOKEN),
+    ):
+        value = cast("str", getattr(submission, name))
+        if not pattern.fullmatch(value):
+            problems.append(f"{name} cannot be {shown(value)}")
+    problems += _site_problems(submission)
+    if submission.not_after <= submission.made_at:
+        problems.append("not_after is not after made_at")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _site_problems(submission: Submission) -> list[str]:
+    sites, membership = submission.sites, submission.spec.sites
+    problems = [
+        f"sites: {shown(name)} is not a site's name" for name in sites if not re.fullmatch(SITE, name)
+    ]
+    if not 1 <= len(sites) <= MOST_SITES:
+        problems.append(f"sites: a job runs on 1 to {MOST_SITES} sites, not on {len(sites)}")
+    if len(set(sites)) != len(sites):
+        problems.append("sites: one is named twice")
+    outside = [name for name in membership.required if name not in sites]
+    if outside:
+        problems.append(f"sites.required names {', '.join(outside)}, which the job is not sent to")
+    if membership.min is not None and membership.min > len(sites):
+        problems.append(f"sites.min is {membership.min}, but the job is sent to {len(sites)} only")
+    return problems[:10]
+
+
+def _first_extra(document: object, known: object, where: str) -> str:
+    """The path of the first key of `document` that `known` lacks; empty when there is none."""
+    if isinstance(document, dict) and isinstance(known, Mapping):
+        for key, value in document.items():
+            path = f"{where}.{key}" if where else str(key)
+            if key not in known:
+                return path
+            if extra := _first_extra(value, known[key], path):
+                return extra
+    return ""
