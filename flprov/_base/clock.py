@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -38,6 +37,8 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait without blocking the loop."""
+        import asyncio  # late: whoever only tells the time starts faster
+
         await asyncio.sleep(seconds)
 
 

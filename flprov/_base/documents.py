@@ -127,7 +127,7 @@ def _read_scalar(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
     return value
 
 
-def _expect(holds: bool, kind: Any, value: Any, where: str) -> None:  # noqa: ANN401, FBT001
+def _expect(holds: bool, kind: Any, value: Any, where: str) -> None:  # noqa: ANN401
     if not holds:
         raise ValueError(f"{where}: expected {kind.__name__}, found {type(value).__name__}")
 

@@ -7,7 +7,9 @@ import random
 from collections.abc import Iterator
 
 
-def backoff(first: float = 0.1, most: float = 30.0, *, source: random.Random | None = None) -> Iterator[float]:
+def backoff(
+    first: float = 0.1, most: float = 30.0, *, source: random.Random | None = None
+) -> Iterator[float]:
     """Seconds to wait before each next try: doubling, with full jitter, never above `most`.
 
     Full jitter (Brooker, "Exponential Backoff And Jitter", 2015) keeps a thousand sites from

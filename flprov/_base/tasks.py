@@ -35,7 +35,7 @@ class Tasks:
 
     async def close(self) -> None:
         """Cancel all, except the task that calls this, and wait for their end."""
-        others = self._running - {asyncio.current_task()}  # type: ignore[arg-type]
+        others = self._running - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kit as the commands use it: read once, verified whole.
+
+Everything here comes from bytes that were checked against the signed manifest. What the kit does not
+cover is the machine's own and lies beside it, in `<kit>.local/`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from flprov._base import from_document, parse_json
+from flprov.config import Section, open_config
+from flprov.errors import FlprovError, KitRefused, NotFound
+from flprov.kits.manifest import (
+    ANCHORS,
+    CERTIFICATE,
+    KEY,
+    MANIFEST,
+    REGISTRY,
+    SETTINGS,
+    Contents,
+    read_contents,
+)
+from flprov.pki import (
+    Anchors,
+    Identity,
+    Kind,
+    Role,
+    load_anchors,
+    not_after,
+    parse_identity,
+    verify_key_matches,
+    verify_peer,
+)
+
+_STARTS = {
+    Kind.SERVER: "flprov server start",
+    Kind.SITE: "flprov site start",
+    Kind.PERSON: "flprov use",
+}
+_ARTICLE = {Kind.SERVER: "the server", Kind.SITE: "a site", Kind.PERSON: "a person"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistryEntry:
+    """A site that the project has."""
+
+    name: str
+    org: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonEntry:
+    """A person that the project has."""
+
+    name: str
+    org: str
+    role: Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """`registry.json`: who belongs to the project, as of the server's kit."""
+
+    sites: tuple[RegistryEntry, ...] = ()
+    people: tuple[PersonEntry, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kit:
+    """One party's kit, verified. `repr` shows no key."""
+
+    folder: Path
+    kind: Kind
+    name: str
+    org: str
+    role: Role | None  # of a person
+    identity: Identity
+    project: str
+    contact: str  # whom to ask; may be empty
+    project_id: str
+    trust_domain: str
+    server: str  # the server's name in its identity
+    endpoints: tuple[str, ...]  # "host:port", as advertised, in the order to try
+    listen: str  # "0.0.0.0:8443"; empty for who does not listen
+    chain_pem: bytes = field(repr=False)  # leaf and issuing CA
+    private_pem: bytes = field(repr=False)
+    not_after: datetime  # the last moment at which the certificate is valid
+    anchors: Mapping[str, Anchors] = field(repr=False)  # "root", "servers", "sites", "people", as present
+    manifest_digest: str  # SHA-256 of manifest.json, hex
+    made_at: datetime
+    registry: tuple[RegistryEntry, ...] = field(default=(), repr=False)  # server only
+    people: tuple[PersonEntry, ...] = field(default=(), repr=False)  # server only
+
+    @property
+    def local(self) -> Path:
+        """This machine's own folder beside the kit: settings, policy, state."""
+        return self.folder.with_name(f"{self.folder.name}.local")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """What kit.yml says."""
+
+    kind: Kind
+    name: str
+    org: str
+    identity: str
+    project: str
+    contact: str
+    project_id: str
+    trust_domain: str
+    server: str
+    endpoints: tuple[str, ...]
+    listen: str
+
+
+def load_kit(folder: Path, *, now: datetime, kind: Kind | None = None) -> Kit:
+    """The kit in `folder`, after every check: signature, files, key, certificate. A few milliseconds.
+
+    Args:
+        kind: what the caller can work with; any kind when None.
+
+    Raises:
+        NotFound: there is no such folder.
+        KitRefused: something is not as it was made, can be read by others, has expired, or the kit is
+            another kind's; the message names the file or the date.
+    """
+    folder = folder.resolve()
+    contents = read_contents(folder, now=now)
+    settings = _read_settings(folder, contents)
+    if kind is not None and settings.kind is not kind:
+        raise KitRefused(
+            f"{folder} is the kit of {settings.kind.value} {settings.name}, and the kit of"
+            f" {_ARTICLE[kind]} is needed here",
+            hint=f"this one is for: {_STARTS[settings.kind]} {folder}",
+        )
+    _verify_key_is_private(folder, contents)
+    identity, end = _verify_certificate(folder, contents, settings, now)
+    registry = _read_registry(folder, contents)
+    return Kit(
+        folder=folder,
+        kind=settings.kind,
+        name=settings.name,
+        org=settings.org,
+        role=identity.role,
+        identity=identity,
+        project=settings.project,
+        contact=settings.contact,
+        project_id=settings.project_id,
+        trust_domain=settings.trust_domain,
+        server=settings.server,
+        endpoints=settings.endpoints,
+        listen=settings.listen,
+        chain_pem=_take(folder, contents, CERTIFICATE),
+        private_pem=_take(folder, contents, KEY),
+        not_after=end,
+        anchors=_read_anchors(folder, contents),
+        manifest_digest=contents.digest,
+        made_at=contents.manifest.made_at,
+        registry=registry.sites,
+        people=registry.people,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KitListing:
+    """A kit's folder, and the kit or why it is none."""
+
+    folder: Path
+    kit: Kit | None
+    problem: FlprovError | None
+
+
+def list_kits(folder: Path, *, now: datetime) -> tuple[KitListing, ...]:
+    """Every kit in a workspace, or in any folder of kits, verified.
+
+    Raises:
+        NotFound: there is none.
+    """
+    inside = folder / "kits" if (folder / "kits").is_dir() else folder
+    found = [path.parent for path in sorted(inside.glob(f"*/{MANIFEST}"))]
+    if not found:
+        raise NotFound(f"there are no kits in {inside}", hint="flprov provision project.yml makes them")
+    return verify_kits(found, now=now)
+
+
+def verify_kits(folders: Iterable[Path], *, now: datetime) -> tuple[KitListing, ...]:
+    """Each of these kits, or why it is refused."""
+    return tuple(_listing_of(folder, now) for folder in folders)
+
+
+def _listing_of(folder: Path, now: datetime) -> KitListing:
+    try:
+        return KitListing(folder=folder, kit=load_kit(folder, now=now), problem=None)
+    except FlprovError as error:
+        return KitListing(folder=folder, kit=None, problem=error)
+
+
+def _take(folder: Path, contents: Contents, name: str) -> bytes:
+    try:
+        return contents.files[name].data
+    except KeyError:
+        raise KitRefused(f"{folder}: {MANIFEST} lists no {name}, and every kit has one") from None
+
+
+def _read_settings(folder: Path, contents: Contents) -> _Settings:
+    text = _take(folder, contents, SETTINGS)
+    try:
+        with open_config(folder / SETTINGS, text=text) as top:
+            settings = _parse_settings(top)
+    except FlprovError as error:
+        raise KitRefused(
+            f"{folder}: {SETTINGS} is not what this flprov reads: {error}",
+            hint="install the version of flprov that your project uses",
+        ) from error
+    manifest = contents.manifest
+    if (settings.kind, settings.name) != (manifest.kind, manifest.name):
+        raise KitRefused(
+            f"{folder}: {SETTINGS} is of {settings.kind.value} {settings.name}, and {MANIFEST} of"
+            f" {manifest.kind.value} {manifest.name}"
+        )
+    return settings
+
+
+def _parse_settings(top: Section) -> _Settings:
+    top.integer("format", minimum=1, maximum=1)
+    return _Settings(
+        kind=Kind(top.choice("kind", [kind.value for kind in Kind])),
+        name=top.text("name"),
+        org=top.text("org", ""),
+        identity=top.text("identity"),
+        project=top.text("project"),
+        project_id=top.text("project_id"),
+        trust_domain=top.text("trust_domain"),
+        contact=top.text("contact", ""),
+        server=top.text("server"),
+        endpoints=top.texts("endpoints"),
+        listen=top.text("listen", ""),
+    )
+
+
+def _verify_key_is_private(folder: Path, contents: Contents) -> None:
+    _take(folder, contents, KEY)
+    key = contents.files[KEY]
+    path = folder / KEY
+    if key.owner != os.geteuid():
+        raise KitRefused(
+            f"{path} belongs to another user (uid {key.owner}), and this is uid {os.geteuid()}",
+            hint=f"run this as the user that the kit belongs to, or give it to this one: chown -R"
+            f" {os.geteuid()} {folder}",
+        )
+    if key.mode & 0o077:
+        raise KitRefused(
+            f"{path} can be read by other users of this machine (mode {key.mode:04o})",
+            hint=f"chmod 600 {path}; if strangers use this machine, ask for a new kit: the key may be known",
+        )
+
+
+def _verify_certificate(
+    folder: Path, contents: Contents, settings: _Settings, now: datetime
+) -> tuple[Identity, datetime]:
+    chain, path = _take(folder, contents, CERTIFICATE), folder / CERTIFICATE
+    try:
+        end = not_after(chain)
+        _verify_not_expired(path, end, now, settings.contact)
+        verify_key_matches(chain, _take(folder, contents, KEY))
+        _, _, issuer = chain.partition(b"-----END CERTIFICATE-----\n")
+        found = verify_peer(chain, load_anchors(issuer), now=now, kinds=[settings.kind])
+        named = parse_identity(settings.identity)
+    except KitRefused:
+        raise
+    except FlprovError as error:
+        raise KitRefused(f"{path}: {error}", hint=error.hint) from error
+    if found != named or found.name != settings.name:
+        raise KitRefused(
+            f"{path} is the certificate of {found}, and {SETTINGS} is of {named}",
+            hint="this kit was put together from two; ask for a new one whoever provisions this project",
+        )
+    return found, end
+
+
+def _verify_not_expired(path: Path, end: datetime, now: datetime, contact: str) -> None:
+    if now > end:
+        raise KitRefused(
+            f"{path} expired on {end:%Y-%m-%d %H:%M} UTC",
+            hint=f"ask {contact or 'whoever provisions this project'} for a new kit; there,"
+            " `flprov provision project.yml` makes one",
+        )
+
+
+def _read_anchors(folder: Path, contents: Contents) -> dict[str, Anchors]:
+    found = {}
+    for path, stored in contents.files.items():
+        top, _, name = path.partition("/")
+        if top != ANCHORS or not name.endswith(".pem"):
+            continue
+        try:
+            found[name.removesuffix(".pem")] = load_anchors(stored.data)
+        except FlprovError as error:
+            raise KitRefused(f"{folder / path}: {error}", hint=error.hint) from error
+    return found
+
+
+def _read_registry(folder: Path, contents: Contents) -> Registry:
+    stored = contents.files.get(REGISTRY)
+    if stored is None:
+        return Registry()
+    try:
+        return from_document(Registry, parse_json(stored.data))
+    except ValueError as error:
+        raise KitRefused(f"{folder}: {REGISTRY} cannot be read: {error}") from error

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The signed list of what a kit contains, and reading a kit against it.
+
+`manifest.json` lists every file with its SHA-256, size and mode; `manifest.sig` is the provisioner's
+ECDSA signature over exactly those bytes; `signer.pem` is the certificate it was made with, issued by
+the root in `anchors/root.pem`. Each file is opened once and the bytes that were hashed are the bytes
+that are used, so there is no gap between check and use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from flprov._base import canonical_json, from_document, parse_json
+from flprov.errors import FlprovError, KitRefused, NotFound
+from flprov.kits.reading import StoredFile, Unreadable, find_extra, read_stored
+from flprov.pki import Kind, load_anchors, not_before, verify_signature, verify_signer
+
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
+SIGNER = "signer.pem"
+SETTINGS = "kit.yml"
+REGISTRY = "registry.json"
+CERTIFICATE = "identity/cert.pem"
+KEY = "identity/key.pem"
+ANCHORS = "anchors"
+ROOT = f"{ANCHORS}/root.pem"
+
+FORMAT = 1
+_LARGEST_MANIFEST = 1 << 20  # a manifest of thirteen files has 2 KB
+_LARGEST_FILE = 64 << 20  # a registry of 100,000 sites has 6 MB
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+
+Files = Mapping[str, tuple[bytes, int]]  # relative name -> bytes, mode; what `write_tree` takes
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """One file of a kit, as the manifest lists it."""
+
+    sha256: str
+    size: int
+    mode: str  # octal, "0600"; what delivery restores. Only the key's is enforced: unzip loses modes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `manifest.json` says."""
+
+    format: int
+    kind: Kind
+    name: str
+    project: str
+    project_id: str
+    made_at: datetime
+    files: Mapping[str, FileEntry]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """A kit that agrees with its signed manifest: every byte that the manifest lists."""
+
+    manifest: Manifest
+    digest: str  # SHA-256 of manifest.json, hex: the kit's own fingerprint
+    files: Mapping[str, StoredFile]
+
+
+def build_manifest(
+    files: Files, *, kind: Kind, name: str, project: str, project_id: str, now: datetime
+) -> bytes:
+    """The bytes of `manifest.json` for these files."""
+    manifest = Manifest(
+        format=FORMAT,
+        kind=kind,
+        name=name,
+        project=project,
+        project_id=project_id,
+        made_at=now,
+        files={path: file_entry(data, mode) for path, (data, mode) in files.items()},
+    )
+    return canonical_json(manifest) + b"\n"
+
+
+def digest_of(manifest: bytes) -> str:
+    """The fingerprint of a kit: SHA-256 of its `manifest.json`, hex."""
+    return hashlib.sha256(manifest).hexdigest()
+
+
+def file_entry(data: bytes, mode: int) -> FileEntry:
+    """The manifest's line for one file."""
+    return FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data), mode=f"{mode:04o}")
+
+
+def read_contents(folder: Path, *, now: datetime, trusted: str | None = None) -> Contents:
+    """Read a kit folder and verify all of it against its signed manifest.
+
+    Args:
+        trusted: the digest of a manifest whose signature this machine has verified (or made) before;
+            such a manifest is not verified again.
+
+    Raises:
+        NotFound: there is no such folder.
+        KitRefused: the signature is wrong, or files were changed, added, dropped, replaced by links or
+            cannot be read; the message names each.
+    """
+    _require_folder(folder)
+    raw = _read_required(folder, MANIFEST)
+    digest = digest_of(raw)
+    signer = None if digest == trusted else _verify_manifest(folder, raw, now)
+    manifest = _parse_manifest(folder, raw)
+    if signer is not None and not signer.endswith(f"/provisioner/{manifest.project}"):
+        raise KitRefused(
+            f"{folder}: {MANIFEST} is of project {manifest.project} and signed by {signer}",
+            hint=_WAY_BACK,
+        )
+    return Contents(manifest=manifest, digest=digest, files=_read_listed(folder, manifest))
+
+
+_WAY_BACK = "put back the kit as it was delivered, or ask for a new one whoever provisions this project"
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.exists():
+        raise NotFound(f"there is no kit at {folder}", hint="give the path of a kit's folder")
+    if not folder.is_dir():
+        raise KitRefused(f"{folder} is not a folder, so it is no kit", hint="unpack it first")
+    if (folder / MANIFEST).exists() or (folder / MANIFEST).is_symlink():
+        return
+    hint = "give the path of a kit's folder: the one that holds kit.yml and manifest.json"
+    inside = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+    if inside:
+        hint = f"it holds kits: name one of them, such as {folder / inside[0]}"
+    raise KitRefused(f"{folder} is no kit: it has no {MANIFEST}", hint=hint)
+
+
+def _read_required(folder: Path, name: str) -> bytes:
+    try:
+        return read_stored(folder / name, limit=_LARGEST_MANIFEST).data
+    except Unreadable as error:
+        raise KitRefused(f"{folder}: {name} {error}", hint=_WAY_BACK) from error
+
+
+def _verify_manifest(folder: Path, raw: bytes, now: datetime) -> str:
+    """The URI of the provisioner who signed the manifest."""
+    signer, root, signature = (_read_required(folder, name) for name in (SIGNER, ROOT, SIGNATURE))
+    try:
+        start = not_before(signer)
+        uri = "" if now < start else verify_signer(signer, load_anchors(root), now=now)
+    except FlprovError as error:
+        raise KitRefused(
+            f"{folder}: {SIGNER} is not a provisioner's certificate from {ROOT}: {error}", hint=_WAY_BACK
+        ) from error
+    if not uri:
+        raise KitRefused(
+            f"{folder}: this kit was made on {start:%Y-%m-%d %H:%M} UTC, and this machine's clock says"
+            f" {now:%Y-%m-%d %H:%M} UTC",
+            hint="set this machine's clock (timedatectl shows it)",
+        )
+    try:
+        verify_signature(raw, signature, signer)
+    except FlprovError as error:
+        raise KitRefused(
+            f"{folder}: {SIGNATURE} is not the provisioner's signature of {MANIFEST}:"
+            " one of the two was changed",
+            hint=_WAY_BACK,
+        ) from error
+    return uri
+
+
+def _parse_manifest(folder: Path, raw: bytes) -> Manifest:
+    try:
+        manifest = from_document(Manifest, parse_json(raw))
+    except ValueError as error:
+        raise KitRefused(f"{folder}: {MANIFEST} cannot be read: {error}", hint=_WAY_BACK) from error
+    if manifest.format != FORMAT:
+        raise KitRefused(
+            f"{folder}: this kit has format {manifest.format}, and this flprov reads format {FORMAT}",
+            hint="install the version of flprov that your project uses",
+        )
+    for name in manifest.files:
+        if not _NAME.fullmatch(name):
+            raise KitRefused(f"{folder}: {MANIFEST} lists a file that no kit has: {name!r}", hint=_WAY_BACK)
+    return manifest
+
+
+def _read_listed(folder: Path, manifest: Manifest) -> dict[str, StoredFile]:
+    problems = find_extra(folder, {*manifest.files, MANIFEST, SIGNATURE})
+    files = {}
+    for name, entry in manifest.files.items():
+        try:
+            stored = read_stored(folder / name, limit=_LARGEST_FILE)
+        except Unreadable as error:
+            problems.append(f"{name} {error}")
+            continue
+        if len(stored.data) != entry.size or hashlib.sha256(stored.data).hexdigest() != entry.sha256:
+            problems.append(f"{name} was changed after the kit was made")
+        files[name] = stored
+    if problems:
+        raise KitRefused(f"{folder}: {'; '.join(dict.fromkeys(problems))}", hint=_hint_for(folder, problems))
+    return files
+
+
+def _hint_for(folder: Path, problems: Iterable[str]) -> str:
+    if any(problem.startswith(("site.yml", "policy.yml")) for problem in problems):
+        return f"a kit never changes; this machine's own files belong in {folder.absolute()}.local/"
+    return _WAY_BACK

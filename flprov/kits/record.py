@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`project.json` in a workspace: the project's locked state, written last in each run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from flprov._base import from_document, parse_json, to_document
+from flprov.errors import StateDamaged
+from flprov.kits.reading import Unreadable, read_stored
+from flprov.pki import Kind
+
+FILE = "project.json"
+FORMAT = 1
+_LARGEST = 256 << 20  # 100,000 kits have 60 MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class IssuedCertificate:
+    """A certificate that is out."""
+
+    fingerprint: str
+    not_before: datetime
+    not_after: datetime
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether two thirds of its life are over (the rule of step-ca and Let's Encrypt)."""
+        return now >= self.not_before + (self.not_after - self.not_before) * 2 / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class KitRecord:
+    """What one kit was made from, and which certificates its party holds."""
+
+    kind: Kind
+    identity: str  # spiffe://...
+    names: tuple[str, ...] = ()  # host names in the certificate
+    manifest: str  # SHA-256 of the kit's manifest.json
+    certificates: tuple[IssuedCertificate, ...]  # that are still valid; the kit's own last
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectRecord:
+    """The locked state of one project."""
+
+    format: int
+    id: str
+    name: str
+    trust_domain: str
+    root_fingerprint: str
+    kits: Mapping[str, KitRecord] = field(default_factory=dict)
+
+
+def read_record(path: Path) -> ProjectRecord | None:
+    """The record in `path`; None if there is none yet.
+
+    Raises:
+        StateDamaged: it cannot be read, or a later flprov wrote it.
+    """
+    if not path.exists() and not path.is_symlink():
+        return None
+    try:
+        record = from_document(ProjectRecord, parse_json(read_stored(path, limit=_LARGEST).data))
+    except (Unreadable, ValueError) as error:
+        raise StateDamaged(
+            f"{path} cannot be read: {error}", hint=f"restore {path} from the backup of this workspace"
+        ) from error
+    if record.format != FORMAT:
+        raise StateDamaged(
+            f"{path} has format {record.format}, and this flprov writes format {FORMAT}",
+            hint="use the version of flprov that wrote it, or a later one",
+        )
+    return record
+
+
+def encode_record(record: ProjectRecord) -> bytes:
+    """The file's bytes: the same for the same record, a line per field so that people can compare."""
+    return json.dumps(to_document(record), indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"

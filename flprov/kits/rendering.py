@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The texts of a kit, from the real files in templates/. The only door to jinja2.
+
+`templates/<kind>/` holds one file for each text that a kit of this kind contains, under its own name;
+`templates/shared/` holds what several of them include. A file that is added there is in the next kits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flprov.errors import LocalError
+from flprov.kits.manifest import Files
+from flprov.pki import Kind
+
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def template_dir() -> Path:
+    """Where the templates are: in the installed package, or else in the checkout around it.
+
+    Raises:
+        LocalError: in neither; the installation is not whole.
+    """
+    for folder in (_PACKAGE / "_templates", _PACKAGE.parent / "templates"):
+        if (folder / Kind.SITE.value).is_dir():
+            return folder
+    raise LocalError(
+        f"flprov's templates are missing: neither {_PACKAGE / '_templates'} nor a checkout holds them",
+        hint="install flprov again: pip install --force-reinstall flprov",
+    )
+
+
+class Renderer:
+    """The templates, compiled once for a whole run."""
+
+    def __init__(self, folder: Path) -> None:
+        environment = _environment(folder)
+        self._templates: dict[Kind, dict[str, Template]] = {
+            kind: {
+                path.name: environment.get_template(f"{kind.value}/{path.name}")
+                for path in sorted((folder / kind.value).iterdir())
+                if path.is_file()
+            }
+            for kind in Kind
+        }
+
+    def render(self, kind: Kind, context: Mapping[str, object]) -> Files:
+        """Every text of one kit: name -> bytes and mode. Scripts can be executed."""
+        return {
+            name: (template.render(context).encode(), 0o755 if name.endswith(".sh") else 0o644)
+            for name, template in self._templates[kind].items()
+        }
+
+
+def _environment(folder: Path) -> Environment:
+    import jinja2  # late: no command but provision needs it
+
+    environment = jinja2.Environment(  # noqa: S701 - YAML, shell and Markdown, no HTML
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        auto_reload=False,
+    )
+    environment.filters["quoted"] = _quote
+    return environment
+
+
+def _quote(text: str) -> str:
+    """`text` in double quotes, for YAML: JSON's strings are YAML's (YAML 1.2 section 1.3)."""
+    return json.dumps(text, ensure_ascii=False)

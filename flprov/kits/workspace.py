@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder that provisioning works in, and the rules on what it must look like before.
+
+    workspace/
+      project.json     the locked state; written last, so a run that died is finished by the next
+      ca/              root and issuing CAs; its private keys never leave this machine
+      kits/<party>/    one folder for each server, site and person
+      .staging/        what a run builds before it renames it into place; leftovers are removed
+      .lock            held while a run works
+
+A project has one CA for ever. Where traces of one are found and its keys are not, nothing is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flprov._base import hold_lock
+from flprov.errors import Conflict, LocalError, Misuse, StateDamaged
+from flprov.kits import authorities, record
+from flprov.kits.authorities import Authorities, open_authorities
+from flprov.kits.record import ProjectRecord, read_record
+from flprov.project import Project
+
+_OURS = {".gitignore", ".lock", ".staging", "kits", authorities.FOLDER, record.FILE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """The paths in one workspace."""
+
+    folder: Path
+
+    @property
+    def ca(self) -> Path:
+        """The CAs."""
+        return self.folder / authorities.FOLDER
+
+    @property
+    def kits(self) -> Path:
+        """One folder for each kit."""
+        return self.folder / "kits"
+
+    @property
+    def record(self) -> Path:
+        """The locked state."""
+        return self.folder / record.FILE
+
+    @property
+    def staging(self) -> Path:
+        """Where a run builds."""
+        return self.folder / ".staging"
+
+
+@contextlib.contextmanager
+def open_workspace(folder: Path) -> Iterator[Workspace]:
+    """Hold the workspace in `folder`, made if need be, with an empty staging folder in it.
+
+    Raises:
+        Conflict: another run holds it.
+        Misuse: the folder holds other things.
+        LocalError: it cannot be made or written.
+    """
+    workspace = Workspace(folder=folder)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _verify_is_workspace(workspace)
+        with hold_lock(folder / ".lock"):
+            try:
+                _prepare(workspace)
+                yield workspace
+            finally:
+                shutil.rmtree(workspace.staging, ignore_errors=True)
+    except BlockingIOError:
+        raise Conflict(
+            f"another `flprov provision` (process {_holder(folder)}) works on {folder}",
+            hint="wait until it is done, then run this again",
+        ) from None
+    except OSError as error:
+        raise LocalError(f"{error.filename or folder}: {error.strerror or error}") from error
+
+
+def _verify_is_workspace(workspace: Workspace) -> None:
+    if workspace.record.exists() or workspace.ca.exists():
+        return
+    names = {path.name for path in workspace.folder.iterdir()}
+    others = sorted(name for name in names - _OURS if not name.startswith(f".{record.FILE}."))
+    if others:
+        raise Misuse(
+            f"{workspace.folder} holds other things ({', '.join(others[:3])}) and is no workspace",
+            hint="name a folder that is empty or does not exist yet: -o WORKSPACE",
+        )
+
+
+def _prepare(workspace: Workspace) -> None:
+    """Remove what a run that died left over, and start anew."""
+    workspace.kits.mkdir(mode=0o755, exist_ok=True)
+    for leftover in [workspace.staging, *workspace.kits.glob(".*.old"), *workspace.folder.glob(".*.partial")]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        elif leftover.exists():
+            leftover.unlink()
+    workspace.staging.mkdir(mode=0o700)
+    ignore = workspace.folder / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("# private keys are in here: none of it belongs in a repository\n*\n")
+
+
+def _holder(folder: Path) -> str:
+    try:
+        return (folder / ".lock").read_text().strip() or "unknown"
+    except OSError:
+        return "unknown"
+
+
+def read_state(
+    workspace: Workspace, project: Project, passphrase: bytes | None
+) -> tuple[ProjectRecord | None, Authorities | None]:
+    """What earlier runs left: the record, and the CAs; (None, None) if a CA may be made.
+
+    Raises:
+        StateDamaged: there was a CA for this project, and it is not whole.
+        Conflict: the workspace is another project's, or project.yml pins another root.
+    """
+    found = read_record(workspace.record)
+    if not workspace.ca.exists():
+        _verify_never_had_ca(workspace, project, found)
+        return None, None
+    opened = open_authorities(workspace.ca, passphrase=passphrase)
+    _verify_same_project(workspace, project, opened)
+    if found and (found.id, found.root_fingerprint) != (opened.record.project_id, opened.root_fingerprint):
+        raise StateDamaged(
+            f"{workspace.ca} and {workspace.record} are of two projects:"
+            f" {opened.root_fingerprint} and {found.root_fingerprint}",
+            hint="restore both from the same backup",
+        )
+    return found, opened
+
+
+def _verify_never_had_ca(workspace: Workspace, project: Project, found: ProjectRecord | None) -> None:
+    restore = f"restore {workspace.ca} from its backup; a new CA would cut off every kit that was delivered"
+    if found is not None:
+        raise StateDamaged(
+            f"{workspace.ca} is missing, and {workspace.record} says that project {found.name} has a CA"
+            f" (root {found.root_fingerprint})",
+            hint=restore,
+        )
+    kits = sorted(path.name for path in workspace.kits.iterdir() if path.is_dir())
+    if kits:
+        raise StateDamaged(
+            f"{workspace.kits} holds kits ({', '.join(kits[:3])}), and the CA that made them is missing",
+            hint=f"{restore}; for a new project use an empty workspace: -o WORKSPACE",
+        )
+    if project.root_fingerprint is not None:
+        raise Conflict(
+            f"{project.source} pins the root {project.root_fingerprint}, and {workspace.folder} has no CA",
+            hint="name the workspace that has it: -o WORKSPACE; for a new project take root_fingerprint out",
+        )
+
+
+def _verify_same_project(workspace: Workspace, project: Project, opened: Authorities) -> None:
+    record = opened.record
+    for what, here, there in (
+        ("project", record.project, project.name),
+        ("trust domain", record.trust_domain, project.trust_domain),
+    ):
+        if here != there:
+            raise Conflict(
+                f"{workspace.folder} is of {what} {here}, and {project.source} of {there}",
+                hint="certificates carry it, so it cannot change; for another project use -o WORKSPACE",
+            )
+    if project.root_fingerprint not in (None, opened.root_fingerprint):
+        raise Conflict(
+            f"{project.source} pins the root {project.root_fingerprint}, and the root in"
+            f" {workspace.ca} is {opened.root_fingerprint}",
+            hint="`flprov kit show KIT` says which root a kit that was delivered has",
+        )

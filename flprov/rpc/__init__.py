@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls between the parties: the method table, who may call, and mTLS transport. The only door to grpc.
+
+What needs grpc is imported when it is first asked for (PEP 562), since grpc takes 90 ms: `flprov --help`
+and a worker do without.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from flprov.rpc import methods
+from flprov.rpc.calls import CallCancelled, DialledConnection
+from flprov.rpc.crossing import from_report, to_report
+from flprov.rpc.dispatch import Arrival, CallerGone, Dispatcher
+from flprov.rpc.methods import BY_PATH, METHODS, Method, ObjectRule, Shape
+from flprov.rpc.transport import (
+    MESSAGE_LIMIT,
+    Call,
+    Connection,
+    DownloadHandler,
+    Gate,
+    Handler,
+    Listener,
+    OnRefusal,
+    Service,
+    StreamHandler,
+    UnaryHandler,
+)
+
+if TYPE_CHECKING:
+    from flprov.rpc.findings import Cause, ProbeResult
+    from flprov.rpc.grpc_client import connect
+    from flprov.rpc.grpc_server import GRPCListener, serve
+    from flprov.rpc.local import ask_local, serve_local
+    from flprov.rpc.prober import probe
+
+_LAZY = {
+    "Cause": "findings",
+    "GRPCListener": "grpc_server",
+    "ProbeResult": "findings",
+    "connect": "grpc_client",
+    "probe": "prober",
+    "ask_local": "local",
+    "serve": "grpc_server",
+    "serve_local": "local",
+}
+
+__all__ = [
+    "BY_PATH",
+    "MESSAGE_LIMIT",
+    "METHODS",
+    "Arrival",
+    "Call",
+    "CallCancelled",
+    "CallerGone",
+    "Cause",
+    "Connection",
+    "DialledConnection",
+    "Dispatcher",
+    "DownloadHandler",
+    "GRPCListener",
+    "Gate",
+    "Handler",
+    "Listener",
+    "Method",
+    "ObjectRule",
+    "OnRefusal",
+    "ProbeResult",
+    "Service",
+    "Shape",
+    "StreamHandler",
+    "UnaryHandler",
+    "ask_local",
+    "connect",
+    "from_report",
+    "methods",
+    "probe",
+    "serve",
+    "serve_local",
+    "to_report",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = found
+    return found

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dialling side over gRPC: one TCP connection per Connection, opened by the first call.
+
+Before a channel is opened, `probe` dials the same address with the standard library: gRPC for Python
+shows a client neither the server's certificate nor why a connection failed. That costs one more
+handshake (2 ms and three round trips) per connection, not per call. In return every failure has a name,
+and the server's certificate passes our own rules, not only gRPC's.
+
+After a connection broke, the next call opens a new one, trying the endpoints in order again. Waiting
+between tries is the caller's (see `flprov._base.backoff`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any, cast
+
+from flprov._base import Clock, SystemClock
+from flprov.errors import FlprovError, IdentityRefused, LocalError, ServerUnavailable
+from flprov.pki import Anchors, verify_key_matches
+from flprov.rpc.calls import CallCancelled, DialledConnection
+from flprov.rpc.endpoints import join_endpoint, split_endpoint
+from flprov.rpc.grpc_settings import CLIENT_OPTIONS, EOF, PROTOCOL_METADATA, grpc
+from flprov.rpc.methods import Method
+from flprov.rpc.prober import Prober
+from flprov.rpc.status import from_status
+from flprov.rpc.transport import Connection
+from flprov.wire import verify_protocol
+
+
+def connect(
+    endpoints: Sequence[str],
+    *,
+    chain_pem: bytes,
+    private_pem: bytes,
+    server_anchors: Anchors,
+    clock: Clock | None = None,
+    connect_timeout: float = 10.0,
+) -> Connection:
+    """A connection to the first of `endpoints` ("host:port") that answers as our server should.
+
+    Nothing is dialled before the first call.
+
+    Args:
+        endpoints: where the server may be, in order of preference.
+        chain_pem: our certificate and the CA that issued it.
+        private_pem: its key.
+        server_anchors: the *servers* CA, and no other.
+        clock: compared with the certificates.
+        connect_timeout: seconds for each endpoint.
+
+    Raises:
+        Misuse: an endpoint is not spelled host:port.
+        IdentityRefused: certificate and key do not belong together.
+    """
+    if not endpoints:
+        raise LocalError("there is no endpoint to connect to")
+    verify_key_matches(chain_pem, private_pem)
+    prober = Prober(
+        chain_pem=chain_pem,
+        private_pem=private_pem,
+        server_anchors=server_anchors,
+        clock=clock or SystemClock(),
+        timeout=connect_timeout,
+    )
+    credentials = grpc.ssl_channel_credentials(server_anchors.pem, private_pem, chain_pem)
+    targets = tuple(join_endpoint(*split_endpoint(endpoint)) for endpoint in endpoints)
+    return DialledConnection(_Dialler(targets, prober, credentials))
+
+
+class _Dialler:
+    """Opens channels and starts calls on the newest."""
+
+    def __init__(
+        self, endpoints: Sequence[str], prober: Prober, credentials: grpc.ChannelCredentials
+    ) -> None:
+        self._endpoints = endpoints
+        self._prober = prober
+        self._credentials = credentials
+        self._link: _Link | None = None
+        self._opening = asyncio.Lock()
+        self._closed = False
+
+    async def start(self, method: Method) -> _GRPCCall:
+        async with self._opening:
+            if self._closed:
+                raise ServerUnavailable("this connection was closed here")
+            if self._link is None or self._link.broken:
+                link = await self._open()
+                if self._closed:
+                    await link.close()
+                    raise ServerUnavailable("this connection was closed here")
+                self._link = link
+            return self._link.start(method)
+
+    async def _open(self) -> _Link:
+        failures = []
+        for endpoint in self._endpoints:
+            result = await self._prober.probe(endpoint)
+            if result.error is None:
+                channel = grpc.aio.secure_channel(endpoint, self._credentials, options=CLIENT_OPTIONS)
+                return _Link(channel, endpoint)
+            failures.append(result.error)
+        raise _summary(failures)
+
+    async def close(self) -> None:
+        self._closed = True
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+
+def _summary(failures: Sequence[FlprovError]) -> FlprovError:
+    if len(failures) == 1:
+        return failures[0]
+    message = "; ".join(str(failure) for failure in failures)
+    refused = [failure for failure in failures if isinstance(failure, IdentityRefused)]
+    kind = IdentityRefused if len(refused) == len(failures) else ServerUnavailable
+    return kind(f"no endpoint works: {message}", hint=next((f.hint for f in failures if f.hint), None))
+
+
+class _Link:
+    """One channel and the calls on it. A broken one closes when its last call ends.
+
+    A server that stops lets open calls finish while it refuses new ones, so that broken does not mean
+    that nothing works here any more.
+    """
+
+    def __init__(self, channel: Any, endpoint: str) -> None:  # noqa: ANN401 - the stubs are behind
+        self.endpoint = endpoint
+        self.broken = False
+        self._channel = channel
+        self._calls: set[_GRPCCall] = set()
+        self._closing: asyncio.Task[None] | None = None
+
+    def start(self, method: Method) -> _GRPCCall:
+        call = _GRPCCall(self._channel.stream_stream(method.path)(metadata=PROTOCOL_METADATA), self)
+        self._calls.add(call)
+        return call
+
+    def ended(self, call: _GRPCCall) -> None:
+        self._calls.discard(call)
+        self._close_when_unused()
+
+    def fail(self) -> None:
+        self.broken = True
+        self._close_when_unused()
+
+    def _close_when_unused(self) -> None:
+        if self.broken and not self._calls and self._closing is None:
+            self._closing = asyncio.ensure_future(self._channel.close())
+
+    async def close(self) -> None:
+        self.broken = True
+        for call in tuple(self._calls):
+            call.cancel()
+        await (self._closing or self._channel.close())
+
+
+class _GRPCCall:
+    """One call's bytes."""
+
+    def __init__(self, call: Any, link: _Link) -> None:  # noqa: ANN401 - grpc's class is private
+        self._call = call
+        self._link = link
+        self._greeted = False
+
+    async def send(self, data: bytes) -> bool:
+        # Not `write`: once the server has ended the call, that replaces the status which the server sent
+        # by one of its own (grpc/grpc#36066). This is what it does otherwise.
+        try:
+            await self._call.wait_for_connection()
+            await self._call._cython_call.send_serialized_message(data)
+        except (grpc.aio.AioRpcError, grpc.aio.BaseError):
+            return False  # the call is over; `receive` says why
+        return True
+
+    async def finish_sending(self) -> None:
+        with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.BaseError):
+            await self._call.done_writing()
+
+    async def receive(self) -> bytes | None:
+        try:
+            message = await self._call.read()
+            if not self._greeted:
+                self._verify_version(dict(await self._call.initial_metadata()))
+        except grpc.aio.AioRpcError as error:
+            raise self._translate(error) from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._call.cancelled() and task is not None and not task.cancelling():
+                raise CallCancelled from None
+            raise
+        return None if message is EOF else cast(bytes, message)
+
+    def cancel(self) -> None:
+        self._call.cancel()
+        self._link.ended(self)
+
+    def _translate(self, error: grpc.aio.AioRpcError) -> FlprovError:
+        trailers: tuple[tuple[str, str | bytes], ...] = tuple(cast(Any, error.trailing_metadata()) or ())
+        if PROTOCOL_METADATA[0][0] in dict(trailers):
+            self._verify_version(dict(trailers))
+        found = from_status(error.code(), error.details() or "", trailers, server=self._link.endpoint)
+        if isinstance(found, ServerUnavailable):
+            self._link.fail()
+        return found
+
+    def _verify_version(self, metadata: dict[str, str | bytes]) -> None:
+        version = str(metadata.get(PROTOCOL_METADATA[0][0], ""))
+        peer = f"the server at {self._link.endpoint}"
+        verify_protocol(int(version) if version.isdecimal() else 0, peer=peer)
+        self._greeted = True

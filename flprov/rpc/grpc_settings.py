@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place that imports grpc, after telling it what it reads from the environment at import.
+
+grpcio has no Python API for TLS versions. With a list that holds only an RSA cipher of TLS 1.2, and our
+servers' ECDSA certificates, TLS 1.2 has no cipher in common and only 1.3 is left. The list is read when
+grpc is imported: set later, it has no effect (measured with 1.85; tests/rpc/test_tls.py dials with 1.2).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from flprov.errors import LocalError
+from flprov.rpc.transport import MESSAGE_LIMIT
+from flprov.wire import PROTOCOL
+
+_ENVIRONMENT = {
+    "GRPC_SSL_CIPHER_SUITES": "ECDHE-RSA-AES256-GCM-SHA384",
+    # The core writes a line to stderr for each failed handshake: a port scan would fill the journal.
+    "GRPC_VERBOSITY": "NONE",
+    # The system's resolver, as everything else on the machine: nsswitch, mDNS, split DNS of a VPN.
+    "GRPC_DNS_RESOLVER": "native",
+}
+
+
+def _prepare() -> None:
+    """Write the environment. Raises LocalError when grpc came first and would allow TLS 1.2."""
+    ciphers = "GRPC_SSL_CIPHER_SUITES"
+    if "grpc" in sys.modules and os.environ.get(ciphers) != _ENVIRONMENT[ciphers]:
+        raise LocalError(
+            "grpc was imported before flprov.rpc, so it would accept TLS 1.2",
+            hint="import flprov.rpc first, or set " + f"{ciphers}={_ENVIRONMENT[ciphers]}",
+        )
+    os.environ.update(_ENVIRONMENT)
+
+
+_prepare()
+
+import grpc  # noqa: E402
+import grpc.aio  # noqa: E402
+
+__all__ = ["CLIENT_OPTIONS", "EOF", "PROTOCOL_METADATA", "SERVER_OPTIONS", "grpc"]
+
+# What `read` gives at the end; the published type stubs do not know it.
+EOF: object = getattr(grpc.aio, "EOF")  # noqa: B009
+
+# On every call, both ways.
+PROTOCOL_METADATA = (("flprov-protocol", str(PROTOCOL)),)
+
+# Room for gRPC's own refusal to come after ours, which names the limit.
+_RECEIVE_LIMIT = MESSAGE_LIMIT + (64 << 10)
+_METADATA_LIMIT = 16 << 10
+
+_COMMON = {
+    "grpc.max_receive_message_length": _RECEIVE_LIMIT,
+    "grpc.max_send_message_length": _RECEIVE_LIMIT,
+    "grpc.max_metadata_size": _METADATA_LIMIT,
+    "grpc.absolute_max_metadata_size": _METADATA_LIMIT,
+}
+
+SERVER_OPTIONS = tuple(
+    {
+        **_COMMON,
+        "grpc.so_reuseport": 0,  # a second server on the port fails instead of taking half of the calls
+        "grpc.server_handshake_timeout_ms": 10_000,  # the default keeps a silent TCP client 120 s
+        "grpc.http2.settings_timeout": 10_000,  # and one that is silent after TLS 60 s
+        "grpc.max_concurrent_streams": 64,  # per connection; a site has a handful
+        "grpc.keepalive_time_ms": 20_000,  # notices a site that lost its power without a word
+        "grpc.keepalive_timeout_ms": 10_000,
+        "grpc.http2.min_ping_interval_without_data_ms": 10_000,
+        "grpc.keepalive_permit_without_calls": 1,
+    }.items()
+)
+
+CLIENT_OPTIONS = tuple(
+    {
+        **_COMMON,
+        "grpc.use_local_subchannel_pool": 1,  # two channels are two TCP connections, also to one address
+        "grpc.keepalive_time_ms": 20_000,  # while a call is open
+        "grpc.keepalive_timeout_ms": 10_000,
+        "grpc.http2.max_pings_without_data": 0,  # no limit: a control stream may be silent for hours
+        "grpc.initial_reconnect_backoff_ms": 100,
+        "grpc.min_reconnect_backoff_ms": 100,
+        "grpc.max_reconnect_backoff_ms": 5_000,
+        "grpc.enable_http_proxy": 0,  # the environment is not ours to read
+        "grpc.enable_retries": 0,  # what may be repeated, and with which key, is the caller's to know
+    }.items()
+)

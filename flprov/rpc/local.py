@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process's own status for people on the same machine: a Unix socket in its private state folder.
+
+A file could be stale; a socket answers only while the process does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+from flprov.errors import ServerUnavailable
+
+_NAME = "status.sock"
+_MOST_BYTES = 4 << 20
+
+
+@contextlib.asynccontextmanager
+async def serve_local(folder: Path, document: Callable[[], bytes]) -> AsyncIterator[None]:
+    """Answer each connection to the socket in `folder` with the document of that moment."""
+
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(document())
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+    (folder / _NAME).unlink(missing_ok=True)
+    with _short(folder) as path:
+        server = await asyncio.start_unix_server(answer, path)
+        (folder / _NAME).chmod(0o600)
+    try:
+        yield
+    finally:
+        server.close()
+        (folder / _NAME).unlink(missing_ok=True)
+
+
+def ask_local(folder: Path, *, what: str, hint: str) -> bytes:
+    """The document of the process whose state lies in `folder`.
+
+    Raises:
+        ServerUnavailable: nothing runs there.
+    """
+    try:
+        with _short(folder) as path, socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(path)
+            found = bytearray()
+            while (data := sock.recv(1 << 16)) and len(found) < _MOST_BYTES:
+                found += data
+            return bytes(found)
+    except OSError as error:
+        raise ServerUnavailable(f"{what} is not running on this machine", hint=hint) from error
+
+
+@contextlib.contextmanager
+def _short(folder: Path) -> Iterator[str]:
+    """A name for the socket below the 108 bytes that the kernel takes, however deep `folder` lies."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{_NAME}"
+    finally:
+        os.close(descriptor)

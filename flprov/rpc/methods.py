@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one table of what can be called: method, shape, who may, and the rule on objects.
+
+A method that is not here does not exist: the same table registers the handlers, and a server that
+lacks a handler for a row, or has one without a row, does not start. Adding a row: see
+docs/checklists.md.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from flprov.pki import Identity, Kind, Role
+from flprov.wire import pb
+
+
+class Shape(enum.Enum):
+    """How messages flow in a call."""
+
+    UNARY = "unary"  # one request, one reply
+    DOWNLOAD = "download"  # one request, a stream of replies
+    STREAM = "stream"  # streams both ways
+
+
+class ObjectRule(enum.Enum):
+    """Which objects the caller may name; enforced where the object is looked up."""
+
+    NONE = "none"  # the call names no object, or what it names may be seen by all its callers
+    OWN_SITE = "own_site"  # a site: only tasks, blobs and logs of its own jobs
+    OWN_JOB = "own_job"  # a lead: own jobs; an org_admin: jobs at the own sites; an admin: all
+    OWN_ORG_JOB = "own_org_job"  # a member: jobs submitted by the own organisation; else OWN_JOB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One row of the table."""
+
+    path: str
+    shape: Shape
+    request: type[Message]
+    reply: type[Message]
+    kinds: frozenset[Kind]
+    roles: frozenset[Role] = frozenset()  # for persons
+    rule: ObjectRule = ObjectRule.NONE
+
+    def allows(self, caller: Identity) -> bool:
+        """Whether this caller may call at all; the object rule comes on top."""
+        if caller.kind not in self.kinds:
+            return False
+        return caller.kind is not Kind.PERSON or caller.role in self.roles
+
+
+_ALL = frozenset(Role)
+_SHOW = _ALL - {Role.OBSERVER}
+_RUN = frozenset({Role.PROJECT_ADMIN, Role.LEAD})
+_ABORT = frozenset({Role.PROJECT_ADMIN, Role.LEAD, Role.ORG_ADMIN})
+
+
+def _site(name: str, shape: Shape, request: type[Message], reply: type[Message]) -> Method:
+    return Method(
+        path=f"/flprov.v1.Site/{name}",
+        shape=shape,
+        request=request,
+        reply=reply,
+        kinds=frozenset({Kind.SITE}),
+        rule=ObjectRule.OWN_SITE,
+    )
+
+
+def _person(
+    name: str,
+    shape: Shape,
+    request: type[Message],
+    reply: type[Message],
+    roles: Iterable[Role],
+    rule: ObjectRule = ObjectRule.NONE,
+) -> Method:
+    return Method(
+        path=f"/flprov.v1.Admin/{name}",
+        shape=shape,
+        request=request,
+        reply=reply,
+        kinds=frozenset({Kind.PERSON}),
+        roles=frozenset(roles),
+        rule=rule,
+    )
+
+
+# ---- a site's ------------------------------------------------------------------------------
+CONTROL = _site("Control", Shape.STREAM, pb.FromSite, pb.ToSite)
+FETCH_BLOB = _site("FetchBlob", Shape.DOWNLOAD, pb.BlobRequest, pb.Chunk)
+SEND_BLOB = _site("SendBlob", Shape.STREAM, pb.UploadMessage, pb.UploadReply)
+SEND_LOGS = _site("SendLogs", Shape.STREAM, pb.LogMessage, pb.LogReply)
+
+# ---- a person's ----------------------------------------------------------------------------
+STATUS = _person("Status", Shape.UNARY, pb.Query, pb.Document, _ALL)
+LIST_SITES = _person("ListSites", Shape.UNARY, pb.Query, pb.Document, _ALL)
+SHOW_SITE = _person("ShowSite", Shape.UNARY, pb.Query, pb.Document, _SHOW)
+UPLOAD_APP = _person("UploadApp", Shape.STREAM, pb.UploadMessage, pb.UploadReply, _RUN)
+LIST_APPS = _person("ListApps", Shape.UNARY, pb.Query, pb.Document, _ALL)
+SHOW_APP = _person("ShowApp", Shape.UNARY, pb.Query, pb.Document, _SHOW)
+DOWNLOAD_APP = _person("DownloadApp", Shape.DOWNLOAD, pb.BlobRequest, pb.Chunk, _RUN)
+SUBMIT_JOB = _person("SubmitJob", Shape.UNARY, pb.SubmitRequest, pb.Document, _RUN)
+LIST_JOBS = _person("ListJobs", Shape.UNARY, pb.Query, pb.Document, _ALL)
+SHOW_JOB = _person("ShowJob", Shape.UNARY, pb.Query, pb.Document, _SHOW)
+WATCH_JOB = _person("WatchJob", Shape.DOWNLOAD, pb.Query, pb.Document, _SHOW)
+WHY_JOB = _person("WhyJob", Shape.UNARY, pb.Query, pb.Document, _SHOW)
+JOB_LOGS = _person("JobLogs", Shape.DOWNLOAD, pb.LogsRequest, pb.LogMessage, _SHOW)
+ABORT_JOB = _person("AbortJob", Shape.UNARY, pb.AbortRequest, pb.Document, _ABORT, ObjectRule.OWN_JOB)
+LIST_RESULTS = _person("ListResults", Shape.UNARY, pb.Query, pb.Document, _SHOW, ObjectRule.OWN_ORG_JOB)
+DOWNLOAD_RESULT = _person(
+    "DownloadResult", Shape.DOWNLOAD, pb.DownloadRequest, pb.Chunk, _SHOW, ObjectRule.OWN_ORG_JOB
+)
+
+METHODS: tuple[Method, ...] = tuple(value for value in globals().values() if isinstance(value, Method))
+BY_PATH: dict[str, Method] = {method.path: method for method in METHODS}

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The seam between us and whatever carries our calls: what server, agent and admin are written against.
+
+gRPC over mTLS is one transport, the simulator's in-process network another; both pass
+tests/rpc/test_conformance.py.
+
+What holds on every transport:
+
+* A handler runs as one task per call. When the caller goes away, cancels or is dropped, the task is
+  cancelled; an async generator is closed.
+* Messages of one call arrive in the order in which they were sent, and the sender waits while the
+  receiver is slow.
+* A FlprovError that a handler raises comes out at the caller as the same class with the same message
+  and hint; LocalError and its kin come out as RemoteError, since there it is the other side's fault.
+  Any other exception comes out as a RemoteError that carries only a reference into the server's log.
+* The end of a handler's `requests` says that nothing more comes, not that the caller is content: a caller
+  that vanished can look the same for a moment. What must be whole carries its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from flprov.errors import LocalError
+from flprov.pki import Identity
+from flprov.rpc.methods import METHODS, Method
+from flprov.wire import Message
+
+# The most bytes in one message, both ways. What may be larger travels as chunks of a blob.
+MESSAGE_LIMIT = 4 << 20
+
+
+class Call:
+    """One call, as its handler sees it."""
+
+    def __init__(self, *, caller: Identity, method: Method, peer: str) -> None:
+        self.caller = caller
+        self.method = method
+        self.peer = peer  # an address, for people to read: nothing may hang on it
+        self._open = True
+
+    def is_open(self) -> bool:
+        """Whether somebody may still be there: false once the call has ended in any way."""
+        return self._open
+
+    def end(self) -> None:
+        """Mark the call as over. The transport's to call."""
+        self._open = False
+
+    def __repr__(self) -> str:
+        return f"<Call {self.method.path} by {self.caller} from {self.peer}>"
+
+
+# Any in these three: the request's type is that of the table's row, which Python cannot express.
+UnaryHandler = Callable[[Call, Any], Awaitable[Message]]
+DownloadHandler = Callable[[Call, Any], AsyncIterator[Message]]
+StreamHandler = Callable[[Call, AsyncIterator[Any]], AsyncIterator[Message]]
+Handler = UnaryHandler | DownloadHandler | StreamHandler
+Service = Mapping[Method, Handler]
+
+# Raises a Refused when this identity may not call at all now: locked, revoked, unknown.
+Gate = Callable[[Identity], None]
+# Told of each call that was refused: who (None: not known), the method's path, why.
+OnRefusal = Callable[[Identity | None, str, Exception], None]
+
+
+class Connection(Protocol):
+    """The dialling side's end. Opened by the first call; opened again by the next one after a failure.
+
+    Every method raises the FlprovError that the handler raised; ServerUnavailable when the server does
+    not answer; IdentityRefused when a certificate, ours or the server's, is the reason.
+    """
+
+    async def unary(self, method: Method, request: Message, timeout: float | None = None) -> Any:  # noqa: ANN401
+        """The reply to one request. Raises TimedOut after `timeout` seconds."""
+        ...
+
+    def download(self, method: Method, request: Message) -> AsyncIterator[Any]:
+        """The replies to one request. Closing the iterator cancels the call."""
+        ...
+
+    def stream(self, method: Method, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """Replies while requests are sent, by one writer. Closing the iterator cancels the call.
+
+        An exception out of `requests` cancels the call and comes out here. When the server ends the
+        call first, `requests` is closed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Cancel what is open and let go. Closing twice is fine."""
+        ...
+
+
+class Listener(Protocol):
+    """The listening side's end."""
+
+    @property
+    def port(self) -> int:
+        """Where it listens (0 where there are no ports)."""
+        ...
+
+    def drop(self, identity_uri: str, reason: str) -> int:
+        """End this identity's open calls with IdentityRefused(reason); how many there were.
+
+        The call from within which this is called is spared. New calls are the gate's business.
+        """
+        ...
+
+    async def stop(self, grace: float = 0.0) -> None:
+        """Refuse new calls, end streams and downloads, give unary calls `grace` seconds to finish."""
+        ...
+
+
+def verify_service(service: Service) -> None:
+    """Nothing, if `service` has a handler for each row of the table and for nothing else.
+
+    Raises:
+        LocalError: it names what is missing or too much.
+    """
+    missing = [method.path for method in METHODS if method not in service]
+    surplus = [method.path for method in service if method not in METHODS]
+    if missing or surplus:
+        parts = [f"no handler for {', '.join(missing)}"] if missing else []
+        parts += (
+            [f"a handler for {', '.join(surplus)}, which the method table does not have"] if surplus else []
+        )
+        raise LocalError(f"the service does not fit the method table: {'; '.join(parts)}")

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What travels and how it is spelled: messages, frames, documents, tensors, the protocol version.
+
+What needs numpy is imported when it is first asked for: most commands never do.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from flprov.wire import flprov_pb2 as pb
+from flprov.wire.frames import HEADER_SIZE, MAX_FRAME, frame_length, pack_frame, parse_frame
+from flprov.wire.parsing import Message, parse_message
+from flprov.wire.tensor_header import TensorInfo, tensor_infos
+from flprov.wire.version import OLDEST, PROTOCOL, verify_protocol
+
+if TYPE_CHECKING:
+    from flprov.wire.tensors import (
+        dtype_name,
+        encode_tensors,
+        numpy_dtype,
+        read_metadata,
+        read_tensors,
+        write_tensors,
+    )
+    from flprov.wire.update_checks import format_kinds, parse_kinds, verify_numbers, verify_update
+
+__all__ = [
+    "HEADER_SIZE",
+    "MAX_FRAME",
+    "OLDEST",
+    "PROTOCOL",
+    "Message",
+    "TensorInfo",
+    "dtype_name",
+    "encode_tensors",
+    "format_kinds",
+    "frame_length",
+    "numpy_dtype",
+    "pack_frame",
+    "parse_frame",
+    "parse_kinds",
+    "parse_message",
+    "pb",
+    "read_metadata",
+    "read_tensors",
+    "tensor_infos",
+    "verify_numbers",
+    "verify_protocol",
+    "verify_update",
+    "write_tensors",
+]
+
+_WITH_NUMPY = {
+    "flprov.wire.tensors": {
+        "dtype_name",
+        "encode_tensors",
+        "numpy_dtype",
+        "read_metadata",
+        "read_tensors",
+        "write_tensors",
+    },
+    "flprov.wire.update_checks": {"format_kinds", "parse_kinds", "verify_numbers", "verify_update"},
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _WITH_NUMPY.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documents that `--json` prints, as frozen values: made by the server, read by people's tools.
+
+Fields are only ever added. Times are aware UTC; sizes are bytes; durations are seconds. The JSON
+schema of each is in docs/schemas/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPU:
+    """One GPU as NVML reports it."""
+
+    index: int
+    uuid: str
+    name: str
+    driver: str
+    memory_total: int
+    memory_used: int
+    utilization: float | None  # percent; None where the driver does not tell
+    temperature: float | None  # degrees Celsius
+    processes: tuple[int, ...] = ()  # pids that hold memory on it
+    leased_to: tuple[str, ...] = ()  # job ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class CPU:
+    """Processors of a machine."""
+
+    count: int
+    load: float  # 1-minute load average
+    percent: float  # busy since the last heartbeat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """Memory or disk."""
+
+    total: int
+    available: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vitals:
+    """What a heartbeat carries: the state of the site's machine."""
+
+    cpu: CPU
+    memory: Space
+    disk: Space  # where the site keeps its state
+    gpus: tuple[GPU, ...] = ()
+    gpu_note: str = ""  # why there are none: "no NVIDIA driver on this machine"
+    confinement: str = ""  # how job code is confined here: landlock, bubblewrap, unconfined, none
+    datasets: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ()  # ids of jobs with a live process
+    python: str = ""  # interpreter for jobs
+    notes: tuple[str, ...] = ()  # anything an operator should see, e.g. "policy allows nobody"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One rung of a site's ladder; the rungs are in order and the first that fails is the answer."""
+
+    name: str  # enrolled, connected, kit_current, environment_ready, ...
+    ok: bool
+    since: datetime | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteDocument:
+    """`site show --json`, and one item of `status --json`."""
+
+    name: str
+    org: str
+    state: str  # connected | disconnected | never_connected | refused
+    ladder: tuple[Rung, ...]
+    gpus: tuple[GPU, ...]
+    gpu_note: str
+    cpu: CPU | None
+    memory: Space | None
+    disk: Space | None
+    jobs: tuple[str, ...]
+    last_seen: datetime | None
+    cert_not_after: datetime | None
+    version: str
+    host: str = ""
+    datasets: tuple[str, ...] = ()
+    confinement: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerDocument:
+    """The server's part of `status --json`."""
+
+    name: str
+    project: str
+    trust_domain: str
+    version: str
+    protocol: int
+    started_at: datetime
+    cert_not_after: datetime
+    listen: str
+    jobs_running: int
+    jobs_queued: int
+    log_index: int
+    disk: Space | None = None
+    confinement: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusDocument:
+    """`status --json`."""
+
+    server: ServerDocument
+    sites: tuple[SiteDocument, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contributor:
+    """One site's part in a round."""
+
+    site: str
+    samples: int
+    weight: float
+    bytes: int
+    seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """A site that did not contribute to a round, and why."""
+
+    site: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundDocument:
+    """One round of `job show --json`."""
+
+    round: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    contributors: tuple[Contributor, ...] = ()
+    absent: tuple[Missing, ...] = ()
+    refused: tuple[Missing, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSiteDocument:
+    """A job at one of its sites."""
+
+    site: str
+    state: str  # waiting | deploying | ready | training | refused | absent | stopping | stopped
+    reason: str = ""
+    since: datetime | None = None
+    progress: str = ""  # "round 3, step 120, 4 s ago"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobDocument:
+    """`job show --json`; `job ls --json` has the same without `rounds`."""
+
+    id: str
+    name: str
+    app: str
+    state: str
+    reason: str
+    submitted_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    submitted_by: str
+    sites: tuple[JobSiteDocument, ...]
+    rounds: tuple[RoundDocument, ...] = ()
+    rounds_done: int = 0
+    rounds_total: int | None = None
+    token: str = ""
+    unconfirmed: tuple[str, ...] = ()  # sites that could not confirm an abort yet
+    results: tuple[str, ...] = ()  # files that `job download` brings
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobListDocument:
+    """`job ls --json`."""
+
+    jobs: tuple[JobDocument, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteListDocument:
+    """`site ls --json`."""
+
+    sites: tuple[SiteDocument, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppDocument:
+    """`app show --json`, and one item of `app ls --json`."""
+
+    digest: str
+    name: str
+    size: int
+    uploaded_at: datetime
+    uploaded_by: str
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppListDocument:
+    """`app ls --json`."""
+
+    apps: tuple[AppDocument, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitDocument:
+    """`job submit --json`."""
+
+    job_id: str
+    app: str
+    state: str
+    repeated: bool = False  # the token had made this job before
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultFile:
+    """One file that `job download` brings."""
+
+    name: str
+    size: int
+    digest: str = ""  # BLAKE3-256, hex; empty for a log that may still grow
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultsDocument:
+    """What there is to download of a job."""
+
+    job_id: str
+    files: tuple[ResultFile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """One thing that went wrong, or that is waited for."""
+
+    at: datetime | None
+    party: str  # "server", a site's name, "workflow"
+    code: str
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhyDocument:
+    """`job why --json`: the earliest cause first, and the next thing to type."""
+
+    job_id: str
+    state: str
+    answer: str  # one sentence
+    causes: tuple[Cause, ...] = ()
+    hint: str = ""

@@ -1,0 +1,516 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Payload(_message.Message):
+    __slots__ = ("inline", "digest", "file", "size")
+    INLINE_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    inline: bytes
+    digest: str
+    file: str
+    size: int
+    def __init__(self, inline: _Optional[bytes] = ..., digest: _Optional[str] = ..., file: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
+
+class UpdateMessage(_message.Message):
+    __slots__ = ("kind", "tensors", "samples", "weight", "metrics", "seconds")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    tensors: Payload
+    samples: int
+    weight: float
+    metrics: _containers.ScalarMap[str, float]
+    seconds: float
+    def __init__(self, kind: _Optional[str] = ..., tensors: _Optional[_Union[Payload, _Mapping]] = ..., samples: _Optional[int] = ..., weight: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("code", "message", "traceback")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    TRACEBACK_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    message: str
+    traceback: str
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ...) -> None: ...
+
+class FromSite(_message.Message):
+    __slots__ = ("hello", "heartbeat", "deployed", "answer", "progress", "stopped")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    DEPLOYED_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    heartbeat: Heartbeat
+    deployed: Deployed
+    answer: TaskAnswer
+    progress: Progress
+    stopped: Stopped
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., deployed: _Optional[_Union[Deployed, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ...) -> None: ...
+
+class ToSite(_message.Message):
+    __slots__ = ("welcome", "deploy", "task", "ack", "closed", "stop")
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    DEPLOY_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ACK_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    welcome: Welcome
+    deploy: Deploy
+    task: TaskOrder
+    ack: AnswerAck
+    closed: RoundClosed
+    stop: StopJob
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., deploy: _Optional[_Union[Deploy, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., ack: _Optional[_Union[AnswerAck, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., stop: _Optional[_Union[StopJob, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("protocol", "version", "installation", "host", "manifest", "jobs")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTALLATION_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    version: str
+    installation: str
+    host: str
+    manifest: str
+    jobs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., installation: _Optional[str] = ..., host: _Optional[str] = ..., manifest: _Optional[str] = ..., jobs: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("protocol", "version", "installation", "heartbeat_seconds", "jobs")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    INSTALLATION_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    version: str
+    installation: str
+    heartbeat_seconds: float
+    jobs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., installation: _Optional[str] = ..., heartbeat_seconds: _Optional[float] = ..., jobs: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Heartbeat(_message.Message):
+    __slots__ = ("vitals",)
+    VITALS_FIELD_NUMBER: _ClassVar[int]
+    vitals: bytes
+    def __init__(self, vitals: _Optional[bytes] = ...) -> None: ...
+
+class Deploy(_message.Message):
+    __slots__ = ("job_id", "submission", "signature", "chain", "app_size")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    SUBMISSION_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    APP_SIZE_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    submission: bytes
+    signature: bytes
+    chain: bytes
+    app_size: int
+    def __init__(self, job_id: _Optional[str] = ..., submission: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ..., app_size: _Optional[int] = ...) -> None: ...
+
+class Deployed(_message.Message):
+    __slots__ = ("job_id", "ready", "refused")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    ready: bool
+    refused: Failure
+    def __init__(self, job_id: _Optional[str] = ..., ready: _Optional[bool] = ..., refused: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
+class TaskOrder(_message.Message):
+    __slots__ = ("job_id", "task_id", "name", "round", "rounds", "expects", "model", "scalars")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SCALARS_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    task_id: str
+    name: str
+    round: int
+    rounds: int
+    expects: str
+    model: Payload
+    scalars: bytes
+    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., name: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., expects: _Optional[str] = ..., model: _Optional[_Union[Payload, _Mapping]] = ..., scalars: _Optional[bytes] = ...) -> None: ...
+
+class TaskAnswer(_message.Message):
+    __slots__ = ("job_id", "task_id", "update", "failure")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    task_id: str
+    update: UpdateMessage
+    failure: Failure
+    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., update: _Optional[_Union[UpdateMessage, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
+class AnswerAck(_message.Message):
+    __slots__ = ("job_id", "task_id", "refused")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    task_id: str
+    refused: Failure
+    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., refused: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
+class RoundClosed(_message.Message):
+    __slots__ = ("job_id", "round")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    round: int
+    def __init__(self, job_id: _Optional[str] = ..., round: _Optional[int] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("job_id", "task_id", "values", "step")
+    class ValuesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    task_id: str
+    values: _containers.ScalarMap[str, float]
+    step: int
+    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., values: _Optional[_Mapping[str, float]] = ..., step: _Optional[int] = ...) -> None: ...
+
+class StopJob(_message.Message):
+    __slots__ = ("job_id", "reason", "grace_seconds")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    GRACE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    reason: str
+    grace_seconds: float
+    def __init__(self, job_id: _Optional[str] = ..., reason: _Optional[str] = ..., grace_seconds: _Optional[float] = ...) -> None: ...
+
+class Stopped(_message.Message):
+    __slots__ = ("job_id", "clean", "processes", "reason")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    CLEAN_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    clean: bool
+    processes: _containers.RepeatedScalarFieldContainer[int]
+    reason: str
+    def __init__(self, job_id: _Optional[str] = ..., clean: _Optional[bool] = ..., processes: _Optional[_Iterable[int]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class BlobRequest(_message.Message):
+    __slots__ = ("digest", "offset", "job_id")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    offset: int
+    job_id: str
+    def __init__(self, digest: _Optional[str] = ..., offset: _Optional[int] = ..., job_id: _Optional[str] = ...) -> None: ...
+
+class Chunk(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class UploadHeader(_message.Message):
+    __slots__ = ("digest", "size", "job_id", "kind")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    size: int
+    job_id: str
+    kind: str
+    def __init__(self, digest: _Optional[str] = ..., size: _Optional[int] = ..., job_id: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
+
+class UploadMessage(_message.Message):
+    __slots__ = ("header", "data")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    header: UploadHeader
+    data: bytes
+    def __init__(self, header: _Optional[_Union[UploadHeader, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class UploadReply(_message.Message):
+    __slots__ = ("offset", "complete")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    complete: bool
+    def __init__(self, offset: _Optional[int] = ..., complete: _Optional[bool] = ...) -> None: ...
+
+class LogMessage(_message.Message):
+    __slots__ = ("job_id", "site", "offset", "data")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    site: str
+    offset: int
+    data: bytes
+    def __init__(self, job_id: _Optional[str] = ..., site: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class LogReply(_message.Message):
+    __slots__ = ("job_id", "offset")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    offset: int
+    def __init__(self, job_id: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class Document(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: bytes
+    def __init__(self, json: _Optional[bytes] = ...) -> None: ...
+
+class Query(_message.Message):
+    __slots__ = ("id", "all")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    all: bool
+    def __init__(self, id: _Optional[str] = ..., all: _Optional[bool] = ...) -> None: ...
+
+class SubmitRequest(_message.Message):
+    __slots__ = ("submission", "signature", "chain")
+    SUBMISSION_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    submission: bytes
+    signature: bytes
+    chain: bytes
+    def __init__(self, submission: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ...) -> None: ...
+
+class AbortRequest(_message.Message):
+    __slots__ = ("job_id", "key", "not_after", "reason")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    key: str
+    not_after: str
+    reason: str
+    def __init__(self, job_id: _Optional[str] = ..., key: _Optional[str] = ..., not_after: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class AppRequest(_message.Message):
+    __slots__ = ("digest", "name", "key", "not_after")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    name: str
+    key: str
+    not_after: str
+    def __init__(self, digest: _Optional[str] = ..., name: _Optional[str] = ..., key: _Optional[str] = ..., not_after: _Optional[str] = ...) -> None: ...
+
+class LogsRequest(_message.Message):
+    __slots__ = ("job_id", "site", "offset", "follow")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    site: str
+    offset: int
+    follow: bool
+    def __init__(self, job_id: _Optional[str] = ..., site: _Optional[str] = ..., offset: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+
+class DownloadRequest(_message.Message):
+    __slots__ = ("job_id", "name", "offset")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    name: str
+    offset: int
+    def __init__(self, job_id: _Optional[str] = ..., name: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class ToWorker(_message.Message):
+    __slots__ = ("start_site", "start_workflow", "task", "answer", "saved", "quit")
+    START_SITE_FIELD_NUMBER: _ClassVar[int]
+    START_WORKFLOW_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    SAVED_FIELD_NUMBER: _ClassVar[int]
+    QUIT_FIELD_NUMBER: _ClassVar[int]
+    start_site: StartSite
+    start_workflow: StartWorkflow
+    task: TaskOrder
+    answer: SiteAnswer
+    saved: RoundSaved
+    quit: Quit
+    def __init__(self, start_site: _Optional[_Union[StartSite, _Mapping]] = ..., start_workflow: _Optional[_Union[StartWorkflow, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., answer: _Optional[_Union[SiteAnswer, _Mapping]] = ..., saved: _Optional[_Union[RoundSaved, _Mapping]] = ..., quit: _Optional[_Union[Quit, _Mapping]] = ...) -> None: ...
+
+class FromWorker(_message.Message):
+    __slots__ = ("ready", "answer", "progress", "broadcast", "close", "finished", "failure")
+    READY_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    BROADCAST_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    ready: Ready
+    answer: TaskAnswer
+    progress: Progress
+    broadcast: Broadcast
+    close: CloseRound
+    finished: Finished
+    failure: Failure
+    def __init__(self, ready: _Optional[_Union[Ready, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., broadcast: _Optional[_Union[Broadcast, _Mapping]] = ..., close: _Optional[_Union[CloseRound, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
+class StartSite(_message.Message):
+    __slots__ = ("job_id", "site", "spec", "datasets")
+    class DatasetsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    site: str
+    spec: bytes
+    datasets: _containers.ScalarMap[str, str]
+    def __init__(self, job_id: _Optional[str] = ..., site: _Optional[str] = ..., spec: _Optional[bytes] = ..., datasets: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class StartWorkflow(_message.Message):
+    __slots__ = ("job_id", "spec", "sites", "state", "round")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    spec: bytes
+    sites: _containers.RepeatedScalarFieldContainer[str]
+    state: Payload
+    round: int
+    def __init__(self, job_id: _Optional[str] = ..., spec: _Optional[bytes] = ..., sites: _Optional[_Iterable[str]] = ..., state: _Optional[_Union[Payload, _Mapping]] = ..., round: _Optional[int] = ...) -> None: ...
+
+class Ready(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Quit(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class Broadcast(_message.Message):
+    __slots__ = ("task_id", "name", "round", "rounds", "expects", "model", "sites", "scalars")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    SCALARS_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    name: str
+    round: int
+    rounds: int
+    expects: str
+    model: Payload
+    sites: _containers.RepeatedScalarFieldContainer[str]
+    scalars: bytes
+    def __init__(self, task_id: _Optional[str] = ..., name: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., expects: _Optional[str] = ..., model: _Optional[_Union[Payload, _Mapping]] = ..., sites: _Optional[_Iterable[str]] = ..., scalars: _Optional[bytes] = ...) -> None: ...
+
+class SiteAnswer(_message.Message):
+    __slots__ = ("task_id", "site", "update", "absent", "last")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    ABSENT_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    site: str
+    update: UpdateMessage
+    absent: Failure
+    last: bool
+    def __init__(self, task_id: _Optional[str] = ..., site: _Optional[str] = ..., update: _Optional[_Union[UpdateMessage, _Mapping]] = ..., absent: _Optional[_Union[Failure, _Mapping]] = ..., last: _Optional[bool] = ...) -> None: ...
+
+class CloseRound(_message.Message):
+    __slots__ = ("round", "state", "metrics")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    state: Payload
+    metrics: _containers.ScalarMap[str, float]
+    def __init__(self, round: _Optional[int] = ..., state: _Optional[_Union[Payload, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class RoundSaved(_message.Message):
+    __slots__ = ("round",)
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    def __init__(self, round: _Optional[int] = ...) -> None: ...
+
+class Finished(_message.Message):
+    __slots__ = ("results",)
+    class ResultsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Payload
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.MessageMap[str, Payload]
+    def __init__(self, results: _Optional[_Mapping[str, Payload]] = ...) -> None: ...

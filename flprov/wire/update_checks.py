@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether an update fits the task it answers: the checks before any aggregator sees it.
+
+Run by our code at the agent and at the server, never by the job's. Files are read in pieces, not
+mapped: whoever can truncate a mapped file kills the process that looks at it.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flprov.errors import NotFound, ProtocolError, UpdateRefused
+from flprov.messages import UpdateKind
+from flprov.wire.tensor_header import TensorHeader, TensorInfo, open_tensor_file, read_header
+from flprov.wire.tensors import numpy_dtype
+
+MAX_SAMPLES = 1 << 53  # the whole numbers that a double holds exactly
+MAX_METRICS = 256
+MAX_METRIC_NAME = 128
+_PIECE = 1 << 20  # bytes looked at in one go; a multiple of every item size
+
+
+def format_kinds(kinds: Iterable[UpdateKind]) -> str:
+    """The text of `expects` in a task: the kinds it takes; empty when it takes no tensors."""
+    return ",".join(kind.value for kind in kinds)
+
+
+def parse_kinds(text: str) -> tuple[UpdateKind, ...]:
+    """The kinds that `format_kinds` wrote.
+
+    Raises:
+        ProtocolError: one of them is no kind of update.
+    """
+    try:
+        return tuple(UpdateKind(word) for word in text.split(",")) if text else ()
+    except ValueError:
+        raise ProtocolError(f"a task expects {text[:80]!r}, which are no kinds of update") from None
+
+
+def verify_update(
+    model: Mapping[str, TensorInfo] | None, update: Path | bytes, kind: str, expects: str
+) -> Mapping[str, TensorInfo]:
+    """What is in `update`, a safetensors file or its bytes, if it fits its task.
+
+    `full` and `diff` have the names, dtypes and shapes of `model`, the tensors that the task carried,
+    and are finite. Where the task carried none, a `full` update chooses them. `opaque` is not looked
+    into. A task that expects nothing (an empty text) takes no tensors. Memory is constant.
+
+    Raises:
+        UpdateRefused: it does not fit; the message names the tensor.
+    """
+    taken = parse_kinds(expects)
+    known = {member.value: member for member in UpdateKind}
+    if kind not in known or (taken and known[kind] not in taken):
+        raise UpdateRefused(f"the update is of kind {kind[:40]!r}, the task takes {expects or 'none'}")
+    try:
+        with io.BytesIO(update) if isinstance(update, bytes) else open_tensor_file(update) as file:
+            header = read_header(update if isinstance(update, bytes) else file)
+            if not taken and header.tensors:
+                raise UpdateRefused(f"tensor {min(header.tensors)!r} came, but the task takes no tensors")
+            if taken and known[kind] is not UpdateKind.OPAQUE:
+                _verify_names(model or {}, header.tensors, known[kind])
+                _verify_finite(file, header)
+    except (ProtocolError, NotFound) as error:
+        raise UpdateRefused(f"the update is no tensor file: {error}") from error
+    return header.tensors
+
+
+def verify_numbers(samples: int, weight: float | None, metrics: Mapping[str, float]) -> None:
+    """Check what an update says besides its tensors.
+
+    Raises:
+        UpdateRefused: `samples` is not in 0..2^53, `weight` is negative or not finite, a metric is not
+            finite or has no fit name, or there are too many; the message names it.
+    """
+    if not 0 <= samples <= MAX_SAMPLES:
+        raise UpdateRefused(f"samples is {samples}; it must be from 0 to 2^53")
+    if weight is not None and not (math.isfinite(weight) and weight >= 0):
+        raise UpdateRefused(f"weight is {weight}; it must be finite and not negative")
+    if len(metrics) > MAX_METRICS:
+        raise UpdateRefused(f"there are {len(metrics)} metrics; the limit is {MAX_METRICS}")
+    for name, value in metrics.items():
+        if not name or len(name) > MAX_METRIC_NAME or not name.isprintable():
+            raise UpdateRefused(
+                f"a metric has a name that is empty, overlong or unprintable: {ascii(name)[:80]}"
+            )
+        if not math.isfinite(value):
+            raise UpdateRefused(f"metric {name!r} is {value}; it must be a finite number")
+
+
+def _verify_names(model: Mapping[str, TensorInfo], found: Mapping[str, TensorInfo], kind: UpdateKind) -> None:
+    if not found:
+        raise UpdateRefused("the update has no tensors")
+    if not model:
+        if kind is UpdateKind.DIFF:
+            raise UpdateRefused("the update is a difference, but its task carried no model")
+        return
+    for name in sorted(set(model) - set(found)):
+        raise UpdateRefused(f"tensor {name!r} is missing")
+    for name in sorted(set(found) - set(model)):
+        raise UpdateRefused(f"tensor {name!r} is not in the model")
+    for name, info in sorted(found.items()):
+        if (info.dtype, info.shape) != (model[name].dtype, model[name].shape):
+            raise UpdateRefused(f"tensor {name!r} is {info}, the model's is {model[name]}")
+
+
+def _verify_finite(file: BinaryIO, header: TensorHeader) -> None:
+    buffer = bytearray(_PIECE)
+    for name, info in sorted(header.tensors.items(), key=lambda item: item[1].start):
+        test = _FINITE.get(info.dtype)
+        if test is None:
+            continue
+        file.seek(header.data_start + info.start)
+        for start in range(info.start, info.end, _PIECE):
+            view = memoryview(buffer)[: min(_PIECE, info.end - start)]
+            _fill(file, view, name)
+            if not test(np.frombuffer(view, numpy_dtype(info.dtype))):
+                raise UpdateRefused(f"tensor {name!r} holds NaN or infinity")
+
+
+def _fill(file: BinaryIO, view: memoryview, name: str) -> None:
+    while view:
+        taken = file.readinto(view)  # type: ignore[attr-defined]  # both kinds of file have it
+        if not taken:
+            raise UpdateRefused(f"tensor {name!r} ends before its last byte")
+        view = view[taken:]
+
+
+def _all_finite(values: NDArray[Any]) -> bool:
+    return bool(np.isfinite(values).all())
+
+
+def _exponent_below(word: type[np.unsignedinteger[Any]], mask: int) -> Callable[[NDArray[Any]], bool]:
+    """Formats where NaN and infinity are the values whose exponent bits are all ones."""
+    return lambda values: not bool(((values.view(word) & word(mask)) == mask).any())
+
+
+_FINITE: Mapping[str, Callable[[NDArray[Any]], bool]] = {
+    "F16": _all_finite,
+    "F32": _all_finite,
+    "F64": _all_finite,
+    "C64": _all_finite,
+    "BF16": _exponent_below(np.uint16, 0x7F80),
+    "F8_E5M2": _exponent_below(np.uint8, 0x7C),
+    "F8_E4M3": _exponent_below(np.uint8, 0x7F),  # no infinity; NaN alone has all seven bits
+    "F8_E8M0": _exponent_below(np.uint8, 0xFF),
+}

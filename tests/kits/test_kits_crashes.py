@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run that is killed anywhere leaves whole kits and one CA, and the next run finishes it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from kit_parties import NOW, PROJECT, contents, with_endpoints
+
+from flprov._base import hold_lock
+from flprov.errors import Conflict, LocalError
+from flprov.kits import load_kit, provision
+from flprov.kits import provisioning as module
+
+HERE = Path(__file__).parent
+
+# Runs provision in a process that kills itself at the n-th call of one function, before or after it.
+KILLED = """
+    import os, signal, sys
+    sys.path.insert(0, sys.argv[1])
+    from kit_parties import NOW, PROJECT, with_endpoints
+    from flprov.kits import builder, provisioning, authorities
+
+    workspace, where, name, count, when, project = sys.argv[2:]
+    module = {"builder": builder, "provisioning": provisioning, "authorities": authorities}[where]
+    real, calls = getattr(module, name), []
+
+    def dying(*args, **options):
+        calls.append(name)
+        last = len(calls) == int(count)
+        if last and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        found = real(*args, **options)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+    setattr(module, name, dying)
+    wanted = PROJECT if project == "same" else with_endpoints("new.heart.example:443")
+    provisioning.provision(wanted, provisioning.Path(workspace), now=NOW)
+"""
+
+FIRST_RUN = [
+    ("authorities", "write_private", 2, "after"),  # half a CA in staging
+    ("builder", "write_tree", 1, "before"),
+    ("builder", "write_tree", 3, "after"),
+    ("provisioning", "sync_tree", 1, "before"),
+    ("provisioning", "sync_tree", 1, "after"),
+    ("provisioning", "sync_folder", 1, "before"),  # the CA has its name, no kit has
+    ("provisioning", "replace_tree", 1, "before"),
+    ("provisioning", "replace_tree", 3, "after"),
+    ("provisioning", "write_atomic", 1, "before"),  # everything but the record
+    ("provisioning", "write_atomic", 1, "after"),
+]
+LATER_RUN = [
+    ("builder", "write_tree", 2, "after"),
+    ("provisioning", "sync_tree", 1, "after"),
+    ("provisioning", "replace_tree", 1, "after"),
+    ("provisioning", "replace_tree", 4, "before"),
+    ("provisioning", "write_atomic", 1, "before"),
+]
+
+
+def run_and_kill(workspace, where, name, count, when, project):
+    arguments = [str(HERE), str(workspace), where, name, str(count), when, project]
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def expect_only_whole_kits(workspace):
+    kits = [path for path in (workspace / "kits").iterdir() if not path.name.startswith(".")]
+    for kit in kits:
+        load_kit(kit, now=NOW)
+    return {kit.name for kit in kits}
+
+
+def expect_finished(workspace, project):
+    """One run finishes, the next finds nothing to do and nothing is left lying about."""
+    provision(project, workspace, now=NOW)
+    assert provision(project, workspace, now=NOW).changed == ()
+    names = {party.name for party in (project.server, *project.sites, *project.people)}
+    assert expect_only_whole_kits(workspace) == names
+    assert {path.name for path in workspace.iterdir()} == {
+        ".gitignore",
+        ".lock",
+        "ca",
+        "kits",
+        "project.json",
+    }
+
+
+@pytest.mark.parametrize("point", FIRST_RUN, ids=lambda point: "-".join(map(str, point[1:])))
+def test_a_first_run_that_is_killed_is_finished_by_the_second(tmp_path, point):
+    workspace = tmp_path / "workspace"
+    run_and_kill(workspace, *point, "same")
+    before = expect_only_whole_kits(workspace)
+    ca = contents(workspace / "ca") if (workspace / "ca").exists() else None
+    keys = {name: (workspace / "kits" / name / "identity/key.pem").read_bytes() for name in before}
+    expect_finished(workspace, PROJECT)
+    if ca is not None:
+        assert contents(workspace / "ca") == ca
+    for name in before - {"server"}:  # what had reached its place stays
+        assert (workspace / "kits" / name / "identity/key.pem").read_bytes() == keys[name]
+
+
+@pytest.mark.parametrize("point", LATER_RUN, ids=lambda point: "-".join(map(str, point[1:])))
+def test_a_later_run_that_is_killed_leaves_old_or_new_kits_and_is_finished(workspace, point):
+    ca = contents(workspace / "ca")
+    run_and_kill(workspace, *point, "moved")
+    old, new = PROJECT.server.endpoints, ("new.heart.example:443",)
+    for name in expect_only_whole_kits(workspace):
+        assert load_kit(workspace / "kits" / name, now=NOW).endpoints in (old, new)
+    expect_finished(workspace, with_endpoints("new.heart.example:443"))
+    assert contents(workspace / "ca") == ca
+
+
+def test_a_run_that_was_killed_can_also_be_undone(workspace):
+    run_and_kill(workspace, "provisioning", "write_atomic", 1, "before", "moved")
+    provision(PROJECT, workspace, now=NOW)
+    assert load_kit(workspace / "kits/alice", now=NOW).endpoints == PROJECT.server.endpoints
+
+
+def test_old_leftovers_are_cleared(workspace):
+    (workspace / ".staging/hospital-a").mkdir(parents=True)
+    (workspace / "kits/.alice.abcd.old").mkdir()
+    (workspace / ".project.json.abcd.partial").write_text("{")
+    expect_finished(workspace, PROJECT)
+
+
+def test_a_second_run_at_the_same_time_is_refused_with_the_firsts_number(workspace):
+    before = contents(workspace)
+    with hold_lock(workspace / ".lock"), pytest.raises(Conflict, match=f"process {os.getpid()}") as caught:
+        provision(PROJECT, workspace, now=NOW)
+    assert "wait" in caught.value.hint
+    assert contents(workspace).keys() == before.keys()
+
+
+def test_runs_at_the_same_time_make_one_ca(tmp_path):
+    workspace = tmp_path / "workspace"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "from kit_parties import NOW, PROJECT; from pathlib import Path; from flprov.kits import provision;"
+        "from flprov.errors import Conflict\n"
+        "try: print(provision(PROJECT, Path(sys.argv[2]), now=NOW).root_fingerprint)\n"
+        "except Conflict: print('refused')"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code, str(HERE), str(workspace)]
+    runs = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(4)
+    ]
+    outputs = [run.communicate(timeout=60) for run in runs]
+    assert {error for _, error in outputs} == {""}
+    said = {out.strip() for out, _ in outputs} - {"refused"}
+    assert len(said) == 1, said
+    expect_finished(workspace, PROJECT)
+
+
+def test_a_disk_that_is_full_changes_nothing_and_is_named(workspace, monkeypatch):
+    before = contents(workspace)
+
+    def full(folder):
+        raise OSError(28, "No space left on device", str(folder))
+
+    monkeypatch.setattr(module, "sync_tree", full)
+    with pytest.raises(LocalError, match="No space left on device"):
+        provision(with_endpoints("new.heart.example:443"), workspace, now=NOW)
+    after = contents(workspace)
+    del before[".lock"], after[".lock"]
+    assert after == before

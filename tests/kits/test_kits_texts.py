@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What kits say to people and to other programs: READMEs, samples, scripts, service files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from kit_parties import NAMES, NOW, PROJECT
+
+from flprov.errors import LocalError, PolicyRefused
+from flprov.kits import load_kit, rendering, template_dir
+from flprov.pki import fingerprint, parse_identity
+from flprov.policy import judge, load_policy, load_site_settings
+
+KINDS = {
+    "server": "server",
+    "hospital-a": "site",
+    "hospital-b": "site",
+    "alice": "person",
+    "bob": "person",
+}
+
+
+def run(script, folder, **variables):
+    """A shell script's exit code and everything that it says."""
+    done = subprocess.run(
+        ["sh", "-euc", script],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env={**os.environ, **variables},
+    )
+    return done.returncode, done.stdout
+
+
+def shell_blocks(readme):
+    return re.findall(r"```sh\n(.*?)```", readme, flags=re.DOTALL)
+
+
+# ---- verifying with openssl alone, as the README says ------------------------------------------
+
+
+@pytest.fixture
+def recipe(kit):
+    """The README's commands for checking a kit without flprov."""
+    [block] = [block for block in shell_blocks((kit / "README.md").read_text()) if "openssl dgst" in block]
+    return block
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_readmes_openssl_commands_accept_the_kit(workspace, recipe, name):
+    code, said = run(recipe, workspace / "kits" / name)
+    root, *rest = said.splitlines()
+    assert (code, rest) == (0, ["signer.pem: OK", "Verified OK"])
+    digits = root.rpartition("=")[2]
+    assert f"SHA256:{digits}" == fingerprint((workspace / "ca/root.pem").read_bytes())
+    assert load_kit(workspace / "kits" / name, now=NOW).name == name  # they leave the kit as it was
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("manifest.json", "Verification failure"),
+        ("start.sh", "start.sh: FAILED"),
+        ("identity/cert.pem", "identity/cert.pem: FAILED"),
+    ],
+)
+def test_the_readmes_openssl_commands_refuse_a_changed_kit(kit, recipe, name, says):
+    (kit / name).write_bytes((kit / name).read_bytes() + b" ")
+    code, said = run(recipe, kit)
+    assert code != 0
+    assert says in said
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+def test_the_readmes_openssl_commands_refuse_another_signer(workspace, kit, recipe):
+    shutil.copy(kit / "identity/cert.pem", kit / "signer.pem")
+    code, said = run(recipe, kit)
+    assert code != 0
+    assert "signer.pem: verification failed" in said
+
+
+# ---- READMEs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_readme_says_who_where_until_when_and_whom_to_ask(workspace, name):
+    folder = workspace / "kits" / name
+    kit, text = load_kit(folder, now=NOW), (folder / "README.md").read_text()
+    for part in (
+        kit.name,
+        str(kit.identity),
+        *kit.endpoints,
+        "alice@heart.example",
+        f"{kit.not_after:%Y-%m-%d}",
+    ):
+        assert part in text
+    assert f"{name}.local" in text or kit.role is not None
+    assert "{{" not in text
+    assert "{%" not in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_readme_names_every_file_of_its_kit(workspace, name):
+    folder = workspace / "kits" / name
+    text = (folder / "README.md").read_text()
+    for path in folder.iterdir():
+        assert f"`{path.name}" in text or path.name == "README.md", path.name
+
+
+def test_readmes_type_only_commands_that_exist(workspace):
+    """Every `flprov ...` in a shell block is a command with those words."""
+    from flprov.cli import root
+
+    for name in NAMES:
+        for line in re.findall(
+            r"^.*?\bflprov ([a-z].*)$", _all_shell(workspace / "kits" / name), re.MULTILINE
+        ):
+            words, command = line.split(), root
+            while hasattr(command, "get_command") and words and not words[0].startswith((".", "/")):
+                word = words.pop(0)
+                command = command.get_command(None, word)
+                assert command is not None, line
+
+
+def _all_shell(folder):
+    blocks = shell_blocks((folder / "README.md").read_text())
+    lines = [line for block in blocks for line in block.splitlines() if "pip install" not in line]
+    return "\n".join(line for line in lines if not line.startswith("sudo useradd"))
+
+
+# ---- samples -----------------------------------------------------------------------------------
+
+ALICE = parse_identity("spiffe://heart.example/person/org-a/project_admin/alice")
+
+
+def test_the_sample_policy_is_valid_and_allows_nobody(kit, tmp_path):
+    shutil.copy(kit / "policy.yml.sample", tmp_path / "policy.yml")
+    policy = load_policy(tmp_path / "policy.yml")
+    assert policy.organisations == policy.people == frozenset()
+    assert not policy.unconfined
+    with pytest.raises(PolicyRefused):
+        judge(policy, identity=ALICE, gpus=0, cpus=1, memory=1, jobs_here=0)
+
+
+def test_the_sample_policys_examples_work_when_they_are_uncommented(kit, tmp_path):
+    text = (kit / "policy.yml.sample").read_text()
+    text = text.replace("organisations: []          # [", "organisations: [").replace(
+        "]: everybody of your own organisation", "]"
+    )
+    text = re.sub(r"^  # (gpus|cpus|memory):", r"  \1:", text, flags=re.MULTILINE)
+    (tmp_path / "policy.yml").write_text(text)
+    policy = load_policy(tmp_path / "policy.yml")
+    assert policy.organisations == {"org-a"}
+    assert (policy.ceilings.gpus, policy.ceilings.cpus, policy.ceilings.memory) == (1, 4, 8 << 30)
+    judge(policy, identity=ALICE, gpus=1, cpus=4, memory=1 << 30, jobs_here=0)
+
+
+def test_the_sample_settings_are_valid_as_they_are_and_uncommented(kit, tmp_path):
+    text = (kit / "site.yml.sample").read_text()
+    (tmp_path / "site.yml").write_text(text)
+    assert load_site_settings(tmp_path / "site.yml").datasets == {}
+    text = text.replace("datasets: {}\n  # heart", "datasets:\n  heart").replace("# python:", "python:")
+    (tmp_path / "site.yml").write_text(text)
+    settings = load_site_settings(tmp_path / "site.yml")
+    assert settings.datasets == {"heart": Path("/data/heart")}
+    assert settings.python == Path("/opt/flprov-jobs/bin/python")
+
+
+def test_the_readmes_own_steps_put_the_samples_where_the_agent_looks(kit):
+    [block] = [
+        block for block in shell_blocks((kit / "README.md").read_text()) if "policy.yml.sample" in block
+    ]
+    assert run(block, kit)[0] == 0
+    local = load_kit(kit, now=NOW).local
+    assert {path.name for path in local.iterdir()} == {"policy.yml", "site.yml"}
+
+
+# ---- start.sh and service files ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["server", "hospital-a"])
+def test_start_runs_flprov_on_its_own_folder_wherever_it_is_called_from(workspace, tmp_path, name):
+    kit = workspace / "kits" / name
+    fake = tmp_path / "bin" / "flprov"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    fake.chmod(0o755)
+    said = f"{KINDS[name]}|start|{kit}|--verbose|"
+    path = f"{fake.parent}{os.pathsep}{os.environ['PATH']}"
+    assert run(f"{kit}/start.sh --verbose", tmp_path, PATH=path) == (0, said)
+    assert run("./start.sh --verbose", kit, FLPROV_BIN=str(fake)) == (0, said)
+    (tmp_path / "link.sh").write_text("")
+    assert run("sh ../" + name + "/start.sh --verbose", kit, FLPROV_BIN=str(fake)) == (0, said)
+
+
+def test_start_says_what_is_missing(kit):
+    code, said = run("./start.sh", kit, FLPROV_BIN="/nowhere/flprov")
+    assert code == 1
+    assert said == (
+        "start.sh: '/nowhere/flprov' is not installed here: see README.md, or set FLPROV_BIN to its path\n"
+    )
+
+
+def test_start_passes_on_the_exit_code(kit, tmp_path):
+    fake = tmp_path / "flprov"
+    fake.write_text("#!/bin/sh\nexit 3\n")
+    fake.chmod(0o755)
+    assert run("./start.sh", kit, FLPROV_BIN=str(fake))[0] == 3
+
+
+@pytest.mark.parametrize(("name", "unit"), [("server", "flprov-server"), ("hospital-a", "flprov-site")])
+def test_a_service_file_runs_the_kits_start_script_and_may_write_only_beside_the_kit(workspace, name, unit):
+    lines = (workspace / "kits" / name / f"{unit}.service").read_text().splitlines()
+    settings = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    assert settings["ExecStart"] == f"/srv/flprov/{name}/start.sh"
+    assert settings["ReadWritePaths"] == f"/srv/flprov/{name}.local"
+    assert settings["ProtectSystem"] == "strict"
+    assert settings["NoNewPrivileges"] == "yes"
+    assert settings["CapabilityBoundingSet"] == ""
+    assert settings["KillMode"] == "process"
+    assert settings["RestartPreventExitStatus"] == "2 3"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")
+@pytest.mark.parametrize(("name", "unit"), [("server", "flprov-server"), ("hospital-a", "flprov-site")])
+def test_systemd_accepts_the_service_file(workspace, tmp_path, name, unit):
+    text = (workspace / "kits" / name / f"{unit}.service").read_text()
+    (tmp_path / f"{unit}.service").write_text(re.sub(r"ExecStart=.*", "ExecStart=/bin/true", text))
+    assert run(f"systemd-analyze verify ./{unit}.service", tmp_path) == (0, "")
+
+
+# ---- settings and templates --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kit_yml_is_plain_data_for_any_yaml_reader(workspace, name):
+    found = yaml.safe_load((workspace / "kits" / name / "kit.yml").read_text())
+    assert found["name"] == name
+    assert found["kind"] == KINDS[name]
+    assert found["endpoints"] == list(PROJECT.server.endpoints)
+    assert {type(value) for key, value in found.items() if key not in ("format", "endpoints")} == {str}
+
+
+def test_templates_come_from_the_package_first(tmp_path, monkeypatch):
+    package = tmp_path / "flprov"
+    monkeypatch.setattr(rendering, "_PACKAGE", package)
+    with pytest.raises(LocalError, match="templates are missing"):
+        template_dir()
+    (tmp_path / "templates/site").mkdir(parents=True)
+    assert template_dir() == tmp_path / "templates"
+    (package / "_templates/site").mkdir(parents=True)
+    assert template_dir() == package / "_templates"
+
+
+def test_a_template_with_an_unknown_name_in_it_fails_loudly(tmp_path):
+    from jinja2 import UndefinedError
+
+    from flprov.pki import Kind
+
+    shutil.copytree(template_dir(), tmp_path / "templates")
+    (tmp_path / "templates/site/motto.txt").write_text("{{ nowhere_defined }}\n")
+    renderer = rendering.Renderer(tmp_path / "templates")
+    with pytest.raises(UndefinedError):
+        renderer.render(Kind.SITE, {})
