@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The SDK: controllers, executors, filters and aggregation, with numpy arrays for tensors.
+
+A controller is one `run(sites, state)`; an executor is `train(task, site) -> Update`. Scripts use
+`flprov.client` instead. `from_state_dict` and `to_state_dict` are the way from torch and back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flprov.messages import Scalar, Site, Task, Tensors, Update, UpdateKind
+from flprov.sdk.aggregation import mean_metrics, weighted_mean
+from flprov.sdk.arrays import as_tensors, is_torch
+from flprov.sdk.entries import is_entry, load_entry, pick_attribute, split_entry
+from flprov.sdk.fedavg import FedAvg
+from flprov.sdk.filtering import (
+    RESULT_FILTERS,
+    ResultFilter,
+    TaskFilter,
+    build_result_filters,
+    build_task_filters,
+    filter_result,
+    filter_task,
+)
+from flprov.sdk.functions import Executor, build_executor, run_executor
+from flprov.sdk.models import TORCH, load_model
+from flprov.sdk.sites import Answers, Ask, Port, Sites
+from flprov.sdk.state import State, encode_state, flatten_state, read_state
+from flprov.sdk.workflows import WORKFLOWS, Controller, build_controller
+
+if TYPE_CHECKING:
+    from flprov.sdk.torch_tensors import from_state_dict, to_state_dict
+
+__all__ = [
+    "RESULT_FILTERS",
+    "TORCH",
+    "WORKFLOWS",
+    "Answers",
+    "Ask",
+    "Controller",
+    "Executor",
+    "FedAvg",
+    "Port",
+    "ResultFilter",
+    "Scalar",
+    "Site",
+    "Sites",
+    "State",
+    "Task",
+    "TaskFilter",
+    "Tensors",
+    "Update",
+    "UpdateKind",
+    "as_tensors",
+    "build_controller",
+    "build_executor",
+    "build_result_filters",
+    "build_task_filters",
+    "encode_state",
+    "filter_result",
+    "filter_task",
+    "flatten_state",
+    "from_state_dict",
+    "is_entry",
+    "is_torch",
+    "load_entry",
+    "load_model",
+    "mean_metrics",
+    "pick_attribute",
+    "read_state",
+    "run_executor",
+    "split_entry",
+    "to_state_dict",
+    "weighted_mean",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("from_state_dict", "to_state_dict"):  # they import torch
+        from flprov.sdk import torch_tensors
+
+        return getattr(torch_tensors, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

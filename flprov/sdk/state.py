@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State: all that a workflow carries from one round to the next.
+
+The runtime saves it at each round boundary and hands it back after a crash. It travels as one
+safetensors file: the tensors of `model` and `tensors` under those prefixes, the rest as metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from flprov._base import canonical_json, from_document, parse_json
+from flprov.errors import Misuse, StateDamaged
+from flprov.messages import Scalar, Tensors
+from flprov.wire import encode_tensors, read_metadata, read_tensors
+
+_NUMBERS = "flprov.state"  # the key of the metadata that holds round, scalars and metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """A workflow between two rounds. Whatever is not in here is forgotten when a process ends."""
+
+    round: int = 0  # how many rounds are done; the 0-based number of the next
+    model: Tensors = field(default_factory=dict)
+    tensors: Tensors = field(default_factory=dict)  # what else the algorithm remembers, e.g. momentum
+    scalars: Mapping[str, Scalar] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of the last round
+
+    def next(
+        self,
+        *,
+        model: Tensors | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tensors: Tensors | None = None,
+        scalars: Mapping[str, Scalar] | None = None,
+    ) -> State:
+        """The state after one more round; what is not given stays as it is, metrics start empty."""
+        return replace(
+            self,
+            round=self.round + 1,
+            model=self.model if model is None else model,
+            metrics={} if metrics is None else metrics,
+            tensors=self.tensors if tensors is None else tensors,
+            scalars=self.scalars if scalars is None else scalars,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Numbers:
+    round: int
+    scalars: Mapping[str, Scalar]
+    metrics: Mapping[str, float]
+
+
+def flatten_state(state: State) -> tuple[Tensors, Mapping[str, str]]:
+    """The tensors and the metadata of the safetensors file that `read_state` reads.
+
+    Raises:
+        Misuse: a scalar or metric is not finite.
+    """
+    tensors = {f"model/{name}": array for name, array in state.model.items()}
+    tensors |= {f"tensors/{name}": array for name, array in state.tensors.items()}
+    numbers = _Numbers(round=state.round, scalars=state.scalars, metrics=state.metrics)
+    try:
+        return tensors, {_NUMBERS: canonical_json(numbers).decode()}
+    except (TypeError, ValueError) as error:
+        raise Misuse(f"the scalars or metrics of a state cannot be saved: {error}") from error
+
+
+def encode_state(state: State) -> bytes:
+    """The bytes of that file. The same state always gives the same bytes.
+
+    Raises:
+        Misuse: a scalar or metric is not finite, or a tensor's dtype cannot travel.
+    """
+    return encode_tensors(*flatten_state(state))
+
+
+def read_state(source: Path | bytes) -> State:
+    """The state in a file, its tensors mapped, or in bytes.
+
+    Raises:
+        StateDamaged: a tensor file, but not a state's.
+        ProtocolError: no tensor file.
+    """
+    text = read_metadata(source).get(_NUMBERS, "")
+    try:
+        numbers = from_document(_Numbers, parse_json(text), "state")
+    except ValueError as error:
+        raise StateDamaged(f"what should be the state of a workflow is not: {error}") from error
+    parts: dict[str, dict[str, object]] = {"model": {}, "tensors": {}}
+    for name, array in read_tensors(source).items():
+        part, _, own = name.partition("/")
+        if part not in parts:
+            raise StateDamaged(f"the state of a workflow holds the stray tensor {name!r}")
+        parts[part][own] = array
+    return State(
+        round=numbers.round,
+        model=parts["model"],  # type: ignore[arg-type]  # what read_tensors gave, sorted in two
+        tensors=parts["tensors"],  # type: ignore[arg-type]
+        scalars=numbers.scalars,
+        metrics=numbers.metrics,
+    )

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workflows: what `workflow` in job.yml can name, and how a controller is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from flprov.errors import ConfigError
+from flprov.sdk.entries import load_entry
+from flprov.sdk.fedavg import FedAvg
+from flprov.sdk.options import read_options, suggest
+from flprov.sdk.sites import Sites
+from flprov.sdk.state import State
+
+
+class Controller(Protocol):
+    """An algorithm beside the server."""
+
+    def run(self, sites: Sites, state: State) -> None:
+        """Do the rounds that are left, from `state` on: `for state in sites.rounds(state)`."""
+        ...
+
+
+WORKFLOWS: Mapping[str, Callable[..., Controller]] = {"fedavg": FedAvg}
+
+
+def build_controller(kind: str | None, entry: str | None, options: Mapping[str, object]) -> Controller:
+    """The controller that job.yml asks for: one of ours by `kind`, or the app's own by `entry`.
+
+    Raises:
+        ConfigError: there is no such workflow, or it does not take these options.
+    """
+    maker: object | None
+    if entry is not None:
+        maker = load_entry(entry, "workflow.entry")
+    elif (maker := WORKFLOWS.get(kind or "")) is None:
+        raise ConfigError(f"workflow.type: no workflow {kind!r}{suggest(kind or '', WORKFLOWS)}")
+    if not callable(maker):
+        raise ConfigError(f"workflow.entry: {entry} is not a class")
+    controller = maker(**read_options(maker, options, "workflow"))
+    if not callable(getattr(controller, "run", None)):
+        raise ConfigError(f"workflow.entry: {entry} has no method run(sites, state)")
+    return controller  # type: ignore[no-any-return]  # it has run; the rest shows when it runs

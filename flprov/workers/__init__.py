@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Job processes: the frames they speak, the shim that watches them, the confinement they run in.
+
+Names are imported when they are first used: shim and worker import single modules of this package, and
+start fast because this file imports none.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from flprov.workers.channel import Channel, WorkerChannel, adopt_channel, open_channel
+    from flprov.workers.detection import Method, confinement_gaps, confinement_method
+    from flprov.workers.launcher import Launcher, Process, ProcessLauncher
+    from flprov.workers.order import LaunchOrder
+    from flprov.workers.reaping import Leftovers, reap_leftovers
+    from flprov.workers.record import ExitRecord, read_exit_record
+    from flprov.workers.session import Session, current_session, open_session, use_session
+
+__all__ = [
+    "Channel",
+    "ExitRecord",
+    "LaunchOrder",
+    "Launcher",
+    "Leftovers",
+    "Method",
+    "Process",
+    "ProcessLauncher",
+    "Session",
+    "WorkerChannel",
+    "adopt_channel",
+    "confinement_gaps",
+    "confinement_method",
+    "current_session",
+    "open_channel",
+    "open_session",
+    "read_exit_record",
+    "reap_leftovers",
+    "use_session",
+]
+
+_MODULES = {
+    "Channel": "channel",
+    "ExitRecord": "record",
+    "LaunchOrder": "order",
+    "Launcher": "launcher",
+    "Leftovers": "reaping",
+    "Method": "detection",
+    "Process": "launcher",
+    "ProcessLauncher": "launcher",
+    "Session": "session",
+    "WorkerChannel": "channel",
+    "adopt_channel": "channel",
+    "confinement_gaps": "detection",
+    "confinement_method": "detection",
+    "current_session": "session",
+    "open_channel": "channel",
+    "open_session": "session",
+    "read_exit_record": "record",
+    "reap_leftovers": "reaping",
+    "use_session": "session",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The step from the shim to the worker: fork, confine, exec. Runs in the shim."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+
+from flprov.workers import confinement, linux
+from flprov.workers.joblog import JobLog
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Order = dict[str, Any]  # a JSON object, made by `launcher`
+
+# The kernel rather kills a job than the agent, the shim or the operator's shell (proc_pid_oom_score_adj(5)).
+_OOM_SCORE = "500"
+_FAILED_TO_START = 127
+
+
+class LaunchFailed(Exception):
+    """The worker did not come to its first instruction. Carries an error code of flprov.errors."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def start_worker(order: Order, *, channel: int, log: JobLog) -> tuple[int, int | None]:
+    """Start the worker of `order`, confined as it says.
+
+    Returns:
+        Its process number, and the listener for `broker.serve` if its connect(2) is to be supervised.
+
+    Raises:
+        LaunchFailed: a step between fork and exec failed; nothing runs.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    shim = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _become_worker(order, channel=channel, log=log, report=theirs, shim=shim)
+    theirs.close()
+    log.close_inlet()
+    os.close(channel)
+    with ours:
+        return pid, _read_report(ours, pid)
+
+
+def _read_report(report: socket.socket, pid: int) -> int | None:
+    """Nothing but the end of the stream, and perhaps the listener before it, is a successful exec."""
+    listener: int | None = None
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(report, 4096, 1)
+        if descriptors:
+            listener = descriptors[0]
+        elif data:
+            os.waitpid(pid, 0)
+            failure = json.loads(data)
+            raise LaunchFailed(failure["code"], failure["message"])
+        else:
+            return listener
+
+
+def _become_worker(order: Order, *, channel: int, log: JobLog, report: socket.socket, shim: int) -> None:
+    """In the child: everything up to exec. Does not return."""
+    code, doing = "local-error", "preparing the worker"
+    try:
+        _prepare(order, channel, log)
+        code, doing = "confinement-refused", "confining the worker"
+        command = _confine(order, report)
+        code, doing = "local-error", f"starting {order['command'][0]}"
+        # Last: a change of credentials clears it. If the shim is killed, so is the worker.
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == shim:
+            os.execve(command[0], command, order["environment"])  # noqa: S606
+    except Exception as error:  # the outermost loop of this process
+        message = f"{doing} failed: {error}"
+        report.send(json.dumps({"code": code, "message": message}).encode())
+    finally:
+        os._exit(_FAILED_TO_START)
+
+
+def _prepare(order: Order, channel: int, log: JobLog) -> None:
+    os.setsid()  # kill(0, ...) in job code is not to reach the shim
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec would pass that on
+        signal.signal(number, signal.SIG_DFL)
+    os.umask(0o077)
+    os.chdir(order["work"])
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(_OOM_SCORE)
+    confinement.forbid_core_dumps()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (log.inlet, 1), (log.inlet, 2)):
+        os.dup2(source, target)
+    os.set_inheritable(channel, True)  # noqa: FBT003 - the function takes it by position only
+
+
+def _confine(order: Order, report: socket.socket) -> list[str]:
+    """Confine this process by the order's method. Returns the command to execute."""
+    command: list[str] = order["command"]
+    if order["method"] == "landlock":
+        listener = confinement.enter_landlock(order["rules"], private_mounts=order["private_mounts"])
+        socket.send_fds(report, [b"listener"], [listener])
+        return command
+    if order["method"] == "bubblewrap":
+        descriptor = str(confinement.bubblewrap_filter())
+        return [descriptor if word == order["filter_place"] else word for word in command]
+    confinement.enter_unconfined()
+    return command

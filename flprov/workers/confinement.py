@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Confinement: what is done to a process between fork and exec, before job code is anywhere near.
+
+Nothing undoes it: Landlock rules, seccomp filters and no_new_privs pass to every program and child
+that the process starts. `view` has the rules, `detection` says what this machine can do.
+
+This module runs in the shim, so it imports nothing that is slow.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from flprov.workers import landlock, linux, seccomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - multiprocessing and torch keep semaphores and tensors here
+
+
+def enter_landlock(rules: Sequence[Sequence[str]], *, private_mounts: bool) -> int:
+    """Confine this process by Landlock and seccomp.
+
+    Args:
+        rules: pairs of a name in `landlock.RIGHTS` and a path.
+        private_mounts: hide the other jobs' shared memory; see `make_private_mounts`.
+
+    Returns:
+        The listener that `broker.serve` reads.
+
+    Raises:
+        OSError: a path of the rules is missing, or the kernel refused a step.
+    """
+    if private_mounts:
+        make_private_mounts()
+    # Held open: the rule for /proc/self is tied to the kernel's inode of it, which lives as long as this.
+    os.set_inheritable(os.open("/proc/self", os.O_PATH), True)  # noqa: FBT003
+    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    landlock.restrict([(name, path) for name, path in rules])
+    linux.drop_capabilities()
+    code = seccomp.program(ask_connect=True, files=True, truncate=landlock.abi() < 3)
+    return seccomp.install(code, listener=True)
+
+
+def enter_unconfined() -> None:
+    """What holds for job code even where the site waives confinement: no new rights."""
+    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    linux.drop_capabilities()
+
+
+def bubblewrap_filter() -> int:
+    """An inheritable descriptor with the filter, for `bwrap --seccomp`; mounts govern the files there."""
+    descriptor = os.memfd_create("filter", 0)
+    os.write(descriptor, seccomp.program(ask_connect=False, files=False, truncate=False))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.set_inheritable(descriptor, True)  # noqa: FBT003
+    return descriptor
+
+
+def forbid_core_dumps() -> None:
+    """A core file would hold the job's data."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def make_private_mounts() -> None:
+    """Enter a mount namespace with a /dev/shm of its own, so that no job reads another's tensors.
+
+    As root directly, else inside a user namespace, where the machine lets its users make some. A
+    process in which this failed half-way may have lost its user; it must end.
+
+    Raises:
+        OSError: not allowed here.
+    """
+    try:
+        linux.unshare(linux.CLONE_NEWNS)
+    except PermissionError:
+        user, group = os.geteuid(), os.getegid()
+        linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{user} {user} 1")
+        _write("/proc/self/gid_map", f"{group} {group} 1")
+    linux.mount_private(SHARED_MEMORY)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Launchers: how a parent (server or agent) starts a worker, watches it and ends it.
+
+`ProcessLauncher` starts processes on this machine. Others (Slurm, Kubernetes, Docker) will speak
+the same frames; all pass `flprov.testing.launcher_conformance`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from flprov._base import from_document
+from flprov.errors import ConfinementRefused, LocalError, error_class
+from flprov.workers import linux
+from flprov.workers.bubblewrap import FILTER_PLACE, bubblewrap_command
+from flprov.workers.channel import Channel, StreamChannel, open_channel
+from flprov.workers.detection import PACKAGE, Method, detect_method, private_mounts_work
+from flprov.workers.order import LaunchOrder
+from flprov.workers.processes import TAG_VARIABLE, start_time
+from flprov.workers.reaping import collect, sweep, write_exit_record
+from flprov.workers.record import EXIT_RECORD, SHIM_RECORD, ExitRecord, read_exit_record
+from flprov.workers.view import plan_view
+
+CHANNEL_VARIABLE = "FLPROV_CHANNEL_FD"
+_PACKET = 1 << 17  # as in shim.py
+_OVERDUE = 15.0  # seconds after its grace in which a shim that lives has reported, or given up
+# -I -S: no site packages, nothing from the environment. The argument is the folder that holds flprov.
+_SHIM = (
+    "import sys; sys.path.append(sys.argv[1]); from flprov.workers.shim import main; "
+    "main(int(sys.argv[2]), int(sys.argv[3]))"
+)
+# flprov is imported first and from lib/, which has nothing but a link to this very package: nothing
+# can take its name. lib/ stays on the path, at its end, for children that multiprocessing spawns.
+_WORKER = (
+    "import sys; sys.path.insert(0, sys.argv[1]); import flprov, importlib; "
+    "sys.path.append(sys.path.pop(0)); sys.exit(importlib.import_module(sys.argv[2]).main())"
+)
+
+
+class Process(Protocol):
+    """A worker that was started, with everything that it starts."""
+
+    @property
+    def channel(self) -> Channel:
+        """The frames to and from it."""
+        ...
+
+    @property
+    def log(self) -> Path:
+        """What it prints."""
+        ...
+
+    @property
+    def confinement(self) -> str:
+        """How it is confined: `landlock`, `bubblewrap` or `none`."""
+        ...
+
+    def on_log(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever the log has grown; a call may stand for several growths."""
+        ...
+
+    async def wait(self) -> ExitRecord:
+        """How it ended; returns when all its processes are gone."""
+        ...
+
+    async def stop(self, grace: float) -> tuple[int, ...]:
+        """End it and everything that it has started; again and afterwards is fine.
+
+        Args:
+            grace: seconds between asking (SIGTERM) and killing.
+
+        Returns:
+            The processes that are still there. Empty is proof that none is.
+        """
+        ...
+
+
+class Launcher(Protocol):
+    """Starts workers."""
+
+    async def launch(self, order: LaunchOrder) -> Process:
+        """Start a worker; it is confined before its first instruction. End it with `stop`.
+
+        Raises:
+            ConfinementRefused: it cannot be confined here, and the order does not waive it.
+            LocalError: the interpreter, a dataset or a GPU is missing, or the machine refused.
+        """
+        ...
+
+
+class ProcessLauncher:
+    """Workers as processes on this machine.
+
+    The calling process becomes a subreaper (prctl(2)): what a killed shim leaves behind becomes
+    its child, and so is found and ended.
+
+    Args:
+        method: confine by this; the best that works here, when None.
+    """
+
+    def __init__(self, *, method: Method | None = None) -> None:
+        self._method = method
+
+    async def launch(self, order: LaunchOrder) -> ShimProcess:
+        """See `Launcher.launch`."""
+        order = _prepare_folder(order)
+        tag = secrets.token_hex(16)
+        plan = await asyncio.to_thread(_plan, order, self._method, tag)
+        linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+        ours, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        channel, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        plan["environment"][CHANNEL_VARIABLE] = str(worker_end.fileno())
+        try:
+            with control, worker_end:
+                shim = _start_shim(order, control.fileno(), worker_end.fileno())
+            pid = await _start_worker(ours, plan, shim)
+            stream = await open_channel(channel)
+        except BaseException:  # also when cancelled: without its parent's end a shim stops the job
+            ours.close()
+            channel.close()
+            raise
+        return ShimProcess(order=order, shim=shim, control=ours, channel=stream, pid=pid, plan=plan)
+
+
+class ShimProcess:
+    """A `Process` behind a shim. Made by `ProcessLauncher`."""
+
+    def __init__(
+        self,
+        *,
+        order: LaunchOrder,
+        shim: subprocess.Popen[bytes],
+        control: socket.socket,
+        channel: StreamChannel,
+        pid: int,
+        plan: dict[str, Any],
+    ) -> None:
+        self.channel = channel
+        self.log = Path(plan["log"])
+        self.confinement = str(plan["method"])
+        self.pid = pid
+        self.shim_pid = shim.pid
+        self._folder = order.folder
+        self._tag = str(plan["tag"])
+        self._shim = shim
+        self._control = control
+        self._log_listeners: list[Callable[[], None]] = []
+        self._ended = asyncio.create_task(self._watch())
+
+    def on_log(self, listener: Callable[[], None]) -> None:
+        """See `Process.on_log`."""
+        self._log_listeners.append(listener)
+        listener()  # for what came before
+
+    async def wait(self) -> ExitRecord:
+        """See `Process.wait`."""
+        return await asyncio.shield(self._ended)
+
+    async def stop(self, grace: float) -> tuple[int, ...]:
+        """See `Process.stop`."""
+        if not self._ended.done():
+            with contextlib.suppress(OSError):  # the shim is ending already
+                packet = json.dumps({"stop": grace}).encode()
+                await asyncio.get_running_loop().sock_sendall(self._control, packet)
+            done, _ = await asyncio.wait([self._ended], timeout=grace + _OVERDUE)
+            if not done:
+                self._shim.kill()  # stopped, or stuck in the kernel; what it leaves is swept up
+        record = await self.wait()
+        await self.channel.wait_closed()
+        return tuple(pid for pid in record.remaining if start_time(pid) is not None)
+
+    async def _watch(self) -> ExitRecord:
+        """Listen to the shim until it has ended."""
+        loop = asyncio.get_running_loop()
+        record: ExitRecord | None = None
+        failure = ""
+        with self._control as control:
+            while packet := await _receive(loop, control):
+                message = json.loads(packet)
+                if "log" in message:
+                    self._tell_log_grew()
+                failure = message.get("failed", {}).get("message", failure)
+                if "exited" in message:
+                    record = from_document(ExitRecord, message["exited"])
+        status = await asyncio.to_thread(self._shim.wait)
+        self._tell_log_grew()  # what was in the pipe at the end comes without a word
+        if record is not None:
+            return record
+        return await asyncio.to_thread(self._clear_up, failure or f"the job's shim was killed ({status})")
+
+    def _tell_log_grew(self) -> None:
+        for listener in self._log_listeners:
+            listener()
+
+    def _clear_up(self, reason: str) -> ExitRecord:
+        """The shim ended before the job, so nobody but us sees what it left."""
+        remaining = sweep(self._tag, adopted=True).remaining
+        collect([self.pid])
+        if written := read_exit_record(self._folder):
+            return written
+        record = ExitRecord(reason=reason, stopped=True, remaining=remaining)
+        write_exit_record(self._folder, record)
+        return record
+
+
+def _prepare_folder(order: LaunchOrder) -> LaunchOrder:
+    """Make what is missing in the job's folder; the order then spells it without links."""
+    folder = order.folder.resolve()
+    try:
+        for name in ("app", "in", "lib", "out", "work"):
+            (folder / name).mkdir(mode=0o700, exist_ok=True)
+        package = folder / "lib" / "flprov"
+        package.unlink(missing_ok=True)
+        package.symlink_to(PACKAGE)
+    except OSError as error:
+        raise LocalError(f"the job's folder {folder} cannot be used: {error.strerror}") from error
+    return dataclasses.replace(order, folder=folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Confined:
+    """A command, and the parts of the shim's order that confine it."""
+
+    command: list[str]
+    details: dict[str, Any]
+
+
+def _plan(order: LaunchOrder, method: Method | None, tag: str) -> dict[str, Any]:
+    """The shim's order: a JSON object. Asks the interpreter and the kernel, so not for the loop."""
+    confined = _confine(order, method or detect_method())
+    folder = order.folder
+    return {
+        "job_id": order.job_id,
+        "tag": tag,
+        "parent": "server" if order.main == "workflow" else "agent",
+        "command": confined.command,
+        "environment": _environment(order, tag),
+        "work": str(folder / "work"),
+        "log": str(folder / "log"),
+        "log_limit": order.log_limit,
+        "shim_record": str(folder / SHIM_RECORD),
+        "exit_record": str(folder / EXIT_RECORD),
+        "grace": order.grace,
+        **confined.details,
+    }
+
+
+def _confine(order: LaunchOrder, method: Method) -> _Confined:
+    command = [str(order.python.absolute()), "-I", "-u", "-X", "faulthandler", "-c", _WORKER]
+    command += [str(order.folder / "lib"), order.module]
+    if method is Method.NONE:
+        if not order.unconfined:
+            raise ConfinementRefused(
+                "job code cannot be confined on this machine: no Landlock and no working bubblewrap",
+                hint="install bubblewrap, or set `unconfined: true` in the site's policy.yml",
+            )
+        return _Confined(command=command, details={"method": method.value})
+    view = plan_view(order)
+    if method is Method.BUBBLEWRAP:
+        wrapped = [*bubblewrap_command(view, folder=order.folder), *command]
+        return _Confined(command=wrapped, details={"method": method.value, "filter_place": FILTER_PLACE})
+    details = {
+        "method": method.value,
+        "rules": view.rules(),
+        "private_mounts": private_mounts_work(),
+        "sockets": [str(path) for path in view.writable],
+    }
+    return _Confined(command=command, details=details)
+
+
+def _environment(order: LaunchOrder, tag: str) -> dict[str, str]:
+    """Made from nothing: whatever the agent has in its own environment stays there."""
+    work = str(order.folder / "work")
+    return {
+        **order.variables,
+        "CUDA_VISIBLE_DEVICES": ",".join(order.gpus),
+        "HOME": work,
+        "LANG": "C.UTF-8",
+        "PATH": f"{order.python.absolute().parent}:/usr/local/bin:/usr/bin:/bin",
+        "TMPDIR": work,
+        "USER": "flprov",
+        TAG_VARIABLE: tag,
+    }
+
+
+def _start_shim(order: LaunchOrder, control: int, channel: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-I", "-S", "-c", _SHIM, str(PACKAGE.parent), str(control), str(channel)]
+    errors = os.open(order.folder / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        return subprocess.Popen(
+            [*command, f"flprov-shim:{order.job_id}"],  # for ps
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            cwd="/",
+            env={"LANG": "C.UTF-8"},
+            pass_fds=(control, channel),
+            start_new_session=True,  # a terminal's Ctrl-C and hang-up are for the parent
+        )
+    except OSError as error:
+        raise LocalError(f"the job's shim could not be started: {error.strerror}") from error
+    finally:
+        os.close(errors)
+
+
+async def _start_worker(control: socket.socket, plan: dict[str, Any], shim: subprocess.Popen[bytes]) -> int:
+    """Give the order to the shim. Returns the worker's process number."""
+    loop = asyncio.get_running_loop()
+    control.setblocking(False)  # noqa: FBT003 - the function takes it by position only
+    await loop.sock_sendall(control, json.dumps(plan).encode())
+    packet = await _receive(loop, control)
+    answer = json.loads(packet) if packet else {}
+    if "started" in answer:
+        return int(answer["started"])
+    await asyncio.to_thread(shim.wait)
+    failure = answer.get("failed") or {"code": "local-error", "message": "the job's shim ended at its start"}
+    raise error_class(failure["code"])(failure["message"], hint=f"read {plan['log']}")
+
+
+async def _receive(loop: asyncio.AbstractEventLoop, control: socket.socket) -> bytes:
+    try:
+        return await loop.sock_recv(control, _PACKET)
+    except ConnectionError:
+        return b""
