@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Apps on their way to the server, and the spec of one that is there already."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from flprov.admin.link import Link
+from flprov.blobs import digest_file
+from flprov.errors import NotFound, ProtocolError
+from flprov.jobs import Bundle, JobSpec, read_bundle_spec
+from flprov.rpc import methods as m
+from flprov.wire import pb
+from flprov.wire.documents import AppDocument
+
+CHUNK = 1 << 20
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+
+def upload_bundle(link: Link, bundle: Bundle, progress: Progress | None = None) -> AppDocument:
+    """Bring a bundle to the server, from where an earlier try broke off; nothing if it is there."""
+    try:
+        return link.document(AppDocument, m.SHOW_APP, pb.Query(id=bundle.digest))
+    except NotFound:
+        pass
+    size = len(bundle.data)
+    start: asyncio.Future[int] | None = None
+
+    async def messages() -> AsyncIterator[pb.UploadMessage]:
+        nonlocal start
+        start = asyncio.get_running_loop().create_future()
+        yield pb.UploadMessage(header=pb.UploadHeader(digest=bundle.digest, size=size, kind="app"))
+        offset = await start
+        while offset < size:
+            data = bundle.data[offset : offset + CHUNK]
+            yield pb.UploadMessage(data=data)
+            offset += len(data)
+            if progress:
+                progress(offset, size)
+
+    complete = False
+    for reply in link.stream(m.UPLOAD_APP, messages()):
+        complete = reply.complete
+        if start is not None and not start.done():
+            start.set_result(reply.offset)
+    if not complete:
+        raise ProtocolError("the server ended the upload without having all of it")
+    return link.document(AppDocument, m.SHOW_APP, pb.Query(id=bundle.digest))
+
+
+def fetch_spec(link: Link, app: AppDocument) -> JobSpec:
+    """What an uploaded app's job.yml says, read from its own bytes: what a person signs was seen here.
+
+    Raises:
+        ProtocolError: the server sent other bytes than the app's.
+    """
+    with tempfile.TemporaryDirectory(prefix="flprov-") as folder:
+        path = Path(folder) / "bundle"
+        with path.open("wb") as file:
+            for chunk in link.download(m.DOWNLOAD_APP, pb.BlobRequest(digest=app.digest)):
+                file.write(chunk.data)
+        if digest_file(path) != app.digest:
+            raise ProtocolError(
+                f"the server's copy of app {app.digest[:12]} has other bytes than its name says"
+            )
+        return read_bundle_spec(path)

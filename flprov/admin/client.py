@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The typed client that the commands and the console are made of; use it from your own programs.
+
+from flprov.admin import open_admin
+
+with open_admin("kits/alice") as admin:
+    job = admin.submit("my-app", settings={"rounds": "20"})
+    done = admin.wait(job.job_id)
+    admin.download(job.job_id, "result")
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+
+from flprov._base import Clock, SystemClock, to_iso
+from flprov.admin.apps import Progress, fetch_spec, upload_bundle
+from flprov.admin.download import Progress as FileProgress
+from flprov.admin.download import download_results
+from flprov.admin.link import Link, read_document
+from flprov.admin.plots import draw_metrics
+from flprov.errors import Misuse, NotFound
+from flprov.jobs import JobSpec, Submission, build_bundle, load_job, override
+from flprov.kits import Kit, load_kit
+from flprov.pki import Kind, sign
+from flprov.rpc import Connection, connect
+from flprov.rpc import methods as m
+from flprov.wire import documents as doc
+from flprov.wire import pb
+
+_COMMAND_LIFE = timedelta(minutes=2)  # a command that arrives later is not carried out
+_SUBMISSION_LIFE = timedelta(days=7)  # so long a site may be away before its part is refused
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogText:
+    """Some of one party's log; `party` is a site or "server"."""
+
+    party: str
+    offset: int
+    data: bytes
+
+
+def open_admin(kit: str | Path, *, clock: Clock | None = None) -> Admin:
+    """A client that acts with the person's kit in this folder.
+
+    Raises:
+        KitRefused: the kit is not a person's, or was changed.
+    """
+    clock = clock or SystemClock()
+    loaded = load_kit(Path(kit), now=clock.now(), kind=Kind.PERSON)
+    connection = connect(
+        loaded.endpoints,
+        chain_pem=loaded.chain_pem,
+        private_pem=loaded.private_pem,
+        server_anchors=loaded.anchors["servers"],
+    )
+    return Admin(loaded, connection, clock=clock)
+
+
+class Admin:
+    """One person's calls. Not for several threads at once."""
+
+    def __init__(self, kit: Kit, connection: Connection, *, clock: Clock | None = None) -> None:
+        self.kit = kit
+        self._clock = clock or SystemClock()
+        self._link = Link(connection)
+
+    def __enter__(self) -> Admin:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._link.close()
+
+    # ---- status and sites ------------------------------------------------------------------
+
+    def status(self) -> doc.StatusDocument:
+        """The server and every site, as they are now."""
+        return self._link.document(doc.StatusDocument, m.STATUS, pb.Query())
+
+    def sites(self) -> tuple[doc.SiteDocument, ...]:
+        """Every enrolled site."""
+        return self._link.document(doc.SiteListDocument, m.LIST_SITES, pb.Query()).sites
+
+    def site(self, name: str) -> doc.SiteDocument:
+        """One site. Raises NotFound."""
+        return self._link.document(doc.SiteDocument, m.SHOW_SITE, pb.Query(id=name))
+
+    # ---- apps ------------------------------------------------------------------------------
+
+    def upload(self, folder: str | Path, *, progress: Progress | None = None) -> doc.AppDocument:
+        """Build the app in `folder` and bring it to the server, if it is not there yet.
+
+        Raises:
+            ConfigError: job.yml has mistakes.
+        """
+        return upload_bundle(self._link, build_bundle(Path(folder)), progress)
+
+    def apps(self) -> tuple[doc.AppDocument, ...]:
+        """Every uploaded app, newest first."""
+        return self._link.document(doc.AppListDocument, m.LIST_APPS, pb.Query()).apps
+
+    def app(self, name: str) -> doc.AppDocument:
+        """An app by name, digest or unique prefix of one. Raises NotFound."""
+        return self._link.document(doc.AppDocument, m.SHOW_APP, pb.Query(id=name))
+
+    # ---- jobs ------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        app: str | Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        sites: Sequence[str] = (),
+        min_sites: int | None = None,
+        token: str = "",
+        progress: Progress | None = None,
+    ) -> doc.SubmitDocument:
+        """Sign a job and hand it in.
+
+        Args:
+            app: a folder, or the name or digest of an app that was uploaded.
+            settings: what `--set` takes, e.g. {"rounds": "5", "args.lr": "0.1"}.
+            sites: names; empty: every enrolled site.
+            min_sites: how many a round needs; None: what job.yml says.
+            token: the same token again gives the same job; empty: a new one each time.
+            progress: told of the upload.
+
+        Raises:
+            ConfigError, Misuse: the job's own mistakes.
+            NotFound: no such app or site.
+            Conflict: the token was used for another job.
+        """
+        uploaded, spec = self._resolve(app, progress)
+        spec = override(spec, settings or {})
+        if min_sites is not None:
+            spec = replace(spec, sites=replace(spec.sites, min=min_sites))
+        chosen = tuple(sorted(sites)) or tuple(site.name for site in self.sites())
+        if not chosen:
+            raise Misuse("the project has no site yet", hint="add one to project.yml and provision again")
+        now = self._clock.now()
+        submission = Submission(
+            project_id=self.kit.project_id,
+            app=uploaded.digest,
+            spec=spec,
+            sites=chosen,
+            token=token or secrets.token_hex(16),
+            submitted_by=self.kit.identity.uri,
+            made_at=now,
+            not_after=now + _SUBMISSION_LIFE,
+        ).encode()
+        request = pb.SubmitRequest(
+            submission=submission, signature=sign(self.kit.private_pem, submission), chain=self.kit.chain_pem
+        )
+        return self._link.document(doc.SubmitDocument, m.SUBMIT_JOB, request)
+
+    def _resolve(self, app: str | Path, progress: Progress | None) -> tuple[doc.AppDocument, JobSpec]:
+        folder = Path(app)
+        if folder.is_dir():
+            return self.upload(folder, progress=progress), load_job(folder)
+        if isinstance(app, Path) or "/" in app:
+            raise NotFound(f"no folder {app}", hint="flprov app ls")
+        found = self.app(app)
+        return found, fetch_spec(self._link, found)
+
+    def jobs(self, name: str = "") -> tuple[doc.JobDocument, ...]:
+        """Every job, newest first; `name` narrows it to one app's."""
+        return self._link.document(doc.JobListDocument, m.LIST_JOBS, pb.Query(id=name)).jobs
+
+    def job(self, job_id: str) -> doc.JobDocument:
+        """A job by id, unique prefix of one, or "last". Raises NotFound."""
+        return self._link.document(doc.JobDocument, m.SHOW_JOB, pb.Query(id=job_id))
+
+    def watch(self, job_id: str, *, timeout: float | None = None) -> Iterator[doc.JobDocument]:
+        """The job now and after each change, until it has ended. Raises TimedOut."""
+        for reply in self._link.download(m.WATCH_JOB, pb.Query(id=job_id), timeout=timeout):
+            yield read_document(doc.JobDocument, reply)
+
+    def wait(
+        self,
+        job_id: str,
+        *,
+        timeout: float | None = None,
+        on_change: Callable[[doc.JobDocument], None] | None = None,
+    ) -> doc.JobDocument:
+        """The job once it has ended, however it ended. Raises TimedOut."""
+        last: doc.JobDocument | None = None
+        for last in self.watch(job_id, timeout=timeout):
+            if on_change:
+                on_change(last)
+        assert last is not None
+        return last
+
+    def why(self, job_id: str) -> doc.WhyDocument:
+        """The earliest cause of a job's trouble, or what it waits for."""
+        return self._link.document(doc.WhyDocument, m.WHY_JOB, pb.Query(id=job_id))
+
+    def logs(
+        self, job_id: str, *, site: str = "", offset: int = 0, follow: bool = False
+    ) -> Iterator[LogText]:
+        """The logs of all parties or of one; with `follow`, as they grow, until the job has ended."""
+        request = pb.LogsRequest(job_id=job_id, site=site, offset=offset, follow=follow)
+        for part in self._link.download(m.JOB_LOGS, request):
+            yield LogText(party=part.site, offset=part.offset, data=part.data)
+
+    def abort(self, job_id: str, *, reason: str = "") -> doc.JobDocument:
+        """Ask a job to end. `wait` tells when nothing of it runs any more."""
+        request = pb.AbortRequest(
+            job_id=job_id,
+            key=secrets.token_hex(8),
+            not_after=to_iso(self._clock.now() + _COMMAND_LIFE),
+            reason=reason,
+        )
+        return self._link.document(doc.JobDocument, m.ABORT_JOB, request)
+
+    def download(
+        self, job_id: str, folder: str | Path, *, progress: FileProgress | None = None
+    ) -> tuple[list[Path], str]:
+        """Bring model, metrics, plot, logs and record into `folder`.
+
+        Returns:
+            The files, and why there is no plot (empty: there is one).
+        """
+        target = Path(folder)
+        files = download_results(self._link, job_id, target, progress)
+        metrics = target / "metrics.json"
+        try:
+            picture = draw_metrics(json.loads(metrics.read_bytes()))
+        except NotFound as error:
+            return files, f"{error}" + (f" ({error.hint})" if error.hint else "")
+        plot = target / "metrics.png"
+        plot.write_bytes(picture)
+        return [*files, plot], ""

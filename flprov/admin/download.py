@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results on their way to a person's machine: resumed where they broke off, checked, never half a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from flprov.admin.link import Link
+from flprov.blobs import digest_file
+from flprov.errors import Conflict, ProtocolError
+from flprov.rpc import methods as m
+from flprov.wire import pb
+from flprov.wire.documents import ResultFile, ResultsDocument
+
+Progress = Callable[[str, int, int], None]  # file, bytes done, bytes in all
+
+
+def download_results(link: Link, job_id: str, folder: Path, progress: Progress | None = None) -> list[Path]:
+    """Bring every file of a job into `folder`; a file that is there already and whole is left alone.
+
+    Raises:
+        Conflict: a file of that name with other bytes is in the way.
+        ProtocolError: the server sent something else than it announced.
+    """
+    results = link.document(ResultsDocument, m.LIST_RESULTS, pb.Query(id=job_id))
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_fetch(link, results.job_id, file, folder, progress) for file in results.files]
+
+
+def _fetch(link: Link, job_id: str, file: ResultFile, folder: Path, progress: Progress | None) -> Path:
+    target = folder / _safe(file.name)
+    if target.exists() and file.digest:
+        if target.stat().st_size == file.size and digest_file(target) == file.digest:
+            return target
+        raise Conflict(
+            f"{target} is there already, with other bytes than the job's", hint="name another folder with -o"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    if not file.digest:
+        partial.unlink(missing_ok=True)
+    with partial.open("ab") as out:
+        for data in _rest(link, job_id, file.name, out.tell()):
+            out.write(data)
+            if progress:
+                progress(file.name, min(out.tell(), file.size), file.size)
+        out.flush()
+        os.fsync(out.fileno())
+    _verify(partial, file)
+    partial.replace(target)
+    return target
+
+
+def _rest(link: Link, job_id: str, name: str, offset: int) -> Iterator[bytes]:
+    request = pb.DownloadRequest(job_id=job_id, name=name, offset=offset)
+    for chunk in link.download(m.DOWNLOAD_RESULT, request):
+        yield chunk.data
+
+
+def _verify(partial: Path, file: ResultFile) -> None:
+    if file.digest and digest_file(partial) != file.digest:
+        partial.unlink()
+        raise ProtocolError(f"{file.name} arrived with other bytes than announced", hint="download it again")
+
+
+def _safe(name: str) -> str:
+    """A name that stays inside the folder, whatever the server says."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or any(part in ("..", ".") or "\\" in part for part in parts):
+        raise ProtocolError(f"the server named a file {name[:80]!r}, which has no place here")
+    return str(PurePosixPath(*parts))

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether this site runs a job. The site has the last word, and takes nobody's word for who asked.
+
+The person's signature is checked here, against the people anchor of this site's own kit: a server
+that was broken into cannot run code at a site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from flprov.agent.config import AgentConfig
+from flprov.errors import ConfinementRefused, IdentityRefused, NotFound, PermissionRefused, ProtocolError
+from flprov.jobs import Submission, decode_submission
+from flprov.pki import Identity, Kind, verify_signed
+from flprov.policy import judge, load_policy, load_site_settings
+from flprov.rpc.methods import SUBMIT_JOB
+from flprov.wire import pb
+from flprov.workers import confinement_method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admitted:
+    """A job that this site runs, and with what."""
+
+    submission: Submission
+    datasets: Mapping[str, Path]
+    python: Path
+    unconfined: bool
+    tracebacks: bool
+
+
+def admit(
+    deploy: pb.Deploy,
+    *,
+    config: AgentConfig,
+    now: datetime,
+    jobs_here: int,
+    token_job: str | None,
+    known: bool,
+) -> Admitted:
+    """The job, if everything about it is as it should be.
+
+    Args:
+        token_job: the job that the submission's token made here before, if any.
+        known: this site accepted the job before; its not-after has been met then.
+
+    Raises:
+        IdentityRefused, PermissionRefused: who signed, and what.
+        PolicyRefused: what policy.yml says.
+        NotFound: a dataset that site.yml does not name.
+        ConfinementRefused: job code could not be confined here.
+    """
+    signer, submission = _verify_signature(deploy, config, now)
+    _verify_meant_for_here(deploy, submission, config, now, token_job, known=known)
+    policy = load_policy(config.policy)
+    settings = load_site_settings(config.settings)
+    resources = submission.spec.resources
+    judge(
+        policy,
+        identity=signer,
+        gpus=resources.gpus,
+        cpus=resources.cpus,
+        memory=resources.memory,
+        jobs_here=jobs_here,
+    )
+    if confinement_method() == "none" and not policy.unconfined:
+        raise ConfinementRefused(
+            "job code cannot be confined on this machine: neither Landlock nor bubblewrap works",
+            hint="install bubblewrap, or set `unconfined: true` in the site's policy.yml",
+        )
+    return Admitted(
+        submission=submission,
+        datasets=_datasets(submission.spec.data, settings.datasets, config.settings),
+        python=settings.python or config.python,
+        unconfined=policy.unconfined,
+        tracebacks=policy.tracebacks,
+    )
+
+
+def _verify_signature(deploy: pb.Deploy, config: AgentConfig, now: datetime) -> tuple[Identity, Submission]:
+    people = config.kit.anchors["people"]
+    signer = verify_signed(
+        deploy.submission, deploy.signature, deploy.chain, people, now=now, kinds=(Kind.PERSON,)
+    )
+    submission = decode_submission(deploy.submission)
+    if submission.submitted_by != signer.uri:
+        raise IdentityRefused(f"the submission names {submission.submitted_by}, but {signer.uri} signed it")
+    if not SUBMIT_JOB.allows(signer):
+        raise PermissionRefused(f"{signer.uri} may not submit jobs")
+    return signer, submission
+
+
+def _verify_meant_for_here(
+    deploy: pb.Deploy,
+    submission: Submission,
+    config: AgentConfig,
+    now: datetime,
+    token_job: str | None,
+    *,
+    known: bool,
+) -> None:
+    if submission.project_id != config.kit.project_id:
+        raise PermissionRefused("the submission is for another project")
+    if config.kit.name not in submission.sites:
+        raise PermissionRefused(f"the submission is not for {config.kit.name}")
+    if token_job is not None and token_job != deploy.job_id:
+        raise PermissionRefused(f"this submission was used before, for job {token_job}: it is a replay")
+    if not known:
+        submission.verify_fresh(now)
+    if "/" in deploy.job_id or not deploy.job_id or len(deploy.job_id) > 40 or deploy.job_id.startswith("."):
+        raise ProtocolError("a job id that cannot be a folder's name")
+
+
+def _datasets(wanted: tuple[str, ...], named: Mapping[str, Path], where: Path) -> dict[str, Path]:
+    missing = [name for name in wanted if name not in named]
+    if missing:
+        raise NotFound(
+            f"the job needs dataset {missing[0]!r}, which this site does not name",
+            hint=f"add it under `datasets` in {where}",
+        )
+    for name in wanted:
+        if not named[name].exists():
+            raise NotFound(f"dataset {name!r} is named in {where.name}, but its path does not exist")
+    return {name: named[name] for name in wanted}

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The site's agent: dials the server, runs its jobs, answers for what leaves the building."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import platform
+import secrets
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+from flprov import __version__
+from flprov._base import Clock, SystemClock, canonical_json, hold_lock, to_iso, write_private
+from flprov.agent.bulk import Bulk
+from flprov.agent.config import AgentConfig
+from flprov.agent.control import Control, LinkState
+from flprov.agent.held import SiteJobs
+from flprov.agent.vitals import GPUs, read_vitals
+from flprov.blobs import BlobStore
+from flprov.errors import KitRefused
+from flprov.pki import not_after
+from flprov.rpc import Connection, connect, serve_local
+from flprov.store import Row, Store, open_store
+from flprov.wire import PROTOCOL, pb
+from flprov.wire.documents import Vitals
+from flprov.workers import Launcher, ProcessLauncher
+
+logger = logging.getLogger(__name__)
+
+
+class Agent:
+    """Wires the parts; touches nothing until `run`."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        *,
+        clock: Clock | None = None,
+        connect_to: Callable[[], Connection] | None = None,
+        launcher: Launcher | None = None,
+        store: Callable[[Path], Store] | None = None,
+        local_status: bool = True,
+    ) -> None:
+        self.config = config
+        self._clock = clock or SystemClock()
+        self._connect = connect_to or self._connect_mtls
+        self._launcher = launcher or ProcessLauncher()
+        self._open_store = store or (lambda folder: open_store(folder, clock=self._clock))
+        self._local_status = local_status
+        self._stopping = asyncio.Event()
+        self.ready = asyncio.Event()  # set by the first Welcome
+        self._gpus = GPUs()
+        self._vitals: Vitals | None = None
+
+    async def run(self) -> None:
+        """Serve until `stop`.
+
+        Raises:
+            KitRefused: another agent uses this kit, here or on another machine.
+            Refused: the server does not take this site.
+        """
+        state = self.config.state
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(hold_lock(state / "lock"))
+            except BlockingIOError:
+                raise KitRefused(
+                    f"an agent is already running on {self.config.kit.folder} (its lock is {state / 'lock'})",
+                    hint=f"flprov site status {self.config.kit.folder}",
+                ) from None
+            store = self._open_store(state)
+            try:
+                await self._run(state, store)
+            finally:
+                await store.close()
+
+    def stop(self) -> None:
+        """Ask `run` to return; job processes here are ended first."""
+        self._stopping.set()
+
+    async def _run(self, state: Path, store: Store) -> None:
+        blobs = BlobStore(state / "blobs")
+        bulk = Bulk(self._connect, blobs, self._clock)
+        self._installation = _installation(state)
+        self._jobs = jobs = SiteJobs(
+            config=self.config,
+            clock=self._clock,
+            store=store,
+            blobs=blobs,
+            bulk=bulk,
+            launcher=self._launcher,
+            report=lambda message: self._control.report(message),
+        )
+        jobs.load()
+        self._control = Control(
+            connect=self._connect,
+            hello=self._hello,
+            vitals=self._read_vitals,
+            welcome=self._welcome,
+            obey=self._obey,
+            clock=self._clock,
+        )
+        await store.commit([], Row(who="site", what="site.start", object=self.config.kit.name))
+        async with contextlib.AsyncExitStack() as stack:
+            if self._local_status:
+                await stack.enter_async_context(serve_local(state, self.snapshot_json))
+            try:
+                await self._until_stopped(self._control.run())
+            finally:
+                await jobs.close()
+                await bulk.close()
+                await store.commit([], Row(who="site", what="site.stop", object=self.config.kit.name))
+
+    async def _until_stopped(self, work: Coroutine[object, object, None]) -> None:
+        running = asyncio.create_task(work, name="control")
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if running.done():
+            running.result()
+        running.cancel()
+        await asyncio.gather(running, stopping, return_exceptions=True)
+
+    def _connect_mtls(self) -> Connection:
+        kit = self.config.kit
+        return connect(
+            kit.endpoints,
+            chain_pem=kit.chain_pem,
+            private_pem=kit.private_pem,
+            server_anchors=kit.anchors["servers"],
+        )
+
+    def _welcome(self, welcome: pb.Welcome) -> None:
+        self._jobs.welcome(list(welcome.jobs))
+        self.ready.set()
+
+    def _hello(self) -> pb.Hello:
+        return pb.Hello(
+            protocol=PROTOCOL,
+            version=__version__,
+            installation=self._installation,
+            host=platform.node()[:200],
+            manifest=self.config.kit.manifest_digest,
+            jobs=self._jobs.ids,
+        )
+
+    async def _read_vitals(self) -> Vitals:
+        config = self.config
+        self._vitals = await asyncio.to_thread(
+            read_vitals,
+            self._gpus,
+            state=config.state,
+            policy=config.policy,
+            settings=config.settings,
+            python=config.python,
+            jobs=self._jobs.running,
+        )
+        return self._vitals
+
+    def _obey(self, message: pb.ToSite) -> None:
+        kind = message.WhichOneof("body")
+        if kind == "deploy":
+            self._jobs.deploy(message.deploy)
+        elif kind == "task":
+            self._jobs.order(message.task)
+        elif kind == "ack":
+            self._jobs.acknowledged(message.ack)
+        elif kind == "closed":
+            self._jobs.closed(message.closed)
+        elif kind == "stop":
+            self._jobs.stop(message.stop.job_id, message.stop.reason, message.stop.grace_seconds)
+        else:
+            logger.warning("the server sent %s, which this version does not know", kind or "an empty message")
+
+    def snapshot_json(self) -> bytes:
+        """What `flprov site status KIT` prints."""
+        link, kit = self._control.link, self.config.kit
+        return canonical_json(
+            {
+                "name": kit.name,
+                "org": kit.org,
+                "project": kit.project,
+                "version": __version__,
+                "server": list(kit.endpoints),
+                "connected": link.state is LinkState.CONNECTED,
+                "link": {
+                    "state": link.state,
+                    "since": link.since,
+                    "reason": link.reason,
+                    "tries": link.tries,
+                },
+                "cert_not_after": to_iso(not_after(kit.chain_pem)),
+                "policy": str(self.config.policy),
+                "site_settings": str(self.config.settings),
+                "jobs": self._jobs.states(),
+                "vitals": self._vitals,
+            }
+        )
+
+
+def _installation(state: Path) -> str:
+    """Made once per state folder; tells two machines with one kit apart.
+
+    It is bound to this machine, so that a copy of the folder on another machine differs too.
+    """
+    path = state / "installation"
+    if not path.exists():
+        write_private(path, secrets.token_hex(16).encode())
+    machine = f"{path.read_text()}|{platform.node()}"
+    return hashlib.sha256(machine.encode()).hexdigest()[:32]

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site's answers, on disk until the server has saved their round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flprov.blobs import BlobStore
+from flprov.errors import ProtocolError, StateDamaged
+from flprov.store import Delete, Put, Row, Store
+from flprov.wire import parse_message, pb
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    answer: pb.TaskAnswer
+    round: int
+
+
+class Answers:
+    """Every answer whose round is still open, by job and task."""
+
+    def __init__(self, store: Store, blobs: BlobStore) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._kept: dict[str, _Kept] = {}
+
+    def load(self) -> None:
+        """Read what an earlier run of the agent kept."""
+        for key, value in self._store.load("answer").items():
+            try:
+                answer = parse_message(pb.TaskAnswer, bytes.fromhex(str(value["answer"])))
+            except (ProtocolError, ValueError) as error:
+                raise StateDamaged(f"the kept answer {key} cannot be read") from error
+            self._kept[key] = _Kept(answer=answer, round=int(value["round"]))
+
+    def get(self, job_id: str, task_id: str) -> pb.TaskAnswer | None:
+        """The answer to this task, if there is one."""
+        kept = self._kept.get(f"{job_id}/{task_id}")
+        return kept.answer if kept else None
+
+    def of(self, job_id: str) -> list[pb.TaskAnswer]:
+        """Every kept answer of a job."""
+        return [kept.answer for key, kept in self._kept.items() if key.startswith(f"{job_id}/")]
+
+    async def keep(self, answer: pb.TaskAnswer, *, round: int) -> None:  # noqa: A002 - the field's word
+        """Write an answer down; it is on disk when this returns."""
+        key = f"{answer.job_id}/{answer.task_id}"
+        outcome = "ok" if answer.WhichOneof("outcome") == "update" else "failed"
+        row = Row(who="site", what="task.answer", object=key, outcome=outcome, reason=answer.failure.message)
+        value = {"answer": answer.SerializeToString().hex(), "round": round}
+        await self._store.commit([Put("answer", key, value)], row)
+        self._kept[key] = _Kept(answer=answer, round=round)
+
+    async def drop(self, job_id: str, *, up_to: int | None = None) -> None:
+        """Forget a job's answers, of rounds up to `up_to` or all; their blobs go too."""
+        gone = [
+            key
+            for key, kept in self._kept.items()
+            if key.startswith(f"{job_id}/") and (up_to is None or kept.round <= up_to)
+        ]
+        if not gone:
+            return
+        await self._store.commit([Delete("answer", key) for key in gone], None)
+        digests = {self._kept.pop(key).answer.update.tensors.digest for key in gone}
+        held = {kept.answer.update.tensors.digest for kept in self._kept.values()}
+        for digest in digests - held - {""}:
+            self._blobs.remove(digest)

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a site's agent is started with: its kit, and this machine's own files beside it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from flprov.kits import Kit, load_kit
+from flprov.pki import Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """Frozen. `policy` and `settings` are paths: the site may edit them while the agent runs."""
+
+    kit: Kit
+    state: Path
+    policy: Path
+    settings: Path
+    python: Path  # runs the jobs, unless site.yml names another
+
+
+def load_agent_config(folder: Path, *, now: datetime) -> AgentConfig:
+    """The kit in `folder`, with `<kit>.local/` for everything that is this machine's own.
+
+    Raises:
+        KitRefused: the kit is not what the provisioner made, or is not a site's.
+    """
+    kit = load_kit(folder, now=now, kind=Kind.SITE)
+    return AgentConfig(
+        kit=kit,
+        state=kit.local / "state",
+        policy=kit.local / "policy.yml",
+        settings=kit.local / "site.yml",
+        python=Path(sys.executable),
+    )

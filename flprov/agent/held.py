@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The jobs that this site holds, and what the server says about them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from flprov._base import Clock, Tasks
+from flprov.agent.admission import admit
+from flprov.agent.answers import Answers
+from flprov.agent.bulk import Bulk
+from flprov.agent.config import AgentConfig
+from flprov.agent.sitejob import SiteJob, Tools, refusal_of
+from flprov.blobs import BlobStore
+from flprov.errors import FlprovError, Refused
+from flprov.store import Delete, Put, Row, Store
+from flprov.wire import pb
+from flprov.workers import Launcher, reap_leftovers
+
+logger = logging.getLogger(__name__)
+
+
+class SiteJobs:
+    """Every message about a job ends here. All of them may come twice."""
+
+    def __init__(
+        self,
+        *,
+        config: AgentConfig,
+        clock: Clock,
+        store: Store,
+        blobs: BlobStore,
+        bulk: Bulk,
+        launcher: Launcher,
+        report: Callable[[pb.FromSite], None],
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._store = store
+        self._blobs = blobs
+        self._report = report
+        self._answers = Answers(store, blobs)
+        self._jobs: dict[str, SiteJob] = {}
+        self._accepted: set[str] = set()  # admitted here, now or before a restart
+        self._tokens: dict[str, str] = {}
+        self._stopping: dict[str, asyncio.Task[None]] = {}
+        self._work = Tasks("jobs")
+        self._tools = Tools(
+            site=config.kit.name,
+            clock=clock,
+            blobs=blobs,
+            bulk=bulk,
+            launcher=launcher,
+            answers=self._answers,
+            report=report,
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where the jobs' folders are."""
+        return self._config.state / "jobs"
+
+    def load(self) -> None:
+        """Read what an earlier run left; its processes are ended, the server deploys again."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        for left in self.folder.iterdir():
+            reap_leftovers(left)
+        self._accepted = set(self._store.load("job"))
+        self._tokens = {key: str(value["job_id"]) for key, value in self._store.load("token").items()}
+        self._answers.load()
+
+    @property
+    def ids(self) -> list[str]:
+        """Jobs that this site holds in any way."""
+        return sorted(self._accepted | self._jobs.keys())
+
+    @property
+    def running(self) -> list[str]:
+        """Jobs with a live process."""
+        return sorted(self._jobs)
+
+    def states(self) -> dict[str, str]:
+        """How far each job is."""
+        return {job_id: job.state for job_id, job in sorted(self._jobs.items())}
+
+    # ---- what the server says ------------------------------------------------------------
+
+    def welcome(self, active: list[str]) -> None:
+        """After a connect: end what should not be here, repeat what the server may have missed."""
+        for job_id in self.ids:
+            if job_id not in active:
+                self.stop(job_id, "the server does not run it any more", grace=1.0)
+                continue
+            job = self._jobs.get(job_id)
+            for answer in self._answers.of(job_id) if job else ():
+                assert job is not None
+                job.resend(answer)
+
+    def deploy(self, message: pb.Deploy) -> None:
+        """Admit and prepare a job; the answer is Deployed."""
+        self._work.spawn(self._deploy(message))
+
+    async def _deploy(self, message: pb.Deploy) -> None:
+        job_id = message.job_id
+        if job_id in self._stopping:
+            await asyncio.gather(self._stopping[job_id], return_exceptions=True)
+        held = self._jobs.get(job_id)
+        if held is not None:
+            if held.state != "deploying":
+                self._report(pb.FromSite(deployed=pb.Deployed(job_id=job_id, ready=True)))
+            return
+        try:
+            job = await self._admit(message)
+            await job.deploy(message.app_size)
+        except FlprovError as error:
+            if job_id not in self._stopping:
+                await self._refuse(job_id, error)
+        else:
+            for answer in self._answers.of(job_id):
+                job.resend(answer)
+            self._report(pb.FromSite(deployed=pb.Deployed(job_id=job_id, ready=True)))
+
+    async def _admit(self, message: pb.Deploy) -> SiteJob:
+        job_id = message.job_id
+        admitted = admit(
+            message,
+            config=self._config,
+            now=self._clock.now(),
+            jobs_here=len(self._jobs),
+            token_job=self._tokens.get(_token_key(message)),
+            known=job_id in self._accepted,
+        )
+        submission = admitted.submission
+        job = self._jobs[job_id] = SiteJob(
+            job_id=job_id, admitted=admitted, folder=self.folder / job_id, tools=self._tools
+        )
+        if job_id not in self._accepted:
+            key = _token_key(message)
+            await self._store.commit(
+                [Put("job", job_id, {"app": submission.app}), Put("token", key, {"job_id": job_id})],
+                Row(
+                    who=submission.submitted_by,
+                    what="job.accept",
+                    object=job_id,
+                    data={"app": submission.app},
+                ),
+            )
+            self._accepted.add(job_id)
+            self._tokens[key] = job_id
+        return job
+
+    async def _refuse(self, job_id: str, error: FlprovError) -> None:
+        logger.warning("job %s refused: %s", job_id, error)
+        outcome = "refused" if isinstance(error, Refused) else "failed"
+        row = Row(who="site", what="job.accept", object=job_id, outcome=outcome, reason=str(error))
+        await self._store.commit([], row)
+        job = self._jobs.get(job_id)
+        if job is not None:
+            await self._stop(job_id, str(error), 0.0, tell=False)
+        self._report(pb.FromSite(deployed=pb.Deployed(job_id=job_id, ready=False, refused=refusal_of(error))))
+
+    def order(self, message: pb.TaskOrder) -> None:
+        """A task for a job that is deployed here."""
+        job = self._jobs.get(message.job_id)
+        if job is not None:
+            job.order(message)
+
+    def acknowledged(self, message: pb.AnswerAck) -> None:
+        """The server has the answer on disk, or refused it. It is kept until the round is saved."""
+        if message.HasField("refused"):
+            logger.warning("job %s, task %s: %s", message.job_id, message.task_id, message.refused.message)
+
+    def closed(self, message: pb.RoundClosed) -> None:
+        """The round is saved at the server: its answers are not needed here any more."""
+        self._work.spawn(self._answers.drop(message.job_id, up_to=message.round))
+
+    def stop(self, job_id: str, reason: str, grace: float) -> None:
+        """End a job here and prove it; a job that is not here is proven at once."""
+        if job_id not in self._stopping:
+            task = self._work.spawn(self._stop(job_id, reason, grace))
+            self._stopping[job_id] = task
+            task.add_done_callback(lambda _: self._stopping.pop(job_id, None))
+
+    async def _stop(self, job_id: str, reason: str, grace: float, *, tell: bool = True) -> None:
+        job = self._jobs.get(job_id)
+        left: tuple[int, ...] = ()
+        if job is not None:
+            left = await job.stop(reason, grace)
+        elif "/" not in job_id:
+            left = await asyncio.to_thread(self._clear, job_id)
+        if not left:
+            await self._forget(job_id, reason)
+        if tell:
+            note = f"processes {', '.join(map(str, left))} could not be killed" if left else ""
+            stopped = pb.Stopped(job_id=job_id, clean=not left, processes=left, reason=note)
+            self._report(pb.FromSite(stopped=stopped))
+
+    def _clear(self, job_id: str) -> tuple[int, ...]:
+        left = reap_leftovers(self.folder / job_id)
+        shutil.rmtree(self.folder / job_id, ignore_errors=True)
+        return left.remaining
+
+    async def _forget(self, job_id: str, reason: str) -> None:
+        self._jobs.pop(job_id, None)
+        await self._answers.drop(job_id)
+        if job_id in self._accepted:
+            self._accepted.discard(job_id)
+            app = (self._store.get("job", job_id) or {}).get("app")
+            row = Row(who="site", what="job.stop", object=job_id, reason=reason)
+            await self._store.commit([Delete("job", job_id)], row)
+            used = {held.admitted.submission.app for held in self._jobs.values()}
+            if isinstance(app, str) and app not in used and self._blobs.has(app):
+                self._blobs.remove(app)
+
+    async def close(self) -> None:
+        """The agent stops: no process of any job stays behind."""
+        await asyncio.gather(*(job.close() for job in self._jobs.values()), return_exceptions=True)
+        await self._work.close()
+
+
+def _token_key(message: pb.Deploy) -> str:
+    """What a submission may be used for once: the person's own signature over it."""
+    return message.signature.hex()

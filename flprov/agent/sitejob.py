@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One job at this site: admitted, deployed, its worker run, its answers kept until the round is saved."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flprov._base import Clock, Tasks, canonical_json
+from flprov.agent.admission import Admitted
+from flprov.agent.answers import Answers
+from flprov.agent.bulk import Bulk
+from flprov.agent.logs import LogSender
+from flprov.blobs import BlobStore
+from flprov.errors import FlprovError, JobFailed, NotFound, PolicyRefused, ProtocolError
+from flprov.jobs import check_needs, unpack_bundle
+from flprov.wire import pb
+from flprov.workers import Launcher, LaunchOrder, Process, reap_leftovers
+
+logger = logging.getLogger(__name__)
+
+INLINE = 64 << 10
+_MOST_UPDATE = 64 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What every job at this site works with."""
+
+    site: str
+    clock: Clock
+    blobs: BlobStore
+    bulk: Bulk
+    launcher: Launcher
+    answers: Answers
+    report: Callable[[pb.FromSite], None]  # to the server if connected; else dropped, and said again later
+
+
+@dataclass
+class SiteJob:
+    """The job's folder, process and open task."""
+
+    job_id: str
+    admitted: Admitted
+    folder: Path
+    tools: Tools
+    state: str = "deploying"  # deploying, ready, training, stopping
+    _process: Process | None = None
+    _log: LogSender | None = None
+    _open: pb.TaskOrder | None = None
+    _work: Tasks = field(default_factory=lambda: Tasks("site job"))
+    _serial: int = 0
+    _fetching: asyncio.Task[None] | None = None
+    _up: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _stopping: bool = False
+
+    # ---- deploy --------------------------------------------------------------------------
+
+    async def deploy(self, app_size: int) -> None:
+        """Fetch and unpack the app, check what it needs, start its worker. Raises what stands against it."""
+        app = self.admitted.submission.app
+        await self._fetch(app, app_size)
+        async with self._up:
+            self._verify_wanted()
+            await asyncio.to_thread(self._prepare, app)
+            spec = self.admitted.submission.spec
+            problems = await asyncio.to_thread(check_needs, spec.needs, self.admitted.python) if spec.needs else ()
+            if problems:
+                raise NotFound("; ".join(problems), hint="the site's IT installs packages; a job never does")
+            await self._start()
+            self.state = "ready"
+
+    async def _fetch(self, digest: str, size: int) -> None:
+        """Bring a blob here; a stop ends it."""
+        self._fetching = asyncio.create_task(self.tools.bulk.fetch(self.job_id, digest, size))
+        try:
+            await self._fetching
+        except asyncio.CancelledError:
+            self._verify_wanted()
+            raise
+
+    def _verify_wanted(self) -> None:
+        if self._stopping:
+            raise JobFailed(f"job {self.job_id} was stopped")
+
+    def _prepare(self, app: str) -> None:
+        reap_leftovers(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("app", "in", "out", "work"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            if name != "app":
+                (self.folder / name).mkdir(mode=0o700)
+        unpack_bundle(self.tools.blobs.path(app), self.folder / "app")
+
+    async def _start(self) -> None:
+        admitted = self.admitted
+        self._process = process = await self.tools.launcher.launch(
+            LaunchOrder(
+                job_id=self.job_id,
+                folder=self.folder,
+                main="site",
+                python=admitted.python,
+                readable=tuple(admitted.datasets.values()),
+                unconfined=admitted.unconfined,
+                grace=admitted.submission.spec.resources.grace_seconds,
+            )
+        )
+        self._log = LogSender(self.tools.bulk, self.job_id, process.log)
+        process.on_log(self._log.grew)
+        start = pb.StartSite(
+            job_id=self.job_id,
+            site=self.tools.site,
+            spec=canonical_json(admitted.submission.spec),
+            datasets={name: str(path) for name, path in admitted.datasets.items()},
+        )
+        await process.channel.send(pb.ToWorker(start_site=start))
+        self._work.spawn(self._listen(process))
+
+    # ---- tasks ---------------------------------------------------------------------------
+
+    def order(self, order: pb.TaskOrder) -> None:
+        """Do a task. The same order again is answered again, not done again."""
+        kept = self.tools.answers.get(self.job_id, order.task_id)
+        if kept is not None:
+            self.tools.report(pb.FromSite(answer=kept))
+        elif self._open is None or self._open.task_id != order.task_id:
+            self._open = order
+            self._work.spawn(self._hand_over(order))
+
+    async def _hand_over(self, order: pb.TaskOrder) -> None:
+        try:
+            task = pb.TaskOrder()
+            task.CopyFrom(order)
+            if order.model.WhichOneof("where") == "digest":
+                task.model.CopyFrom(await self._fetch_model(order.model))
+            async with self._up:
+                self._verify_wanted()
+                if self._process is None:
+                    await self._start()
+            assert self._process is not None
+            self.state = "training"
+            await self._process.channel.send(pb.ToWorker(task=task))
+        except FlprovError as error:
+            await self._answer_failure(order, error.code, str(error))
+
+    async def _fetch_model(self, model: pb.Payload) -> pb.Payload:
+        await self._fetch(model.digest, model.size)
+        self._serial += 1
+        name = f"{self._serial:06d}.safetensors"
+        for old in (self.folder / "in").iterdir():
+            old.unlink(missing_ok=True)
+        self.tools.blobs.link(model.digest, self.folder / "in" / name)
+        return pb.Payload(file=name, size=model.size)
+
+    # ---- what the worker says ------------------------------------------------------------
+
+    async def _listen(self, process: Process) -> None:
+        reason = ""
+        try:
+            while (frame := await process.channel.receive()) is not None:
+                await self._worker_said(frame)
+        except FlprovError as error:
+            reason = str(error)
+        record = await process.wait()
+        if self._process is process:
+            self._process = None
+        if self._open is not None and not self._stopping:
+            why = reason or f"the job's process {record.reason}"
+            await self._answer_failure(self._open, "job-failed", why)
+
+    async def _worker_said(self, frame: pb.FromWorker) -> None:
+        kind = frame.WhichOneof("body")
+        if kind == "answer":
+            await self._worker_answered(frame.answer)
+        elif kind == "progress":
+            progress = pb.Progress()
+            progress.CopyFrom(frame.progress)
+            progress.job_id = self.job_id
+            self.tools.report(pb.FromSite(progress=progress))
+        elif kind == "failure" and self._open is not None:
+            failure = frame.failure
+            await self._answer_failure(self._open, failure.code, failure.message, failure.traceback)
+
+    async def _worker_answered(self, answer: pb.TaskAnswer) -> None:
+        order = self._open
+        if order is None or answer.task_id != order.task_id:
+            raise ProtocolError("the job answered a task that is not open")
+        if answer.WhichOneof("outcome") == "failure":
+            failure = answer.failure
+            await self._answer_failure(order, failure.code, failure.message, failure.traceback)
+            return
+        try:
+            update = pb.UpdateMessage()
+            update.CopyFrom(answer.update)
+            update.tensors.CopyFrom(await self._take_out(answer.update.tensors))
+        except FlprovError as error:
+            await self._answer_failure(order, error.code, str(error))
+            return
+        await self._answer(order, pb.TaskAnswer(job_id=self.job_id, task_id=order.task_id, update=update))
+
+    async def _take_out(self, payload: pb.Payload) -> pb.Payload:
+        """The worker's bytes, copied out of its reach."""
+        where = payload.WhichOneof("where")
+        if where == "inline" or payload.size == 0:
+            return payload
+        if where != "file" or "/" in payload.file or payload.file in ("", ".", ".."):
+            raise JobFailed("the job's process named tensors that are not a file in its own folder")
+        path = self.folder / "out" / payload.file
+        digest, size = await self.tools.blobs.adopt(path, limit=_MOST_UPDATE)
+        path.unlink(missing_ok=True)
+        return pb.Payload(digest=digest, size=size)
+
+    async def _answer_failure(
+        self, order: pb.TaskOrder, code: str, message: str, traceback: str = ""
+    ) -> None:
+        shown = traceback if self.admitted.tracebacks else ""
+        failure = pb.Failure(code=code or "job-failed", message=message, traceback=shown)
+        await self._answer(order, pb.TaskAnswer(job_id=self.job_id, task_id=order.task_id, failure=failure))
+
+    async def _answer(self, order: pb.TaskOrder, answer: pb.TaskAnswer) -> None:
+        if self._open is not None and self._open.task_id == order.task_id:
+            self._open = None
+        self.state = "ready"
+        await self.tools.answers.keep(answer, round=order.round)
+        await self.send_answer(answer)
+
+    async def send_answer(self, answer: pb.TaskAnswer) -> None:
+        """Send an answer: its blob first, over bulk; then the word, over control."""
+        if answer.WhichOneof("outcome") == "update" and answer.update.tensors.WhichOneof("where") == "digest":
+            await self.tools.bulk.send(self.job_id, answer.update.tensors.digest)
+        self.tools.report(pb.FromSite(answer=answer))
+
+    def resend(self, answer: pb.TaskAnswer) -> None:
+        """Send a kept answer again, in the background: the server may have missed it."""
+        self._work.spawn(self.send_answer(answer))
+
+    # ---- the end -------------------------------------------------------------------------
+
+    async def stop(self, reason: str, grace: float) -> tuple[int, ...]:
+        """Kill everything of this job here; returns the pids that are left (none: proof)."""
+        self._stopping = True
+        self.state = "stopping"
+        if self._fetching is not None:
+            self._fetching.cancel()
+        left: tuple[int, ...] = ()
+        async with self._up:  # a start that is under way ends first: what was started is then stopped
+            process = self._process
+        if process is not None:
+            await _try_send(process, pb.ToWorker(quit=pb.Quit(reason=reason)))
+            left = await process.stop(grace)
+        await self._work.close()
+        if self._log is not None:
+            await self._log.flush()
+        if not left:
+            await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+        return left
+
+    async def close(self) -> None:
+        """The agent stops: end the job's process; the server will deploy it again."""
+        self._stopping = True
+        async with self._up:
+            process = self._process
+        if process is not None:
+            await process.stop(self.admitted.submission.spec.resources.grace_seconds)
+        await self._work.close()
+
+
+async def _try_send(process: Process, message: pb.ToWorker) -> None:
+    try:
+        await process.channel.send(message)
+    except FlprovError as error:
+        logger.debug("a job's process is gone already: %s", error)
+
+
+def refusal_of(error: FlprovError) -> pb.Failure:
+    """What the server is told; the hint is for the person who asked."""
+    hint = f" ({error.hint})" if error.hint and not isinstance(error, PolicyRefused) else ""
+    return pb.Failure(code=error.code, message=f"{error}{hint}")

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people type. Each command parses, calls one function of a lower layer, and prints."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from flprov import __version__
+from flprov.cli.lazy import Entry, LazyGroup
+from flprov.errors import ExitCode, FlprovError
+
+_HELP = """Provision, start and operate federated-learning networks, and run the jobs on them.
+
+\b
+Examples:
+  flprov poc up                          a real network on this machine, to try things
+  flprov provision project.yml           identities and a startup kit for each party
+  flprov server start KIT                at the server;  flprov site start KIT  at a site
+  flprov use KIT                         act as the person whose kit this is
+  flprov status                          the true state of every site
+  flprov job submit APP --wait           run an app; then: flprov job download last
+"""
+
+ENTRIES = {
+    "provision": Entry(target="provision:provision", help="Make or update the kits of a project."),
+    "kit": Entry(target="kit:kit", help="Look at kits and verify them."),
+    "server": Entry(target="server:server", help="Run the server; ask it how it is."),
+    "site": Entry(target="site:site", help="Run a site; list and show the project's sites."),
+    "poc": Entry(target="poc:poc", help="A real network on this machine."),
+    "simulate": Entry(target="simulate:simulate", help="Run an app over sites inside one process."),
+    "use": Entry(target="use:use", help="Choose the admin kit that later commands act with."),
+    "admin": Entry(target="console:admin", help="The interactive console."),
+    "status": Entry(target="status:status", help="The server and every site, as they are now."),
+    "app": Entry(target="app:app", help="Build, upload and list apps."),
+    "job": Entry(target="job:job", help="Submit, watch, abort and download jobs."),
+}
+
+
+@click.group(
+    cls=LazyGroup, entries=ENTRIES, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.version_option(__version__, prog_name="flprov")
+@click.option(
+    "--kit",
+    "kit",
+    envvar="FLPROV_KIT",
+    metavar="PATH",
+    help="The admin kit to act with; else FLPROV_KIT, else `flprov use`.",
+)
+@click.pass_context
+def root(ctx: click.Context, kit: str | None) -> None:
+    """The `flprov` command."""
+    ctx.obj = kit
+
+
+def report(error: FlprovError) -> None:
+    """An error and what to do about it, for a person."""
+    click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+    if error.hint:
+        click.echo(click.style("next:  ", fg="cyan") + error.hint, err=True)
+
+
+def main() -> None:
+    """Run a command; exit with one of the documented codes (docs/exit-codes.md)."""
+    try:
+        code = root.main(standalone_mode=False)
+    except FlprovError as error:
+        report(error)
+        code = error.exit_code
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = ExitCode.MISUSE
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = ExitCode.FAILED
+    sys.exit(int(code or 0))

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flprov kit`: look at kits and verify them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from flprov.cli.output import json_option, print_fields, print_json, print_table, talk, until
+from flprov.errors import ExitCode
+from flprov.kits import Kit, KitListing, list_kits, load_kit, verify_kits
+from flprov.pki import fingerprint
+
+_path = click.Path(path_type=Path)
+
+
+@click.group()
+def kit() -> None:
+    """Look at kits and verify them.
+
+    \b
+    A kit is the folder that one party received. Examples:
+      flprov kit ls workspace
+      flprov kit show workspace/kits/hospital-a
+      flprov kit verify .
+    """
+
+
+@kit.command("ls")
+@click.argument("folder", type=_path, default=Path("workspace"))
+@json_option
+def list_all(folder: Path, as_json: bool) -> None:
+    """Every kit in a workspace (or another folder of kits), each verified."""
+    found = list_kits(folder, now=datetime.now(UTC))
+    if as_json:
+        print_json({"kits": [_listing_document(listing) for listing in found]})
+        return
+    print_table(("KIT", "KIND", "ORG", "CERTIFICATE", "STATE"), [_row(listing) for listing in found])
+
+
+def _row(listing: KitListing) -> tuple[str, ...]:
+    loaded = listing.kit
+    if loaded is None:
+        return (listing.folder.name, "-", "-", "-", _why(listing))
+    return (loaded.name, loaded.kind.value, loaded.org, until(loaded.not_after), "ok")
+
+
+def _why(listing: KitListing) -> str:
+    """What is wrong with a kit, without the folder that stands beside it."""
+    return str(listing.problem).removeprefix(f"{listing.folder.resolve()}: ")
+
+
+@kit.command()
+@click.argument("folder", metavar="KIT", type=_path)
+@json_option
+def show(folder: Path, as_json: bool) -> None:
+    """Whose kit this is, for which project and server, and until when."""
+    loaded = load_kit(folder, now=datetime.now(UTC))
+    if as_json:
+        print_json(_kit_document(loaded))
+        return
+    print_fields(
+        [
+            ("kit", f"{loaded.kind.value} {loaded.name} of {loaded.org}"),
+            ("identity", str(loaded.identity)),
+            ("project", f"{loaded.project} ({loaded.project_id})"),
+            ("server", f"{loaded.server} at {', '.join(loaded.endpoints)}"),
+            ("listens on", loaded.listen),
+            ("sites", str(len(loaded.registry)) if loaded.listen else ""),
+            ("certificate", f"until {loaded.not_after:%Y-%m-%d %H:%M} UTC, {until(loaded.not_after)}"),
+            ("made", f"{loaded.made_at:%Y-%m-%d %H:%M} UTC"),
+            ("manifest", f"SHA-256 {loaded.manifest_digest}"),
+            ("root", _root(loaded)),
+            ("ask", loaded.contact),
+            ("folder", str(loaded.folder)),
+            ("own files", f"{loaded.local}/"),
+        ]
+    )
+
+
+@kit.command()
+@click.argument("folders", metavar="KIT...", type=_path, nargs=-1, required=True)
+@json_option
+def verify(folders: tuple[Path, ...], as_json: bool) -> None:
+    """Check signature, files, key and certificate of kits; exit 3 when one is refused."""
+    found = verify_kits(folders, now=datetime.now(UTC))
+    if as_json:
+        print_json({"kits": [_listing_document(listing) for listing in found]})
+    else:
+        _print_verdicts(found)
+    problems = [listing.problem for listing in found if listing.problem is not None]
+    if problems:
+        raise SystemExit(ExitCode.REFUSED if len(found) > 1 else problems[0].exit_code)
+
+
+def _print_verdicts(found: Sequence[KitListing]) -> None:
+    from flprov.cli import report
+
+    for listing in found:
+        if listing.problem is not None:
+            report(listing.problem)
+        elif listing.kit is not None:
+            loaded = listing.kit
+            good = click.style("good", fg="green")
+            click.echo(f"{good}  {listing.folder}: {loaded.kind.value} {loaded.name} of {loaded.project}")
+    for root in sorted({_root(listing.kit) for listing in found if listing.kit is not None}):
+        click.echo(f"root  {root}")
+        talk("Ask by telephone whether this is the project's root: a forged kit would name another.")
+
+
+def _root(loaded: Kit) -> str:
+    return fingerprint(loaded.anchors["root"].pem)
+
+
+def _listing_document(listing: KitListing) -> dict[str, object]:
+    problem, loaded = listing.problem, listing.kit
+    return {
+        "folder": str(listing.folder),
+        "ok": loaded is not None,
+        "kit": _kit_document(loaded) if loaded else None,
+        "error": {"code": problem.code, "message": str(problem), "hint": problem.hint} if problem else None,
+    }
+
+
+def _kit_document(loaded: Kit) -> dict[str, object]:
+    return {
+        "name": loaded.name,
+        "kind": loaded.kind,
+        "org": loaded.org,
+        "role": loaded.role,
+        "identity": loaded.identity.uri,
+        "project": loaded.project,
+        "project_id": loaded.project_id,
+        "trust_domain": loaded.trust_domain,
+        "server": loaded.server,
+        "endpoints": loaded.endpoints,
+        "listen": loaded.listen or None,
+        "cert_not_after": loaded.not_after,
+        "made_at": loaded.made_at,
+        "manifest": loaded.manifest_digest,
+        "root_fingerprint": _root(loaded),
+        "folder": str(loaded.folder),
+    }

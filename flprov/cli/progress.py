@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Progress for people: bars on stderr when it is a terminal, plain lines otherwise where they help."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+import click
+
+from flprov.cli.output import clean, on_terminal, talk
+from flprov.wire.documents import JobDocument, RoundDocument
+
+
+@contextlib.contextmanager
+def bytes_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar over bytes; silent when nobody watches."""
+    if not on_terminal():
+        yield lambda done, total: None  # noqa: ARG005
+        return
+    with click.progressbar(length=1, label=label, file=sys.stderr, show_pos=False) as bar:
+
+        def update(done: int, total: int) -> None:
+            bar.length = max(total, 1)
+            bar.update(done - bar.pos)
+
+        yield update
+        bar.update(bar.length - bar.pos if bar.length else 0)
+
+
+@contextlib.contextmanager
+def files_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """One bar after another, a file each."""
+    bars = contextlib.ExitStack()
+    current: list[str] = []
+    updates: list[Callable[[int, int], None]] = []
+
+    def update(name: str, done: int, total: int) -> None:
+        if current != [name]:
+            bars.close()
+            current[:] = [name]
+            updates[:] = [bars.enter_context(bytes_bar(name.ljust(24)))]
+        updates[0](done, total)
+
+    with bars:
+        yield update
+
+
+class JobProgress:
+    """Follows a job: a line per round, and a bar of rounds on a terminal."""
+
+    def __init__(self) -> None:
+        self._shown = 0
+        self._state = ("", "")
+        self._bar_open = False
+
+    def __call__(self, job: JobDocument) -> None:
+        """The job has changed."""
+        if (job.state, job.reason) != self._state:
+            self._state = (job.state, job.reason)
+            self._clear()
+            reason = f": {clean(job.reason)}" if job.reason else ""
+            talk(f"{job.name} {job.id} {job.state}{reason}")
+        for record in job.rounds[self._shown :]:
+            self._clear()
+            talk(describe_round(record, job.rounds_total))
+        self._shown = len(job.rounds)
+        if on_terminal() and job.rounds_total and job.state == "running":
+            self._draw(job.rounds_done, job.rounds_total)
+
+    def close(self) -> None:
+        """Leave the line."""
+        self._clear()
+
+    def _draw(self, done: int, total: int) -> None:
+        width = 30
+        full = width * done // total
+        click.echo(f"\r  [{'#' * full}{'-' * (width - full)}] {done}/{total} rounds", nl=False, err=True)
+        self._bar_open = True
+
+    def _clear(self) -> None:
+        if self._bar_open:
+            click.echo("\r\033[K", nl=False, err=True)
+            self._bar_open = False
+
+
+def describe_round(record: RoundDocument, total: int | None) -> str:
+    """`round 3 of 20   accuracy 0.912  loss 0.231   3 sites, 455 samples, 0.21 s`."""
+    metrics = "  ".join(f"{name} {value:.4g}" for name, value in sorted(record.metrics.items()))
+    samples = sum(line.samples for line in record.contributors)
+    seconds = ""
+    if record.started_at and record.finished_at:
+        seconds = f", {(record.finished_at - record.started_at).total_seconds():.2f} s"
+    missing = [*record.absent, *record.refused]
+    without = f"  without {', '.join(clean(f'{m.site} ({m.reason})') for m in missing)}" if missing else ""
+    of = f" of {total}" if total else ""
+    return (
+        f"  round {record.round + 1}{of}   {metrics}   "
+        f"{len(record.contributors)} sites, {samples} samples{seconds}{without}"
+    )

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flprov provision`: from project.yml to a workspace with a CA and one kit per party."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from flprov.cli.output import json_option, on_terminal, print_json, print_table, talk, until
+from flprov.errors import LocalError, Misuse
+from flprov.kits import KitOutcome, Outcome, Progress, ProvisionReport, RemovedParty
+from flprov.kits import provision as make_kits
+from flprov.pki import Kind
+from flprov.project import Project, load_project, split_address
+
+_LONGEST_TABLE = 20
+_FEWEST_FOR_A_BAR = 50  # fewer kits are made before a bar could be seen
+_LARGEST_PASSPHRASE = 1024
+_COMMANDS = {
+    Kind.SERVER: "flprov server start",
+    Kind.SITE: "flprov site start",
+    Kind.PERSON: "flprov use",
+}
+
+
+@click.command()
+@click.argument("project_file", metavar="PROJECT.YML", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--workspace",
+    type=click.Path(path_type=Path),
+    help="Where the CA and the kits are kept. Default: workspace/ beside PROJECT.YML.",
+)
+@click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path),
+    help="Encrypt and open the CA's private keys with the passphrase in this file.",
+)
+@click.option("--passphrase", "ask", is_flag=True, help="The same, with a passphrase typed at the terminal.")
+@json_option
+def provision(
+    project_file: Path,
+    workspace: Path | None,
+    passphrase_file: Path | None,
+    ask: bool,
+    as_json: bool,
+) -> None:
+    """Make or update the certificate authority and one kit for each party of PROJECT.YML.
+
+    \b
+    Examples:
+      flprov provision project.yml
+      flprov provision project.yml -o /secure/heart-study --passphrase-file ~/ca-passphrase
+
+    Run it again after every change of PROJECT.YML, and from time to time: it renews certificates past two
+    thirds of their life, and touches nothing else. It never makes a second CA for a project that has one.
+
+    The passphrase of the CA's keys is taken from --passphrase-file, from --passphrase, or from the
+    environment variable FLPROV_CA_PASSPHRASE.
+    """
+    project = load_project(project_file)
+    folder = workspace or project_file.parent / "workspace"
+    secret = _read_passphrase(passphrase_file, ask=ask, is_new=not (folder / "ca").exists())
+    with _progress_bar(project) as progress:
+        report = make_kits(project, folder, now=datetime.now(UTC), passphrase=secret, progress=progress)
+    if as_json:
+        print_json(_document(report))
+    else:
+        _print_report(report)
+    _talk_warnings(report, project)
+    _talk_next(report)
+
+
+def _read_passphrase(file: Path | None, *, ask: bool, is_new: bool) -> bytes | None:
+    if file is not None and ask:
+        raise Misuse("--passphrase and --passphrase-file were both given", hint="give one of them")
+    if file is not None:
+        return _read_passphrase_file(file)
+    if ask:
+        return _ask_passphrase(is_new=is_new)
+    text = os.environ.get("FLPROV_CA_PASSPHRASE")
+    return text.encode() if text else None
+
+
+def _ask_passphrase(*, is_new: bool) -> bytes:
+    if not sys.stdin.isatty():
+        raise Misuse("--passphrase asks at a terminal, and there is none", hint="--passphrase-file FILE")
+    typed: str = click.prompt(
+        "Passphrase of the CA's keys", hide_input=True, confirmation_prompt=is_new, err=True
+    )
+    return typed.encode()
+
+
+def _read_passphrase_file(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            secret = opened.read(_LARGEST_PASSPHRASE + 2).removesuffix(b"\n").removesuffix(b"\r")
+    except OSError as error:
+        raise LocalError(f"{file} cannot be read: {error.strerror}") from error
+    if not secret or b"\n" in secret or len(secret) > _LARGEST_PASSPHRASE - 1:
+        raise Misuse(f"{file} does not hold a passphrase: one line of 1 to {_LARGEST_PASSPHRASE - 1} bytes")
+    return secret
+
+
+@contextlib.contextmanager
+def _progress_bar(project: Project) -> Iterator[Progress | None]:
+    count = 1 + len(project.sites) + len(project.people)
+    if not on_terminal() or count < _FEWEST_FOR_A_BAR:
+        yield None
+        return
+    with click.progressbar(length=count, label="kits", file=sys.stderr, show_pos=True) as bar:
+        yield lambda done, total: bar.update(done - bar.pos)  # noqa: ARG005
+
+
+def _document(report: ProvisionReport) -> dict[str, object]:
+    """The report as `--json` shows it: paths as text."""
+    return {
+        **_plain(report),
+        "kits": [_plain(kit) for kit in report.kits],
+        "removed": [_plain(party) for party in report.removed],
+    }
+
+
+def _plain(value: ProvisionReport | KitOutcome | RemovedParty) -> dict[str, object]:
+    found = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: str(item) if isinstance(item, Path) else item for name, item in found.items()}
+
+
+def _print_report(report: ProvisionReport) -> None:
+    click.echo(f"project   {click.style(report.project, bold=True)} ({report.project_id})")
+    click.echo(f"workspace {report.workspace}")
+    if report.ca_created:
+        click.echo()
+        click.echo(click.style("A new certificate authority was made. Its root is", bold=True))
+        click.echo()
+        click.echo(click.style(f"    {report.root_fingerprint}", fg="yellow", bold=True))
+        click.echo()
+    else:
+        click.echo(f"root      {report.root_fingerprint} (unchanged)")
+    if len(report.kits) <= _LONGEST_TABLE:
+        print_table(("KIT", "KIND", "ORG", "CERTIFICATE", "NOW", "WHY"), [_row(kit) for kit in report.kits])
+    else:
+        _print_changes(report)
+    counts = Counter(kit.outcome for kit in report.kits)
+    summary = ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])
+    click.echo(f"{len(report.kits)} kits in {report.workspace / 'kits'}: {summary}")
+
+
+def _row(kit: KitOutcome) -> tuple[str, ...]:
+    return (kit.name, kit.kind.value, kit.org, until(kit.not_after), kit.outcome.value, kit.reason)
+
+
+def _print_changes(report: ProvisionReport) -> None:
+    """Of a large project, what was touched for a reason; new kits are counted, not listed."""
+    for kit in [kit for kit in report.changed if kit.reason][:_LONGEST_TABLE]:
+        click.echo(f"  {kit.name}: {kit.outcome.value}, {kit.reason}")
+
+
+def _talk_warnings(report: ProvisionReport, project: Project) -> None:
+    if not report.ca_encrypted:
+        _warn(
+            f"the CA's private keys in {report.workspace / 'ca'} are not encrypted: whoever can read them can"
+            " be anybody in this project. Run this again with --passphrase to encrypt them"
+        )
+    if all(split_address(endpoint)[0] in ("localhost", "127.0.0.1", "::1") for endpoint in report.endpoints):
+        _warn(
+            f"the server's endpoints ({', '.join(report.endpoints)}) lead nowhere but to this machine:"
+            f" put the server's public name into {project.source} before you send kits to others"
+        )
+    longest = timedelta(days=max(project.validity.site_days, project.validity.person_days))
+    if report.ca_not_after - datetime.now(UTC) < longest:
+        _warn(
+            f"an issuing CA ends on {report.ca_not_after:%Y-%m-%d}, and no certificate outlives it:"
+            " plan for a new one"
+        )
+    for party in report.removed:
+        _talk_removed(party)
+
+
+def _talk_removed(party: RemovedParty) -> None:
+    kit = f"its kit stays in {party.folder} until you delete it" if party.folder else "its kit is gone"
+    still = {
+        Kind.SITE: "the server refuses it once it runs with its new kit",
+        Kind.SERVER: "sites and people believe it until then",
+        Kind.PERSON: "the server believes it until then",
+    }[party.kind]
+    _warn(
+        f"no longer in project.yml: {party.kind.value} {party.name}; {kit};"
+        f" its certificate is valid until {party.not_after:%Y-%m-%d}, and {still}"
+    )
+
+
+def _warn(text: str) -> None:
+    talk(click.style("warning: ", fg="yellow", bold=True) + text)
+
+
+def _talk_next(report: ProvisionReport) -> None:
+    changed = report.changed
+    if not changed:
+        talk("nothing to do: every kit is as it should be")
+        return
+    talk("\nNext")
+    if report.ca_created:
+        talk(f"  Back up {report.workspace / 'ca'} and project.json: without them no kit can be renewed.")
+        talk("  Read the root's fingerprint to every party by telephone; the kit asks them for it.")
+    talk("  Bring each kit to its party, unchanged, by a way that nobody else can read: a key is in it.")
+    talk("  Its README.md says all that is to be done there. In short, there or here to try:\n")
+    for kit in changed[:_LONGEST_TABLE]:
+        whose = f"{kit.kind.value} {kit.name} ({kit.org})"
+        talk(f"    {whose:34}  {_COMMANDS[kit.kind]} {_shorten(kit.folder)}")
+    if len(changed) > _LONGEST_TABLE:
+        talk(f"    and {len(changed) - _LONGEST_TABLE} more; --json lists all")
+    if any(kit.kind is Kind.PERSON for kit in changed):
+        talk("\n  After `flprov use`, `flprov status` shows the server and every site.")
+    if any(kit.outcome is not Outcome.CREATED for kit in changed):
+        talk("  A kit that was changed replaces the folder that its party has; <kit>.local/ beside it stays.")
+
+
+def _shorten(folder: Path) -> str:
+    """The path as one would type it here."""
+    here = Path.cwd()
+    return str(folder.relative_to(here)) if folder.is_relative_to(here) else str(folder)

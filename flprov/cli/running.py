@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Long-running commands: SIGTERM and SIGINT stop cleanly, log lines go to stderr.
+
+Whoever started the process is told when it is ready and when it stops (sd_notify(3)): systemd with
+`Type=notify`, and `flprov poc up`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+
+class Service(Protocol):
+    """A server or an agent."""
+
+    ready: asyncio.Event  # set when it serves, or when the server has welcomed it
+
+    def run(self) -> Awaitable[None]:
+        """Serve until stopped."""
+        ...
+
+    def stop(self) -> None:
+        """Ask `run` to return."""
+        ...
+
+
+def run_until_stopped(make: Callable[[], Service], *, verbose: bool) -> None:
+    """Run the service that `make()` makes (inside the loop) until a signal or its own end."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.captureWarnings(capture=True)
+    # Taken out of the environment: what this process starts must not speak in its name.
+    supervisor = os.environ.pop("NOTIFY_SOCKET", "")
+    gc.freeze()
+    asyncio.run(_serve(make, supervisor))
+
+
+async def _serve(make: Callable[[], Service], supervisor: str) -> None:
+    service = make()
+
+    def stop() -> None:
+        notify(supervisor, "STOPPING=1")
+        service.stop()
+
+    async def tell_when_ready() -> None:
+        await service.ready.wait()
+        notify(supervisor, "READY=1")
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    telling = asyncio.create_task(tell_when_ready(), name="tell when ready")
+    try:
+        await service.run()
+    finally:
+        telling.cancel()
+
+
+def notify(address: str, state: str) -> None:
+    """Send one state to the supervisor's datagram socket; nothing happens when there is none.
+
+    A leading `@` stands for the NUL byte of the abstract namespace (unix(7)). A supervisor that has
+    gone away, or does not read, is no reason to stop.
+    """
+    if not address:
+        return
+    if address.startswith("@"):
+        address = f"\0{address[1:]}"
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)  # noqa: FBT003 - by position only
+        sock.sendto(state.encode(), address)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The object rules: which jobs a caller may name. The method table says which calls (rpc/methods.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flprov.errors import PermissionRefused
+from flprov.pki import Identity, Role, parse_identity
+from flprov.rpc.methods import ObjectRule
+from flprov.server.records import JobRecord
+
+
+def verify_may_touch(
+    caller: Identity, job: JobRecord, rule: ObjectRule, orgs: Mapping[str, str]
+) -> JobRecord:
+    """The job, if the rule lets this caller name it. `orgs` maps each site to its organisation.
+
+    Raises:
+        PermissionRefused: it is somebody else's.
+    """
+    if rule is ObjectRule.OWN_JOB and not _own_job(caller, job, orgs):
+        raise PermissionRefused(
+            f"job {job.id} was submitted by {job.submitted_by}; a {_role(caller)} may only touch own jobs",
+            hint="ask that person or a project_admin",
+        )
+    if rule is ObjectRule.OWN_ORG_JOB and not (_own_job(caller, job, orgs) or _own_org(caller, job)):
+        raise PermissionRefused(
+            f"job {job.id} belongs to another organisation; a {_role(caller)} of {caller.org} may not read it",
+            hint="ask the person who submitted it or a project_admin",
+        )
+    if rule is ObjectRule.OWN_SITE and caller.name not in job.targets:
+        raise PermissionRefused(f"job {job.id} is not for site {caller.name}")
+    return job
+
+
+def _own_job(caller: Identity, job: JobRecord, orgs: Mapping[str, str]) -> bool:
+    if caller.role is Role.PROJECT_ADMIN or job.submitted_by == caller.uri:
+        return True
+    return caller.role is Role.ORG_ADMIN and any(orgs.get(site) == caller.org for site in job.targets)
+
+
+def _own_org(caller: Identity, job: JobRecord) -> bool:
+    return parse_identity(job.submitted_by).org == caller.org
+
+
+def _role(caller: Identity) -> str:
+    return caller.role.value if caller.role else caller.kind.value

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people call: status, sites, apps, jobs. Each handler checks its object rule and makes a document."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+
+from flprov._base import Clock, canonical_json, from_iso
+from flprov.blobs import BlobStore
+from flprov.errors import Misuse
+from flprov.jobs import list_bundle, read_bundle_spec
+from flprov.kits import Kit
+from flprov.rpc import Call
+from flprov.server.access import verify_may_touch
+from flprov.server.jobrun import JobRun
+from flprov.server.jobs import Jobs
+from flprov.server.logs import LogBook
+from flprov.server.records import AppRecord
+from flprov.server.registry import Registry
+from flprov.server.results import Results
+from flprov.server.sessions import Sessions
+from flprov.server.submissions import verify_submission
+from flprov.server.transfers import receive_blob, send_blob
+from flprov.server.views import job_document, site_document, why_document
+from flprov.wire import documents as doc
+from flprov.wire import pb
+
+_MOST_APP = 512 << 20
+
+
+class AdminService:
+    """The handlers of every method that a person may call."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        kit: Kit,
+        registry: Registry,
+        sessions: Sessions,
+        jobs: Jobs,
+        blobs: BlobStore,
+        logs: LogBook,
+        describe: Callable[[], doc.ServerDocument],
+    ) -> None:
+        self._clock = clock
+        self._kit = kit
+        self._registry = registry
+        self._sessions = sessions
+        self._jobs = jobs
+        self._blobs = blobs
+        self._logs = logs
+        self._describe = describe
+        self._results = Results(jobs=jobs, blobs=blobs, logs=logs)
+
+    # ---- status and sites ------------------------------------------------------------------
+
+    async def status(self, call: Call, request: pb.Query) -> pb.Document:  # noqa: ARG002
+        """The server and every site."""
+        return _document(doc.StatusDocument(server=self._describe(), sites=self._sites()))
+
+    async def list_sites(self, call: Call, request: pb.Query) -> pb.Document:  # noqa: ARG002
+        """Every enrolled site."""
+        return _document(doc.SiteListDocument(sites=self._sites()))
+
+    async def show_site(self, call: Call, request: pb.Query) -> pb.Document:  # noqa: ARG002
+        """One site."""
+        site = self._registry.find(request.id)
+        return _document(site_document(site, self._sessions.get(site.name), self._jobs))
+
+    def _sites(self) -> tuple[doc.SiteDocument, ...]:
+        sites = sorted(self._registry.sites.items())
+        return tuple(site_document(site, self._sessions.get(name), self._jobs) for name, site in sites)
+
+    # ---- apps ------------------------------------------------------------------------------
+
+    async def upload_app(
+        self, call: Call, requests: AsyncIterator[pb.UploadMessage]
+    ) -> AsyncIterator[pb.UploadReply]:
+        """A bundle; it becomes an app once its job.yml was read."""
+        headers: list[pb.UploadHeader] = []
+        async for reply in receive_blob(
+            self._blobs, requests, owner=call.caller.uri, verify=headers.append, most=_MOST_APP
+        ):
+            if reply.complete:
+                await self._add_app(call, headers[0])
+            yield reply
+
+    async def _add_app(self, call: Call, header: pb.UploadHeader) -> None:
+        if header.digest in self._jobs.apps:
+            return
+        path = self._blobs.path(header.digest)
+        try:
+            spec = await asyncio.to_thread(read_bundle_spec, path)
+            files = await asyncio.to_thread(list_bundle, path)
+        except Exception:
+            self._blobs.remove(header.digest)
+            raise
+        await self._jobs.add_app(
+            AppRecord(
+                digest=header.digest,
+                name=spec.name,
+                size=path.stat().st_size,
+                uploaded_at=self._clock.now(),
+                uploaded_by=call.caller.uri,
+                files=files,
+            )
+        )
+
+    async def list_apps(self, call: Call, request: pb.Query) -> pb.Document:  # noqa: ARG002
+        """Every app, newest first, without the names of its files."""
+        apps = sorted(self._jobs.apps.values(), key=lambda app: app.uploaded_at, reverse=True)
+        return _document(doc.AppListDocument(apps=tuple(_app_document(app, files=()) for app in apps)))
+
+    async def show_app(self, call: Call, request: pb.Query) -> pb.Document:  # noqa: ARG002
+        """One app."""
+        app = self._jobs.find_app(request.id)
+        return _document(_app_document(app, files=app.files))
+
+    async def download_app(self, call: Call, request: pb.BlobRequest) -> AsyncIterator[pb.Chunk]:  # noqa: ARG002
+        """The bundle itself: whoever signs a job for it reads it first."""
+        app = self._jobs.find_app(request.digest)
+        async for chunk in send_blob(self._blobs, app.digest, request.offset):
+            yield chunk
+
+    # ---- jobs ------------------------------------------------------------------------------
+
+    async def submit_job(self, call: Call, request: pb.SubmitRequest) -> pb.Document:
+        """A signed submission becomes a job, once per token."""
+        submission = verify_submission(
+            request,
+            call.caller,
+            kit=self._kit,
+            people=self._kit.anchors["people"],
+            apps=self._jobs.apps,
+            enrolled=self._registry.sites.keys(),
+            now=self._clock.now(),
+        )
+        job, repeated = await self._jobs.submit(submission, request)
+        return _document(
+            doc.SubmitDocument(job_id=job.id, app=job.app, state=job.state.value, repeated=repeated)
+        )
+
+    async def list_jobs(self, call: Call, request: pb.Query) -> pb.Document:  # noqa: ARG002
+        """Every job, newest first; `id` narrows it to one app's name."""
+        runs = [run for run in reversed(self._jobs.all()) if request.id in ("", run.record.name)]
+        return _document(doc.JobListDocument(jobs=tuple(job_document(run) for run in runs)))
+
+    async def show_job(self, call: Call, request: pb.Query) -> pb.Document:
+        """One job with its rounds."""
+        return self._job_document(self._find(call, request.id))
+
+    async def watch_job(self, call: Call, request: pb.Query) -> AsyncIterator[pb.Document]:
+        """One job, again after each change, until it has ended."""
+        run = self._find(call, request.id)
+        async for changed in self._jobs.watch(run.record.id):
+            yield self._job_document(changed)
+
+    async def why_job(self, call: Call, request: pb.Query) -> pb.Document:
+        """What went wrong first, or what is waited for."""
+        return _document(why_document(self._find(call, request.id), self._clock.now()))
+
+    async def job_logs(self, call: Call, request: pb.LogsRequest) -> AsyncIterator[pb.LogMessage]:
+        """Logs of all parties or of one, live when asked."""
+        run = self._find(call, request.job_id)
+        parties = [request.site] if request.site else [*run.record.targets, "server"]
+        if request.site and request.site not in (*run.record.targets, "server"):
+            raise Misuse(
+                f"{request.site!r} is not a party of job {run.record.id}",
+                hint=f"one of: {', '.join([*run.record.targets, 'server'])}",
+            )
+        offsets = dict.fromkeys(parties, request.offset)
+        async for part in self._logs.follow(run.record.id, offsets, live=request.follow):
+            yield pb.LogMessage(job_id=run.record.id, site=part.party, offset=part.offset, data=part.data)
+
+    async def abort_job(self, call: Call, request: pb.AbortRequest) -> pb.Document:
+        """End a job in any state. Repeating it has no second effect."""
+        self._verify_fresh(request.not_after)
+        run = self._find(call, request.job_id)
+        self._jobs.abort(run, call.caller, request.reason[:200])
+        return self._job_document(run)
+
+    async def list_results(self, call: Call, request: pb.Query) -> pb.Document:
+        """What there is to download."""
+        return _document(self._results.list(self._find(call, request.id)))
+
+    async def download_result(self, call: Call, request: pb.DownloadRequest) -> AsyncIterator[pb.Chunk]:
+        """One file of it, from an offset."""
+        run = self._find(call, request.job_id)
+        async for data in self._results.read(run, request.name, request.offset):
+            yield pb.Chunk(data=data)
+
+    def _job_document(self, run: JobRun) -> pb.Document:
+        return _document(job_document(run, self._jobs.rounds(run.record.id)))
+
+    def _find(self, call: Call, text: str) -> JobRun:
+        run = self._jobs.find(text)
+        verify_may_touch(call.caller, run.record, call.method.rule, self._registry.orgs)
+        return run
+
+    def _verify_fresh(self, not_after: str) -> None:
+        """A command that was held up on the way must not act later."""
+        try:
+            limit: datetime | None = from_iso(not_after) if not_after else None
+        except ValueError as error:
+            raise Misuse(f"not_after is not a time: {not_after[:40]!r}") from error
+        if limit is not None and limit < self._clock.now():
+            raise Misuse("the command came after its not_after and was not carried out", hint="send it again")
+
+
+def _document(value: object) -> pb.Document:
+    return pb.Document(json=canonical_json(value))
+
+
+def _app_document(app: AppRecord, *, files: tuple[str, ...]) -> doc.AppDocument:
+    return doc.AppDocument(
+        digest=app.digest,
+        name=app.name,
+        size=app.size,
+        uploaded_at=app.uploaded_at,
+        uploaded_by=app.uploaded_by,
+        files=files,
+    )

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One broadcast of a round: who was asked, who answered, who is still waited for. Pure state.
+
+The rule of membership (architecture, section 5): a round is over when every site that was asked
+has answered, failed, or been away for longer than the job's `absence` - and a site may only be
+given up while those that remain still make the quorum and hold every required site. Waiting is a
+reason, not a state; nothing here has a clock of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from flprov.server.records import BlobRef, UpdateRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a workflow broadcast."""
+
+    task_id: str
+    name: str
+    round: int
+    rounds: int
+    expects: str
+    model: BlobRef
+    scalars: bytes
+    sites: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What is to be done about the sites that have not answered."""
+
+    give_up: Mapping[str, str] = field(default_factory=dict)  # site -> reason
+    look_again: datetime | None = None  # when the next absence runs out
+    waiting: str = ""  # the reason for an operator
+    hopeless: bool = False  # the quorum cannot be reached any more
+
+
+class Gather:
+    """The answers to one broadcast."""
+
+    def __init__(self, asked: Asked, *, quorum: int, required: Iterable[str], absence: timedelta) -> None:
+        self.asked = asked
+        self._quorum = min(quorum, len(asked.sites))
+        self._required = frozenset(required) & frozenset(asked.sites)
+        self._absence = absence
+        self.taken: dict[str, UpdateRecord] = {}
+        self.failed: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
+        self.absent: dict[str, str] = {}
+
+    def take(self, update: UpdateRecord) -> None:
+        """Record an accepted update."""
+        self.taken[update.site] = update
+
+    def fail(self, site: str, reason: str) -> None:
+        """Record that the task failed at this site."""
+        self.failed[site] = reason
+
+    def refuse(self, site: str, reason: str) -> None:
+        """Record that this site's update was not acceptable."""
+        self.refused[site] = reason
+
+    def lose(self, site: str, reason: str) -> None:
+        """Record that this site is not waited for."""
+        self.absent[site] = reason
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """Sites whose answer is still awaited, in canonical order."""
+        done = self.taken.keys() | self.failed.keys() | self.refused.keys() | self.absent.keys()
+        return tuple(site for site in sorted(self.asked.sites) if site not in done)
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Every site that will not contribute, and why."""
+        return self.absent | self.failed | self.refused
+
+    def judge(self, away: Mapping[str, datetime], now: datetime) -> Verdict:
+        """What to do now about open sites, of which those in `away` have been gone since then."""
+        waited = self.open
+        possible = len(self.taken) + len(waited)
+        lost_required = sorted(self._required & self.missing.keys())
+        if possible < self._quorum or lost_required:
+            return Verdict(hopeless=True, waiting=self._hopeless(possible, lost_required))
+        give_up: dict[str, str] = {}
+        deadlines: list[datetime] = []
+        held: list[str] = []
+        for site in waited:
+            if site not in away:
+                continue
+            deadline = away[site] + self._absence
+            spare = possible - len(give_up) > self._quorum and site not in self._required
+            if now < deadline:
+                deadlines.append(deadline)
+            elif spare:
+                give_up[site] = f"not connected since {away[site]:%H:%M:%S} UTC"
+            else:
+                held.append(site)
+        return Verdict(
+            give_up=give_up,
+            look_again=min(deadlines, default=None),
+            waiting=self._waiting([site for site in waited if site in away], held),
+        )
+
+    def _hopeless(self, possible: int, lost_required: list[str]) -> str:
+        if lost_required:
+            return f"{lost_required[0]} is required and did not contribute: {self.missing[lost_required[0]]}"
+        first = next(iter(self.missing.items()), ("", ""))
+        return f"{possible} of {self._quorum} needed sites are left; {first[0]}: {first[1]}"
+
+    def _waiting(self, away: list[str], held: list[str]) -> str:
+        if held:
+            return f"waiting for {', '.join(held)} to return: the job needs {self._quorum} sites"
+        if away:
+            return f"waiting up to {self._absence.total_seconds():g} s for {', '.join(away)} to return"
+        return ""

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can happen to a job: the events that its run takes, one at a time, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flprov.server.records import UpdateRecord
+from flprov.wire import pb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The scheduler chose this job: deploy it at the sites that were granted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """The scheduler found room at further sites for a job that has begun."""
+
+    sites: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteCame:
+    """A site of this job opened its control stream."""
+
+    site: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteWent:
+    """A site of this job lost its control stream."""
+
+    site: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteDeployed:
+    """A site answered a Deploy."""
+
+    site: str
+    ready: bool
+    refusal: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteUpdated:
+    """A site's update came and passed our checks."""
+
+    site: str
+    update: UpdateRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteFailed:
+    """A site's task failed, or its update was refused by our checks."""
+
+    site: str
+    task_id: str
+    code: str
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteProgressed:
+    """Telemetry: how far a site is."""
+
+    site: str
+    task_id: str
+    step: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteStopped:
+    """A site says whether anything of the job still runs there."""
+
+    site: str
+    clean: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkflowSaid:
+    """A frame from the workflow's process."""
+
+    frame: pb.FromWorker
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkflowGone:
+    """The workflow's process ended, or could not be started."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkflowStopped:
+    """The workflow's subtree of processes was killed; these are left."""
+
+    processes: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbortAsked:
+    """A person wants the job gone."""
+
+    who: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookAgain:
+    """An absence or a stop deadline ran out."""
+
+
+Event = (
+    Chosen
+    | Joined
+    | SiteCame
+    | SiteWent
+    | SiteDeployed
+    | SiteUpdated
+    | SiteFailed
+    | SiteProgressed
+    | SiteStopped
+    | WorkflowSaid
+    | WorkflowGone
+    | WorkflowStopped
+    | AbortAsked
+    | LookAgain
+)

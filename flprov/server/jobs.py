@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All jobs of a server: loaded at start, submitted, scheduled, aborted, looked up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from flprov._base import Clock, from_document, to_document
+from flprov.blobs import BlobStore
+from flprov.errors import NotFound
+from flprov.jobs import (
+    Capacity,
+    GPURoom,
+    JobState,
+    JobView,
+    Lease,
+    SiteView,
+    Snapshot,
+    Submission,
+    match_prefix,
+    new_job_id,
+    schedule,
+)
+from flprov.pki import Identity
+from flprov.server import jobevents as ev
+from flprov.server.jobrun import JobRun, Surroundings
+from flprov.server.logs import LogBook
+from flprov.server.records import AppRecord, JobRecord, RoundRecord, UpdateRecord
+from flprov.server.registry import Registry
+from flprov.server.sessions import Session, Sessions
+from flprov.server.submissions import verify_same
+from flprov.store import Put, Row, Store
+from flprov.wire import pb
+from flprov.wire.documents import Vitals
+from flprov.workers import Launcher
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Jobs:
+    """The jobs, and the one loop that starts them."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        store: Store,
+        blobs: BlobStore,
+        sessions: Sessions,
+        launcher: Launcher,
+        logs: LogBook,
+        registry: Registry,
+        folder: Path,
+        python: Path,
+        unconfined: bool,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._blobs = blobs
+        self._sessions = sessions
+        self._registry = registry
+        self.logs = logs
+        self._runs: dict[str, JobRun] = {}
+        self._loops: dict[str, asyncio.Task[None]] = {}
+        self._rounds: dict[str, list[RoundRecord]] = {}
+        self._tokens: dict[str, str] = {}
+        self._changed: dict[str, asyncio.Event] = {}
+        self._wake = asyncio.Event()
+        self._submitting = asyncio.Lock()
+        self.apps: dict[str, AppRecord] = {}
+        self._around = Surroundings(
+            clock=clock,
+            store=store,
+            blobs=blobs,
+            sessions=sessions,
+            launcher=launcher,
+            folder=folder,
+            python=python,
+            unconfined=unconfined,
+            log_grew=logs.tell,
+            on_change=self._on_change,
+            collect=self._collect,
+        )
+        sessions.listen(self._on_session)
+
+    # ---- from disk -----------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Read every record; jobs that have not ended go on."""
+        self.apps = self._read("app", AppRecord)
+        self._tokens = {key: str(value["job_id"]) for key, value in self._store.load("token").items()}
+        for record in self._read("round", RoundRecord).values():
+            self._rounds.setdefault(record.job_id, []).append(record)
+        for rounds in self._rounds.values():
+            rounds.sort(key=lambda record: record.round)
+        updates = self._read("update", UpdateRecord)
+        for job in sorted(self._read("job", JobRecord).values(), key=lambda job: (job.submitted_at, job.id)):
+            known = {key: update for key, update in updates.items() if update.job_id == job.id}
+            self._add(job, known)
+
+    def _read(self, kind: str, record: type[T]) -> dict[str, T]:
+        return {key: from_document(record, value) for key, value in self._store.load(kind).items()}
+
+    def _add(self, job: JobRecord, known: dict[str, UpdateRecord]) -> JobRun:
+        run = self._runs[job.id] = JobRun(job, self._around, known)
+        if job.state.terminal and not job.unconfirmed:
+            self.logs.tell(job.id, ended=True)
+        else:
+            self._loops[job.id] = asyncio.create_task(self._drive(run), name=f"job {job.id}")
+        return run
+
+    async def _drive(self, run: JobRun) -> None:
+        try:
+            await run.run()
+        except Exception:
+            logger.exception(
+                "job %s: its run broke; it goes on when the server is started again", run.record.id
+            )
+        finally:
+            self._loops.pop(run.record.id, None)
+
+    async def close(self) -> None:
+        """Stop driving; nothing is lost, all is in the store."""
+        loops = list(self._loops.values())
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        for run in self._runs.values():
+            await run.close()
+
+    # ---- looking up ----------------------------------------------------------------------
+
+    def find(self, prefix: str) -> JobRun:
+        """The job with this id, unique prefix of an id, or `last`."""
+        if prefix == "last" and self._runs:
+            return max(self._runs.values(), key=lambda run: run.record.submitted_at)
+        return self._runs[match_prefix(prefix, self._runs)]
+
+    def get(self, job_id: str) -> JobRun | None:
+        """The job with exactly this id."""
+        return self._runs.get(job_id)
+
+    def all(self) -> list[JobRun]:
+        """Every job, oldest first."""
+        return sorted(self._runs.values(), key=lambda run: (run.record.submitted_at, run.record.id))
+
+    def rounds(self, job_id: str) -> list[RoundRecord]:
+        """The rounds of a job that are over."""
+        return self._rounds.get(job_id, [])
+
+    def find_app(self, text: str) -> AppRecord:
+        """An app by digest, unique prefix of one, or name (the newest of that name)."""
+        named = [app for app in self.apps.values() if app.name == text]
+        if named:
+            return max(named, key=lambda app: app.uploaded_at)
+        return self.apps[match_prefix(text, self.apps, what="app")]
+
+    def active_at(self, site: str) -> list[JobRun]:
+        """Jobs that this site may hold."""
+        states = (JobState.DEPLOYING, JobState.RUNNING)
+        return [
+            run for run in self._runs.values() if run.record.state in states and site in run.record.targets
+        ]
+
+    async def watch(self, job_id: str) -> AsyncIterator[JobRun]:
+        """The job now, and again after each change, until it has ended."""
+        run = self._runs[job_id]
+        while True:
+            event = self._changed.setdefault(job_id, asyncio.Event())
+            yield run
+            if run.record.state.terminal:
+                return
+            await event.wait()
+
+    # ---- changes -------------------------------------------------------------------------
+
+    async def add_app(self, app: AppRecord) -> None:
+        """Remember an uploaded app. The same bytes again change nothing."""
+        if app.digest in self.apps:
+            return
+        row = Row(who=app.uploaded_by, what="app.upload", object=app.digest, data={"name": app.name})
+        await self._store.commit([Put("app", app.digest, to_document(app))], row)
+        self.apps[app.digest] = app
+
+    async def submit(self, submission: Submission, request: pb.SubmitRequest) -> tuple[JobRecord, bool]:
+        """The job for this submission, and whether its token had made it before."""
+        async with self._submitting:
+            key = f"{submission.submitted_by}|{submission.token}"
+            if key in self._tokens:
+                return verify_same(self._runs[self._tokens[key]].record, submission), True
+            now = self._clock.now()
+            job = JobRecord(
+                id=new_job_id(now),
+                name=submission.spec.name,
+                app=submission.app,
+                spec=submission.spec,
+                targets=tuple(sorted(submission.sites)),
+                submission=request.submission.decode(),
+                signature=request.signature.hex(),
+                chain=request.chain.decode(),
+                token=submission.token,
+                submitted_by=submission.submitted_by,
+                submitted_at=now,
+            )
+            await self._store.commit(
+                [Put("job", job.id, to_document(job)), Put("token", key, {"job_id": job.id})],
+                Row(who=submission.submitted_by, what="job.submit", object=job.id, data={"app": job.app}),
+            )
+            self._tokens[key] = job.id
+            self._add(job, {})
+        self._wake.set()
+        return job, False
+
+    def abort(self, run: JobRun, caller: Identity, reason: str) -> None:
+        """Ask a job to end; its run does the rest."""
+        if run.record.state.terminal:
+            raise NotFound(
+                f"job {run.record.id} has ended ({run.record.state.value}); there is nothing to abort",
+                hint=f"flprov job show {run.record.id}",
+            )
+        run.tell(ev.AbortAsked(who=caller.uri, reason=reason))
+
+    def _on_change(self, job_id: str) -> None:
+        run = self._runs[job_id]
+        done = run.record.round - len(self._rounds.get(job_id, []))
+        if done > 0:
+            stored = self._store.get("round", f"{job_id}/{run.record.round - 1:06d}")
+            if stored is not None:
+                self._rounds.setdefault(job_id, []).append(from_document(RoundRecord, stored))
+        if run.record.state.terminal:
+            self.logs.tell(job_id, ended=True)
+        event = self._changed.pop(job_id, None)
+        if event is not None:
+            event.set()
+        if run.record.state is not JobState.RUNNING:
+            self._wake.set()
+
+    def _on_session(self, session: Session, connected: bool) -> None:
+        kind: Callable[..., ev.Event] = ev.SiteCame if connected else ev.SiteWent
+        for run in self._runs.values():
+            if run.record.id in self._loops and session.name in run.record.targets:
+                run.tell(kind(site=session.name))
+        self._wake.set()
+
+    def _collect(self, digests: Iterable[str]) -> None:
+        """Remove blobs that no record and no open round names any more."""
+        needed = set(self.apps)
+        for run in self._runs.values():
+            refs = [*run.record.results.values(), *([run.record.model] if run.record.model else [])]
+            needed |= {ref.digest for ref in refs} | run.rounds.blobs()
+        for digest in set(digests) - needed:
+            self._blobs.remove(digest)
+
+    # ---- the scheduler -------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Something that the scheduler looks at has changed."""
+        self._wake.set()
+
+    async def run_scheduler(self) -> None:
+        """Start jobs whenever something changed that may let one start."""
+        while True:
+            self._wake.clear()
+            plan = schedule(self._snapshot())
+            for start in plan.starts:
+                self._runs[start.job_id].choose(start.sites)
+            for join in plan.joins:
+                self._runs[join.job_id].tell(ev.Joined(sites=join.sites))
+            for job_id, reason in plan.reasons.items():
+                self._runs[job_id].note_queued(reason, plan.site_reasons.get(job_id, {}))
+            await self._wake.wait()
+
+    def _snapshot(self) -> Snapshot:
+        runs = self.all()
+        queued = [run for run in runs if run.record.state is JobState.QUEUED and not run.granted]
+        active = [run for run in runs if run.active and run.lacking]
+        names = {site for run in (*queued, *active) for site in run.record.targets}
+        return Snapshot(
+            jobs=tuple(_job_view(run, run.record.targets) for run in queued),
+            running=tuple(_job_view(run, run.lacking) for run in active),
+            sites={name: self._site_view(name, runs) for name in names},
+        )
+
+    def _site_view(self, name: str, runs: list[JobRun]) -> SiteView:
+        session = self._sessions.get(name)
+        vitals = session.vitals if session else None
+        return SiteView(
+            name=name,
+            connected=session is not None,
+            since=session.since if session else self._registry.sites[name].last_seen,
+            capacity=_capacity(vitals) if vitals else None,
+            leases=tuple(
+                Lease(job_id=run.record.id, name=run.record.name, resources=run.record.spec.resources)
+                for run in runs
+                if run.holds(name)
+            ),
+            refused={run.record.id: run.record.refusals[name] for run in runs if name in run.record.refusals},
+        )
+
+
+def _job_view(run: JobRun, sites: tuple[str, ...]) -> JobView:
+    spec = run.record.spec
+    return JobView(
+        id=run.record.id,
+        name=run.record.name,
+        sites=sites,
+        quorum=run.record.quorum,
+        required=spec.sites.required,
+        resources=spec.resources,
+    )
+
+
+def _capacity(vitals: Vitals) -> Capacity:
+    """What the scheduler may count on; the site checks its own policy and its own leases again."""
+    return Capacity(
+        cpus=vitals.cpu.count,
+        memory=vitals.memory.total,
+        gpus=tuple(GPURoom(uuid=g.uuid, memory=g.memory_total, leased_to=g.leased_to) for g in vitals.gpus),
+        gpu_note=vitals.gpu_note,
+    )

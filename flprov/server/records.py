@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the server keeps on disk: one frozen record per job, round, update, app, site and token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from flprov.jobs import JobSpec, JobState
+from flprov.wire.documents import Cause, Contributor, Missing
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlobRef:
+    """Tensors as they are kept: by value when small (hex), else by the digest of a blob."""
+
+    inline: str = ""
+    digest: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppRecord:
+    """An uploaded app; its digest is its name."""
+
+    digest: str
+    name: str
+    size: int
+    uploaded_at: datetime
+    uploaded_by: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """One job. `submission`, `signature` and `chain` are exactly what the person sent."""
+
+    id: str
+    name: str
+    app: str
+    spec: JobSpec
+    targets: tuple[str, ...]  # the sites it was submitted for
+    submission: str
+    signature: str  # hex
+    chain: str
+    token: str
+    submitted_by: str
+    submitted_at: datetime
+    state: JobState = JobState.QUEUED
+    reason: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    members: tuple[str, ...] = ()  # sites that were ready at least once
+    refusals: Mapping[str, str] = field(default_factory=dict)  # site -> why it will not run this job
+    round: int = 0  # the round that comes next
+    model: BlobRef | None = None  # the workflow's saved state
+    results: Mapping[str, BlobRef] = field(default_factory=dict)
+    causes: tuple[Cause, ...] = ()
+    outcome: str = ""  # in FINISHING: the terminal state to come
+    unconfirmed: tuple[str, ...] = ()  # sites that have not confirmed that nothing of it runs
+    degraded: bool = False  # some round lacked a site that was asked for
+
+    @property
+    def quorum(self) -> int:
+        """How many contributors a round needs."""
+        return self.spec.sites.min or len(self.targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateRecord:
+    """One accepted update of an open round."""
+
+    job_id: str
+    task_id: str
+    site: str
+    kind: str
+    tensors: BlobRef
+    samples: int
+    weight: float | None
+    metrics: Mapping[str, float]
+    seconds: float
+
+    @property
+    def key(self) -> str:
+        """Its id in the store."""
+        return f"{self.job_id}/{self.task_id}/{self.site}"
+
+    def contributor(self) -> Contributor:
+        """Its line in the round's document."""
+        return Contributor(
+            site=self.site,
+            samples=self.samples,
+            weight=float(self.samples) if self.weight is None else self.weight,
+            bytes=self.tensors.size,
+            seconds=self.seconds,
+            metrics=self.metrics,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """One round that is over."""
+
+    job_id: str
+    round: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    contributors: tuple[Contributor, ...]
+    absent: tuple[Missing, ...]
+    refused: tuple[Missing, ...]
+    metrics: Mapping[str, float]
+
+    @property
+    def key(self) -> str:
+        """Its id in the store; sorts by round."""
+        return f"{self.job_id}/{self.round:06d}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteRecord:
+    """What the server remembers of a site while it is away."""
+
+    name: str
+    org: str
+    first_connected: datetime | None = None
+    last_seen: datetime | None = None
+    host: str = ""
+    version: str = ""
+    cert_not_after: datetime | None = None

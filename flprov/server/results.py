@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `job download` brings: the workflow's results, metrics, the run's record, and the logs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flprov import __version__
+from flprov._base import parse_json, to_document
+from flprov.blobs import BlobStore
+from flprov.errors import NotFound
+from flprov.server.jobrun import JobRun
+from flprov.server.jobs import Jobs
+from flprov.server.logs import LogBook
+from flprov.server.records import RoundRecord
+from flprov.server.views import job_document, result_files
+from flprov.wire.documents import ResultFile, ResultsDocument
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The results of any job, by file name."""
+
+    jobs: Jobs
+    blobs: BlobStore
+    logs: LogBook
+
+    def list(self, run: JobRun) -> ResultsDocument:
+        """The files that there are now; those of a running job may still grow."""
+        files = [*result_files(run)]
+        files += [ResultFile(name=name, size=len(data())) for name, data in self._made(run).items()]
+        files += [ResultFile(name=name, size=path.stat().st_size) for name, path in self._logs(run).items()]
+        return ResultsDocument(job_id=run.record.id, files=tuple(files))
+
+    async def read(self, run: JobRun, name: str, offset: int) -> AsyncIterator[bytes]:
+        """One file's bytes from `offset` on.
+
+        Raises:
+            NotFound: the job has no such file.
+        """
+        ref = run.record.results.get(name)
+        if ref is not None and ref.digest:
+            for chunk in self.blobs.read(ref.digest, offset, _CHUNK):
+                yield chunk
+        elif ref is not None:
+            yield bytes.fromhex(ref.inline)[offset:]
+        elif name in (made := self._made(run)):
+            yield made[name]()[offset:]
+        elif name in (logs := self._logs(run)):
+            for chunk in _read_file(logs[name], offset):
+                yield chunk
+        else:
+            raise NotFound(
+                f"job {run.record.id} has no file {name[:80]!r}", hint=f"flprov job show {run.record.id}"
+            )
+
+    def _made(self, run: JobRun) -> dict[str, Callable[[], bytes]]:
+        rounds = self.jobs.rounds(run.record.id)
+        return {
+            "metrics.json": lambda: metrics_json(run, rounds),
+            "record.json": lambda: record_json(run, rounds),
+        }
+
+    def _logs(self, run: JobRun) -> dict[str, Path]:
+        parties = [*run.record.targets, "server"]
+        paths = {f"logs/{party}.log": self.logs.path(run.record.id, party) for party in parties}
+        return {name: path for name, path in paths.items() if path.is_file()}
+
+
+def _read_file(path: Path, offset: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def metrics_json(run: JobRun, rounds: list[RoundRecord]) -> bytes:
+    """Per round: the global metrics, and each site's own with its samples."""
+    document = {
+        "job_id": run.record.id,
+        "name": run.record.name,
+        "rounds": [
+            {
+                "round": record.round,
+                "metrics": dict(record.metrics),
+                "sites": {
+                    line.site: {"samples": line.samples, "metrics": dict(line.metrics)}
+                    for line in record.contributors
+                },
+            }
+            for record in rounds
+        ],
+    }
+    return json.dumps(document, indent=2).encode() + b"\n"
+
+
+def record_json(run: JobRun, rounds: list[RoundRecord]) -> bytes:
+    """Everything that the server recorded of the run, with the submission as it was signed."""
+    document = {
+        "flprov": __version__,
+        "job": to_document(job_document(run, rounds)),
+        "causes": to_document(run.record.causes),
+        "submission": parse_json(run.record.submission),
+        "signature": run.record.signature,
+        "certificates": run.record.chain,
+    }
+    return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"

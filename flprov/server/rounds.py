@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rounds of one job: broadcasts out, answers in, the saved state at each boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from flprov._base import Clock
+from flprov.errors import ProtocolError
+from flprov.server.gather import Asked, Gather, Verdict
+from flprov.server.records import JobRecord, RoundRecord, UpdateRecord
+from flprov.server.workflow import Workflow, to_payload
+from flprov.wire import pb
+from flprov.wire.documents import Contributor, Missing
+
+
+class Rounds:
+    """What is open in the job's current round.
+
+    Several broadcasts may make up a round (train, then evaluate); one is open at a time.
+    """
+
+    def __init__(
+        self, job: JobRecord, workflow: Workflow, clock: Clock, known: Mapping[str, UpdateRecord]
+    ) -> None:
+        self._quorum = job.quorum
+        self._membership = job.spec.sites
+        self._job_id = job.id
+        self._targets = job.targets
+        self._workflow = workflow
+        self._clock = clock
+        self._known = dict(known)  # updates that were accepted before a restart of the server
+        self._began: datetime | None = None
+        self._closed: list[Gather] = []
+        self.open: Gather | None = None
+        self.total: int | None = None
+
+    # ---- a broadcast ---------------------------------------------------------------------
+
+    async def begin(self, frame: pb.Broadcast, refusals: Mapping[str, str]) -> Gather:
+        """Open a broadcast of the workflow; sites that refused the job are out from the start."""
+        if self.open is not None and self.open.open:
+            raise ProtocolError("the workflow broadcast a task while another was open")
+        if self.open is not None:
+            self._closed.append(self.open)
+        unknown = sorted(set(frame.sites) - set(self._targets))
+        if unknown:
+            raise ProtocolError(f"the workflow sent a task to {unknown[0]}, which is not a site of this job")
+        self._began = self._began or self._clock.now()
+        self.total = frame.rounds
+        asked = Asked(
+            task_id=frame.task_id,
+            name=frame.name,
+            round=frame.round,
+            rounds=frame.rounds,
+            expects=frame.expects,
+            model=await self._workflow.take_out(frame.model),
+            scalars=frame.scalars,
+            sites=tuple(sorted(frame.sites or self._targets)),
+        )
+        self.open = gather = Gather(
+            asked,
+            quorum=self._quorum,
+            required=self._membership.required,
+            absence=timedelta(seconds=self._membership.absence_seconds),
+        )
+        for site in gather.open:
+            known = self._known.get(f"{self._job_id}/{asked.task_id}/{site}")
+            if known is not None:
+                gather.take(known)
+            elif site in refusals:
+                gather.lose(site, f"refused the job: {refusals[site]}")
+        for site in asked.sites:
+            if site in gather.taken or site in gather.absent:
+                await self.pass_on(site)
+        return gather
+
+    def order(self) -> pb.TaskOrder:
+        """The open task, as it goes to a site."""
+        assert self.open is not None
+        asked = self.open.asked
+        return pb.TaskOrder(
+            job_id=self._job_id,
+            task_id=asked.task_id,
+            name=asked.name,
+            round=asked.round,
+            rounds=asked.rounds,
+            expects=asked.expects,
+            model=to_payload(asked.model),
+            scalars=asked.scalars,
+        )
+
+    def awaits(self, task_id: str, site: str) -> bool:
+        """Whether this site's answer to this task is still wanted."""
+        return self.open is not None and self.open.asked.task_id == task_id and site in self.open.open
+
+    def holds(self, task_id: str, site: str) -> bool:
+        """Whether this site's answer to this task was taken before."""
+        return any(g.asked.task_id == task_id and site in g.taken for g in self._gathers())
+
+    async def pass_on(self, site: str) -> None:
+        """Hand one site's outcome in the open broadcast to the workflow."""
+        gather = self.open
+        assert gather is not None
+        answer = pb.SiteAnswer(task_id=gather.asked.task_id, site=site, last=not gather.open)
+        update = gather.taken.get(site)
+        if update is None:
+            answer.absent.CopyFrom(pb.Failure(code="absent", message=gather.missing[site]))
+        else:
+            answer.update.CopyFrom(
+                pb.UpdateMessage(
+                    kind=update.kind,
+                    tensors=self._workflow.hand_in(update.tensors),
+                    samples=update.samples,
+                    weight=update.weight,
+                    metrics=update.metrics,
+                    seconds=update.seconds,
+                )
+            )
+        await self._workflow.send(pb.ToWorker(answer=answer))
+
+    def judge(self, away: Mapping[str, datetime]) -> Verdict:
+        """See `Gather.judge`; nothing to do when no broadcast is open."""
+        if self.open is None:
+            return Verdict()
+        return self.open.judge(away, self._clock.now())
+
+    # ---- its end -------------------------------------------------------------------------
+
+    def close(self, frame: pb.CloseRound) -> RoundRecord:
+        """The record of the round that the workflow committed; the next one starts empty."""
+        gathers = self._gathers()
+        absent = {site: reason for g in gathers for site, reason in (g.absent | g.failed).items()}
+        refused = {site: reason for g in gathers for site, reason in g.refused.items()}
+        record = RoundRecord(
+            job_id=self._job_id,
+            round=frame.round,
+            started_at=self._began,
+            finished_at=self._clock.now(),
+            contributors=_contributors(gathers),
+            absent=_missing(absent),
+            refused=_missing(refused),
+            metrics=dict(frame.metrics),
+        )
+        self._closed, self.open, self._began = [], None, None
+        self._known.clear()
+        return record
+
+    def updates(self) -> list[UpdateRecord]:
+        """Every accepted update of the round."""
+        return [update for gather in self._gathers() for update in gather.taken.values()]
+
+    def blobs(self) -> set[str]:
+        """Digests that the open round needs."""
+        found = {gather.asked.model.digest for gather in self._gathers()}
+        return {digest for digest in found | {u.tensors.digest for u in self.updates()} if digest}
+
+    def _gathers(self) -> list[Gather]:
+        return [*self._closed, *([self.open] if self.open else [])]
+
+
+def _missing(reasons: Mapping[str, str]) -> tuple[Missing, ...]:
+    return tuple(Missing(site=site, reason=reason) for site, reason in sorted(reasons.items()))
+
+
+def _contributors(gathers: list[Gather]) -> tuple[Contributor, ...]:
+    """One line per site: the first broadcast's numbers, with the metrics of all of them."""
+    found: dict[str, Contributor] = {}
+    for gather in gathers:
+        for site, update in gather.taken.items():
+            line = update.contributor()
+            if site in found:
+                first = found[site]
+                line = replace(
+                    first,
+                    metrics={**first.metrics, **line.metrics},
+                    seconds=first.seconds + line.seconds,
+                    bytes=first.bytes + line.bytes,
+                )
+            found[site] = line
+    return tuple(found[site] for site in sorted(found))

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server: one port that every site and person dials. `Server(config).run()` until stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from flprov import __version__
+from flprov._base import Clock, SystemClock, canonical_json, hold_lock, write_private
+from flprov.blobs import BlobStore
+from flprov.errors import KitRefused
+from flprov.jobs import JobState
+from flprov.pki import Identity, join_anchors, not_after
+from flprov.rpc import Handler, Listener, serve, serve_local
+from flprov.rpc import methods as m
+from flprov.server.adminservice import AdminService
+from flprov.server.config import ServerConfig
+from flprov.server.denials import Denials
+from flprov.server.jobs import Jobs
+from flprov.server.logs import LogBook
+from flprov.server.registry import Registry
+from flprov.server.sessions import Sessions
+from flprov.server.siteservice import SiteService
+from flprov.store import Row, Store, open_store
+from flprov.wire import PROTOCOL
+from flprov.wire.documents import ServerDocument, Space
+from flprov.workers import Launcher, ProcessLauncher, confinement_method
+
+logger = logging.getLogger(__name__)
+
+_STOP_GRACE = 1.0  # seconds for calls that are under way
+
+
+class Serve(Protocol):
+    """How a service is put on the network: `flprov.rpc.serve`, or the in-process transport."""
+
+    def __call__(
+        self,
+        service: Mapping[m.Method, Handler],
+        *,
+        gate: Callable[[Identity], None],
+        on_refusal: Callable[[Identity | None, str, Exception], None],
+    ) -> Awaitable[Listener]:
+        """Start listening."""
+        ...
+
+
+class Server:
+    """Wires the parts; touches nothing until `run`."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        clock: Clock | None = None,
+        serve_on: Serve | None = None,
+        launcher: Launcher | None = None,
+        store: Callable[[Path], Store] | None = None,
+        local_status: bool = True,
+    ) -> None:
+        self.config = config
+        self._clock = clock or SystemClock()
+        self._serve_on = serve_on or self._serve_mtls
+        self._launcher = launcher or ProcessLauncher()
+        self._open_store = store or (lambda folder: open_store(folder, clock=self._clock))
+        self._local_status = local_status
+        self._stopping = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.port = 0
+
+    async def run(self) -> None:
+        """Serve until `stop`.
+
+        Raises:
+            KitRefused: another server runs on this kit.
+            StateDamaged: the state folder cannot be read.
+            LocalError: the port is taken.
+        """
+        state = self.config.state
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(hold_lock(state / "lock"))
+            except BlockingIOError:
+                raise KitRefused(
+                    f"a server is already running on {self.config.kit.folder} (its lock is {state / 'lock'})",
+                    hint=f"flprov server status {self.config.kit.folder}",
+                ) from None
+            await self._run(state)
+
+    def stop(self) -> None:
+        """Ask `run` to return."""
+        self._stopping.set()
+
+    async def _run(self, state: Path) -> None:
+        store = self._open_store(state)
+        try:
+            await self._serve(state, store)
+        finally:
+            await store.close()
+
+    async def _serve(self, state: Path, store: Store) -> None:
+        self._started_at = self._clock.now()
+        self._store = store
+        blobs = BlobStore(state / "blobs")
+        logs = LogBook(state / "jobs")
+        self._sessions = sessions = Sessions()
+        registry = Registry(self.config.kit, store)
+        registry.load()
+        self._jobs = jobs = Jobs(
+            clock=self._clock,
+            store=store,
+            blobs=blobs,
+            sessions=sessions,
+            launcher=self._launcher,
+            logs=logs,
+            registry=registry,
+            folder=state / "jobs",
+            python=self.config.python,
+            unconfined=self.config.unconfined,
+        )
+        denials = Denials(store, self._clock)
+        site = SiteService(
+            clock=self._clock,
+            registry=registry,
+            sessions=sessions,
+            jobs=jobs,
+            blobs=blobs,
+            logs=logs,
+            installation=_installation(state),
+            heartbeat_seconds=self.config.heartbeat_seconds,
+        )
+        admin = AdminService(
+            clock=self._clock,
+            kit=self.config.kit,
+            registry=registry,
+            sessions=sessions,
+            jobs=jobs,
+            blobs=blobs,
+            logs=logs,
+            describe=self.describe,
+        )
+        jobs.load()
+        listener = await self._serve_on(
+            service_table(site, admin), gate=registry.verify_enrolled, on_refusal=denials.note
+        )
+        self.port = listener.port
+        await store.commit([], Row(who="server", what="server.start", object=self.config.kit.name))
+        scheduler = asyncio.create_task(jobs.run_scheduler(), name="scheduler")
+        self.ready.set()
+        try:
+            async with self._local(state):
+                await self._stopping.wait()
+        finally:
+            scheduler.cancel()
+            for session in sessions:
+                session.close("the server is stopping")
+            await listener.stop(_STOP_GRACE)
+            await jobs.close()
+            await denials.close()
+            await store.commit([], Row(who="server", what="server.stop", object=self.config.kit.name))
+
+    def _local(self, state: Path) -> contextlib.AbstractAsyncContextManager[None]:
+        """Answer `flprov server status KIT` on this machine, unless told not to."""
+        if not self._local_status:
+            return contextlib.nullcontext()
+        return serve_local(state, lambda: canonical_json(self.describe()))
+
+    async def _serve_mtls(
+        self,
+        service: Mapping[m.Method, Handler],
+        *,
+        gate: Callable[[Identity], None],
+        on_refusal: Callable[[Identity | None, str, Exception], None],
+    ) -> Listener:
+        kit = self.config.kit
+        return await serve(
+            service,
+            listen=self.config.listen,
+            chain_pem=kit.chain_pem,
+            private_pem=kit.private_pem,
+            anchors=join_anchors(kit.anchors["sites"], kit.anchors["people"]),
+            clock=self._clock,
+            gate=gate,
+            on_refusal=on_refusal,
+        )
+
+    def describe(self) -> ServerDocument:
+        """The server's own part of `status`."""
+        kit = self.config.kit
+        states = [run.record.state for run in self._jobs.all()]
+        usage = shutil.disk_usage(self.config.state)
+        host = self.config.listen.rpartition(":")[0]
+        return ServerDocument(
+            name=kit.name,
+            project=kit.project,
+            trust_domain=kit.trust_domain,
+            version=__version__,
+            protocol=PROTOCOL,
+            started_at=self._started_at,
+            cert_not_after=not_after(kit.chain_pem),
+            listen=f"{host}:{self.port}",
+            jobs_running=sum(not s.terminal and s is not JobState.QUEUED for s in states),
+            jobs_queued=sum(s is JobState.QUEUED for s in states),
+            log_index=self._store.head,
+            disk=Space(total=usage.total, available=usage.free),
+            confinement="unconfined" if self.config.unconfined else confinement_method(),
+        )
+
+
+def service_table(site: SiteService, admin: AdminService) -> dict[m.Method, Handler]:
+    """Every row of the method table with its handler."""
+    return {
+        m.CONTROL: site.control,
+        m.FETCH_BLOB: site.fetch_blob,
+        m.SEND_BLOB: site.send_blob,
+        m.SEND_LOGS: site.send_logs,
+        m.STATUS: admin.status,
+        m.LIST_SITES: admin.list_sites,
+        m.SHOW_SITE: admin.show_site,
+        m.UPLOAD_APP: admin.upload_app,
+        m.LIST_APPS: admin.list_apps,
+        m.SHOW_APP: admin.show_app,
+        m.DOWNLOAD_APP: admin.download_app,
+        m.SUBMIT_JOB: admin.submit_job,
+        m.LIST_JOBS: admin.list_jobs,
+        m.SHOW_JOB: admin.show_job,
+        m.WATCH_JOB: admin.watch_job,
+        m.WHY_JOB: admin.why_job,
+        m.JOB_LOGS: admin.job_logs,
+        m.ABORT_JOB: admin.abort_job,
+        m.LIST_RESULTS: admin.list_results,
+        m.DOWNLOAD_RESULT: admin.download_result,
+    }
+
+
+def _installation(state: Path) -> str:
+    """Made once per state folder; tells two machines with one kit apart."""
+    path = state / "installation"
+    if not path.exists():
+        write_private(path, secrets.token_hex(16).encode())
+    return path.read_text()

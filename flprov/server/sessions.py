@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sites that are connected now. A session is an identity and an installation, not a socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from flprov.errors import KitRefused, SiteUnavailable
+from flprov.pki import Identity
+from flprov.wire import pb
+from flprov.wire.documents import Vitals
+
+_MOST_WAITING = 10_000  # messages; a site that does not read for that long is dropped
+
+
+class Session:
+    """One site's live control stream."""
+
+    def __init__(self, identity: Identity, hello: pb.Hello, *, since: datetime) -> None:
+        self.identity = identity
+        self.name = identity.name
+        self.hello = hello
+        self.since = since
+        self.last_seen = since
+        self.vitals: Vitals | None = None
+        self._outgoing: asyncio.Queue[pb.ToSite | None] = asyncio.Queue(_MOST_WAITING)
+        self.closed_because = ""
+
+    def send(self, message: pb.ToSite) -> None:
+        """Queue a message; it leaves in order. A site that never reads is dropped."""
+        try:
+            self._outgoing.put_nowait(message)
+        except asyncio.QueueFull:
+            self.close("it stopped reading its commands")
+
+    def close(self, reason: str) -> None:
+        """End the stream after what is queued."""
+        self.closed_because = self.closed_because or reason
+        if self._outgoing.full():
+            self._outgoing.get_nowait()
+        self._outgoing.put_nowait(None)
+
+    async def outgoing(self) -> pb.ToSite | None:
+        """The next message for the site; None when the session was closed."""
+        return await self._outgoing.get()
+
+
+class Sessions:
+    """All sessions, by site name; listeners hear of every coming and going."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, Session] = {}
+        self._listeners: list[Callable[[Session, bool], None]] = []
+
+    def listen(self, listener: Callable[[Session, bool], None]) -> None:
+        """Call `listener(session, connected)` from now on."""
+        self._listeners.append(listener)
+
+    def get(self, name: str) -> Session | None:
+        """The live session of this site."""
+        return self._live.get(name)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._live.values()))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._live
+
+    def verify_free(self, identity: Identity, hello: pb.Hello) -> None:
+        """Refuse a second machine that uses the kit of a site which is connected.
+
+        The same installation takes over from its own older socket: that is a reconnect.
+
+        Raises:
+            KitRefused: another installation holds the session.
+        """
+        held = self._live.get(identity.name)
+        if held is not None and held.hello.installation != hello.installation:
+            raise KitRefused(
+                f"site {identity.name} is already connected from {held.hello.host}"
+                f" since {held.since:%Y-%m-%d %H:%M:%S} UTC; {hello.host} uses a second copy of its kit",
+                hint=f"stop one of the two; if {held.hello.host} is not yours, revoke the site's certificate",
+            )
+
+    def add(self, session: Session) -> None:
+        """Register a session; an older socket of the same installation is closed."""
+        older = self._live.get(session.name)
+        self._live[session.name] = session
+        if older is not None:
+            older.close("the site connected again")
+        for listener in self._listeners:
+            listener(session, True)  # noqa: FBT003
+
+    def remove(self, session: Session) -> None:
+        """Forget a session, unless a newer one has taken its place."""
+        if self._live.get(session.name) is session:
+            del self._live[session.name]
+            for listener in self._listeners:
+                listener(session, False)  # noqa: FBT003
+
+    def send(self, name: str, message: pb.ToSite) -> None:
+        """Send to a site.
+
+        Raises:
+            SiteUnavailable: it is not connected.
+        """
+        session = self._live.get(name)
+        if session is None:
+            raise SiteUnavailable(f"site {name} is not connected")
+        session.send(message)

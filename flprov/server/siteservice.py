@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What sites call: the control stream, blobs both ways, logs.
+
+A site is a peer, not a friend: everything it names is checked against its own jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+
+from flprov import __version__
+from flprov._base import Clock, from_document, parse_json
+from flprov.blobs import BlobStore
+from flprov.errors import FlprovError, PermissionRefused, ProtocolError, UpdateRefused
+from flprov.rpc import Call
+from flprov.rpc.methods import ObjectRule
+from flprov.server import jobevents as ev
+from flprov.server.access import verify_may_touch
+from flprov.server.jobrun import JobRun
+from flprov.server.jobs import Jobs
+from flprov.server.logs import LogBook
+from flprov.server.records import BlobRef, UpdateRecord
+from flprov.server.registry import Registry
+from flprov.server.sessions import Session, Sessions
+from flprov.server.transfers import receive_blob, send_blob
+from flprov.wire import PROTOCOL, pb, tensor_infos, verify_numbers, verify_protocol, verify_update
+from flprov.wire.documents import Vitals
+
+logger = logging.getLogger(__name__)
+
+_MOST_UPDATE = 64 << 30  # bytes; the disk is the true limit
+
+
+class SiteService:
+    """The handlers of every method that a site may call."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        registry: Registry,
+        sessions: Sessions,
+        jobs: Jobs,
+        blobs: BlobStore,
+        logs: LogBook,
+        installation: str,
+        heartbeat_seconds: float,
+    ) -> None:
+        self._clock = clock
+        self._registry = registry
+        self._sessions = sessions
+        self._jobs = jobs
+        self._blobs = blobs
+        self._logs = logs
+        self._installation = installation
+        self._heartbeat_seconds = heartbeat_seconds
+        self._sent: set[tuple[str, str, str]] = set()  # site, job, digest: uploads that arrived whole
+
+    # ---- control -------------------------------------------------------------------------
+
+    async def control(self, call: Call, requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
+        """A site's one stream: its Hello first, then reports up and commands down."""
+        hello = await self._hello(requests)
+        self._sessions.verify_free(call.caller, hello)
+        session = Session(call.caller, hello, since=self._clock.now())
+        await self._registry.saw(session, _not_after(call))
+        active = [run.record.id for run in self._jobs.active_at(session.name)]
+        yield pb.ToSite(
+            welcome=pb.Welcome(
+                protocol=PROTOCOL,
+                version=__version__,
+                installation=self._installation,
+                heartbeat_seconds=self._heartbeat_seconds,
+                jobs=active,
+            )
+        )
+        self._sessions.add(session)
+        reader = asyncio.create_task(self._read(session, requests), name=f"control {session.name}")
+        try:
+            while (message := await session.outgoing()) is not None:
+                yield message
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            self._sessions.remove(session)
+            await self._registry.lost(session)
+
+    async def _hello(self, requests: AsyncIterator[pb.FromSite]) -> pb.Hello:
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("body") != "hello":
+            raise ProtocolError("a control stream begins with Hello")
+        verify_protocol(first.hello.protocol, peer="the site")
+        if not 8 <= len(first.hello.installation) <= 64:
+            raise ProtocolError("Hello without an installation")
+        return first.hello
+
+    async def _read(self, session: Session, requests: AsyncIterator[pb.FromSite]) -> None:
+        try:
+            async for message in requests:
+                session.last_seen = self._clock.now()
+                await self._take(session, message)
+            session.close("the site closed the stream")
+        except FlprovError as error:
+            logger.warning("site %s: %s", session.name, error)
+            session.close(str(error))
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            logger.exception("site %s: its control stream broke here", session.name)
+            session.close("internal error")
+
+    async def _take(self, session: Session, message: pb.FromSite) -> None:
+        match message.WhichOneof("body"):
+            case "heartbeat":
+                self._heartbeat(session, message.heartbeat)
+            case "deployed":
+                body = message.deployed
+                self._tell(
+                    session,
+                    body.job_id,
+                    ev.SiteDeployed(
+                        site=session.name,
+                        ready=body.ready,
+                        refusal=body.refused.message,
+                        code=body.refused.code,
+                    ),
+                )
+            case "answer":
+                await self._answer(session, message.answer)
+            case "progress":
+                progress = message.progress
+                values = dict(progress.values)
+                self._tell(
+                    session,
+                    progress.job_id,
+                    ev.SiteProgressed(
+                        site=session.name, task_id=progress.task_id, step=progress.step, values=values
+                    ),
+                )
+            case "stopped":
+                stopped = message.stopped
+                event = ev.SiteStopped(site=session.name, clean=stopped.clean, reason=stopped.reason)
+                self._tell(session, stopped.job_id, event)
+            case other:
+                raise ProtocolError(f"a site cannot send {other or 'an empty message'} here")
+
+    def _heartbeat(self, session: Session, beat: pb.Heartbeat) -> None:
+        first = session.vitals is None
+        try:
+            session.vitals = from_document(Vitals, parse_json(beat.vitals))
+        except ValueError as error:
+            raise ProtocolError(f"heartbeat: {error}") from error
+        if first:
+            self._jobs.wake()
+
+    def _tell(self, session: Session, job_id: str, event: ev.Event) -> None:
+        run = self._jobs.get(job_id)
+        if run is not None and session.name in run.record.targets:
+            run.tell(event)
+
+    # ---- answers -------------------------------------------------------------------------
+
+    async def _answer(self, session: Session, answer: pb.TaskAnswer) -> None:
+        run = self._jobs.get(answer.job_id)
+        if run is None or session.name not in run.record.targets:
+            return
+        site, task = session.name, answer.task_id
+        if answer.WhichOneof("outcome") == "failure":
+            failure = answer.failure
+            run.tell(
+                ev.SiteFailed(
+                    site=site,
+                    task_id=task,
+                    code=failure.code or "job-failed",
+                    message=failure.message[:2000],
+                    traceback=failure.traceback[:20_000],
+                )
+            )
+            return
+        try:
+            update = await self._verify(run, site, task, answer.update)
+        except UpdateRefused as error:
+            run.tell(ev.SiteFailed(site=site, task_id=task, code=error.code, message=str(error)))
+        else:
+            run.tell(ev.SiteUpdated(site=site, update=update))
+
+    async def _verify(self, run: JobRun, site: str, task_id: str, update: pb.UpdateMessage) -> UpdateRecord:
+        """The update as a record, if it fits the task that it answers."""
+        tensors = self._tensors(run, site, update.tensors)
+        gather = run.rounds.open
+        if gather is not None and gather.asked.task_id == task_id:
+            await asyncio.to_thread(
+                self._verify_tensors, update, tensors, gather.asked.model, gather.asked.expects
+            )
+        return UpdateRecord(
+            job_id=run.record.id,
+            task_id=task_id,
+            site=site,
+            kind=update.kind,
+            tensors=tensors,
+            samples=update.samples,
+            weight=update.weight if update.HasField("weight") else None,
+            metrics=dict(update.metrics),
+            seconds=update.seconds,
+        )
+
+    def _tensors(self, run: JobRun, site: str, payload: pb.Payload) -> BlobRef:
+        if payload.WhichOneof("where") == "digest":
+            if (site, run.record.id, payload.digest) not in self._sent:
+                raise UpdateRefused("the update names a blob that this site has not sent for this job")
+            return BlobRef(digest=payload.digest, size=self._blobs.size(payload.digest))
+        return BlobRef(inline=payload.inline.hex(), size=len(payload.inline))
+
+    def _verify_tensors(
+        self, update: pb.UpdateMessage, tensors: BlobRef, model: BlobRef, expects: str
+    ) -> None:
+        weight = update.weight if update.HasField("weight") else None
+        verify_numbers(update.samples, weight, update.metrics)
+        base = tensor_infos(self._source(model)) if model.size else None
+        verify_update(base, self._source(tensors), update.kind, expects)
+
+    def _source(self, ref: BlobRef) -> Path | bytes:
+        return self._blobs.path(ref.digest) if ref.digest else bytes.fromhex(ref.inline)
+
+    # ---- bulk ----------------------------------------------------------------------------
+
+    async def fetch_blob(self, call: Call, request: pb.BlobRequest) -> AsyncIterator[pb.Chunk]:
+        """An app or a model that one of the site's own jobs needs."""
+        run = self._own_job(call, request.job_id)
+        if request.digest != run.record.app and request.digest not in run.rounds.blobs():
+            raise PermissionRefused(
+                f"job {run.record.id} has no blob {request.digest[:12]!r} for {call.caller.name}"
+            )
+        async for chunk in send_blob(self._blobs, request.digest, request.offset):
+            yield chunk
+
+    async def send_blob(
+        self, call: Call, requests: AsyncIterator[pb.UploadMessage]
+    ) -> AsyncIterator[pb.UploadReply]:
+        """An update's tensors; resumable."""
+        headers: list[pb.UploadHeader] = []
+
+        def verify(header: pb.UploadHeader) -> None:
+            self._own_job(call, header.job_id)
+            headers.append(header)
+
+        async for reply in receive_blob(
+            self._blobs, requests, owner=call.caller.uri, verify=verify, most=_MOST_UPDATE
+        ):
+            if reply.complete:
+                self._sent.add((call.caller.name, headers[0].job_id, headers[0].digest))
+            yield reply
+
+    async def send_logs(
+        self, call: Call, requests: AsyncIterator[pb.LogMessage]
+    ) -> AsyncIterator[pb.LogReply]:
+        """The site's part of its jobs' logs; each message is answered with the next wanted offset."""
+        async for message in requests:
+            run = self._own_job(call, message.job_id)
+            offset = self._logs.append(run.record.id, call.caller.name, message.offset, message.data)
+            yield pb.LogReply(job_id=run.record.id, offset=offset)
+
+    def _own_job(self, call: Call, job_id: str) -> JobRun:
+        run = self._jobs.get(job_id)
+        if run is None:
+            raise PermissionRefused(f"no job {job_id[:40]!r} for site {call.caller.name}")
+        verify_may_touch(call.caller, run.record, ObjectRule.OWN_SITE, self._registry.orgs)
+        return run
+
+
+def _not_after(call: Call) -> datetime | None:
+    return getattr(call, "not_after", None)

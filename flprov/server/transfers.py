@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blobs over a call, both ways, resumed at the byte that is missing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+from flprov.blobs import BlobStore
+from flprov.errors import NotFound, ProtocolError
+from flprov.wire import pb
+
+CHUNK = 1 << 20
+
+
+async def send_blob(blobs: BlobStore, digest: str, offset: int) -> AsyncIterator[pb.Chunk]:
+    """The bytes of a blob from `offset` on."""
+    if offset > blobs.size(digest):
+        raise NotFound(f"blob {digest[:12]} has {blobs.size(digest)} bytes, not {offset}")
+    for data in blobs.read(digest, offset, CHUNK):
+        yield pb.Chunk(data=data)
+
+
+async def receive_blob(
+    blobs: BlobStore,
+    requests: AsyncIterator[pb.UploadMessage],
+    *,
+    owner: str,
+    verify: Callable[[pb.UploadHeader], None],
+    most: int,
+) -> AsyncIterator[pb.UploadReply]:
+    """Take one blob: the header is answered with the bytes that are here, the end with `complete`.
+
+    Args:
+        owner: who sends; nobody can spoil another's upload of the same digest.
+        verify: raises when the header is not acceptable.
+        most: bytes that are taken at all.
+
+    Raises:
+        ProtocolError: no header, more bytes than announced, or another digest than announced.
+    """
+    first = await anext(requests, None)
+    if first is None or first.WhichOneof("body") != "header":
+        raise ProtocolError("an upload begins with its header")
+    header = first.header
+    verify(header)
+    if header.size > most:
+        raise ProtocolError(f"{header.size} bytes; at most {most} are taken here")
+    if blobs.has(header.digest):
+        yield pb.UploadReply(offset=header.size, complete=True)
+        return
+    upload = blobs.upload(header.digest, header.size, owner=owner)
+    yield pb.UploadReply(offset=upload.offset)
+    async for message in requests:
+        if message.WhichOneof("body") != "data":
+            raise ProtocolError("an upload has one header")
+        await upload.write(message.data)
+    await upload.finish()
+    yield pb.UploadReply(offset=header.size, complete=True)

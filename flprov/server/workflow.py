@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The workflow's process beside the server: its folder, its start, and bytes in and out of it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from flprov.blobs import BlobStore
+from flprov.errors import FlprovError, ProtocolError
+from flprov.jobs import JobSpec, unpack_bundle
+from flprov.server.jobevents import Event, WorkflowGone, WorkflowSaid
+from flprov.server.records import BlobRef
+from flprov.wire import pb
+from flprov.workers import Launcher, LaunchOrder, Process, reap_leftovers
+
+INLINE = 64 << 10  # bytes; larger tensors travel as files
+_MOST_RESULT = 64 << 30
+
+
+def to_payload(ref: BlobRef) -> pb.Payload:
+    """A reference as it goes to a site: by value or by digest."""
+    if ref.digest:
+        return pb.Payload(digest=ref.digest, size=ref.size)
+    return pb.Payload(inline=bytes.fromhex(ref.inline), size=ref.size)
+
+
+class Workflow:
+    """One job's workflow process. Events go to `tell`; the job's run decides what they mean."""
+
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        folder: Path,
+        launcher: Launcher,
+        blobs: BlobStore,
+        unconfined: bool,
+        tell: Callable[[Event], None],
+        log_grew: Callable[[], None],
+    ) -> None:
+        self.folder = folder
+        self._job_id = job_id
+        self._launcher = launcher
+        self._blobs = blobs
+        self._unconfined = unconfined
+        self._tell = tell
+        self._log_grew = log_grew
+        self._process: Process | None = None
+        self._started: asyncio.Event | None = None  # set once the start has succeeded or failed
+        self._serial = 0
+
+    @property
+    def log(self) -> Path:
+        """Where the process's output goes."""
+        return self.folder / "log"
+
+    async def run(self, app: str, spec: JobSpec, python: Path) -> None:
+        """Start the process and hand on what it says, until it ends."""
+        self._started = asyncio.Event()
+        try:
+            try:
+                self._process = process = await self._start(app, spec, python)
+            finally:
+                self._started.set()
+            process.on_log(self._log_grew)
+            while (frame := await process.channel.receive()) is not None:
+                self._tell(WorkflowSaid(frame=frame))
+            record = await process.wait()
+            self._tell(WorkflowGone(code="job-failed", message=f"the workflow's process {record.reason}"))
+        except FlprovError as error:
+            self._tell(WorkflowGone(code=error.code, message=str(error)))
+        except OSError as error:
+            self._tell(WorkflowGone(code="local-error", message=f"cannot start the workflow: {error}"))
+
+    async def _start(self, app: str, spec: JobSpec, python: Path) -> Process:
+        await asyncio.to_thread(self._prepare, app)
+        return await self._launcher.launch(
+            LaunchOrder(
+                job_id=self._job_id,
+                folder=self.folder,
+                main="workflow",
+                python=python,
+                unconfined=self._unconfined,
+                grace=spec.resources.grace_seconds,
+            )
+        )
+
+    def _prepare(self, app: str) -> None:
+        reap_leftovers(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.clear()
+        for name in ("in", "out", "work"):
+            (self.folder / name).mkdir(mode=0o700)
+        unpack_bundle(self._blobs.path(app), self.folder / "app")
+
+    def clear(self) -> None:
+        """Remove what the process worked with; its log stays."""
+        for name in ("app", "in", "out", "work"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    async def send(self, message: pb.ToWorker) -> None:
+        """Send a frame; nothing happens when the process is gone (its end is an event of its own)."""
+        if self._process is None:
+            return
+        try:
+            await self._process.channel.send(message)
+        except FlprovError:
+            return
+
+    async def stop(self, grace: float) -> tuple[int, ...]:
+        """Kill the process and all it started; returns what is left of them."""
+        if self._started is not None:
+            await self._started.wait()
+        if self._process is None:
+            return ()
+        return await self._process.stop(grace)
+
+    def hand_in(self, ref: BlobRef) -> pb.Payload:
+        """Bytes for the process: by value, or as a file in its in/ folder."""
+        if not ref.digest:
+            return to_payload(ref)
+        self._serial += 1
+        name = f"{self._serial:06d}.safetensors"
+        self._blobs.link(ref.digest, self.folder / "in" / name)
+        return pb.Payload(file=name, size=ref.size)
+
+    def drop_inputs(self) -> None:
+        """Remove what was handed in; the process has committed its round."""
+        for path in (self.folder / "in").iterdir():
+            path.unlink(missing_ok=True)
+
+    async def take_out(self, payload: pb.Payload) -> BlobRef:
+        """Bytes from the process, which is not trusted: a copy of them, in the blob store or by value.
+
+        Raises:
+            ProtocolError: the payload is not of the process's own making.
+        """
+        where = payload.WhichOneof("where")
+        if where == "inline":
+            return await self._keep(payload.inline)
+        if where != "file":
+            raise ProtocolError("the workflow sent tensors neither by value nor as a file")
+        name = payload.file
+        if "/" in name or name in ("", ".", ".."):
+            raise ProtocolError(f"the workflow named {name!r}, which is not a file in its folder")
+        path = self.folder / "out" / name
+        digest, size = await self._blobs.adopt(path, limit=_MOST_RESULT)
+        path.unlink(missing_ok=True)
+        return BlobRef(digest=digest, size=size)
+
+    async def _keep(self, data: bytes) -> BlobRef:
+        if len(data) <= INLINE:
+            return BlobRef(inline=data.hex(), size=len(data))
+        return BlobRef(digest=await self._blobs.put(data), size=len(data))
