@@ -68,9 +68,8 @@ class SiteJob:
             self._verify_wanted()
             await asyncio.to_thread(self._prepare, app)
             spec = self.admitted.submission.spec
-            problems = await asyncio.to_thread(check_needs, spec.needs, self.admitted.python) if spec.needs else ()
-            if problems:
-                raise NotFound("; ".join(problems), hint="the site's IT installs packages; a job never does")
+            if spec.needs:
+                await asyncio.to_thread(_verify_needs, spec.needs, self.admitted.python)
             await self._start()
             self.state = "ready"
 
@@ -267,6 +266,12 @@ class SiteJob:
         if process is not None:
             await process.stop(self.admitted.submission.spec.resources.grace_seconds)
         await self._work.close()
+
+
+def _verify_needs(needs: tuple[str, ...], python: Path) -> None:
+    problems = check_needs(needs, python)
+    if problems:
+        raise NotFound("; ".join(problems), hint="the site's IT installs packages; a job never does")
 
 
 async def _try_send(process: Process, message: pb.ToWorker) -> None:

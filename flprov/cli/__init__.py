@@ -65,7 +65,7 @@ def report(error: FlprovError) -> None:
 def main() -> None:
     """Run a command; exit with one of the documented codes (docs/exit-codes.md)."""
     try:
-        code = root.main(standalone_mode=False)
+        code = root.main(prog_name="flprov", standalone_mode=False)
     except FlprovError as error:
         report(error)
         code = error.exit_code

@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from flprov._base import write_private
-from flprov.admin import Admin, open_admin
-from flprov.errors import Misuse
+from flprov.errors import FlprovError, Misuse, Unavailable
+
+if TYPE_CHECKING:
+    from flprov.admin import Admin
 
 
 def choice_file() -> Path:
@@ -40,8 +45,13 @@ def current_kit() -> Path:
         Misuse: none was chosen.
     """
     named = click.get_current_context().find_root().obj
-    if named:
-        return Path(named)
+    if isinstance(named, KeptAdmin):
+        return named.kit
+    return Path(named) if named else chosen_kit()
+
+
+def chosen_kit() -> Path:
+    """What `flprov use` chose. Raises Misuse when it has chosen none."""
     path = choice_file()
     if path.exists():
         return Path(path.read_text().strip())
@@ -51,6 +61,37 @@ def current_kit() -> Path:
     )
 
 
-def acting() -> Admin:
-    """A client for that kit; close it, or use it in a `with`."""
-    return open_admin(current_kit())
+def acting() -> contextlib.AbstractContextManager[Admin]:
+    """A client for that kit, closed at the end of the `with`."""
+    from flprov.admin import open_admin  # late: it loads grpc, and not each command calls the server
+
+    named = click.get_current_context().find_root().obj
+    return named.lend() if isinstance(named, KeptAdmin) else open_admin(current_kit())
+
+
+class KeptAdmin:
+    """One client for all commands of a console: opened when the first needs it, anew after trouble."""
+
+    def __init__(self, kit: Path) -> None:
+        self.kit = kit
+        self._admin: Admin | None = None
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[Admin]:
+        """The client, for one command."""
+        from flprov.admin import open_admin
+
+        self._admin = self._admin or open_admin(self.kit)
+        try:
+            yield self._admin
+        except BaseException as error:
+            answered = isinstance(error, FlprovError | SystemExit) and not isinstance(error, Unavailable)
+            if not answered:  # also Ctrl-C in the middle of a call
+                self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the connection; the next command dials again."""
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from flprov.cli.acting import acting
+from flprov.cli.completion import complete_app
 from flprov.cli.output import ago, json_option, print_fields, print_json, print_table, size
 from flprov.cli.progress import bytes_bar
 from flprov.wire.documents import AppListDocument
@@ -82,7 +83,7 @@ def list_apps(as_json: bool) -> None:
 
 
 @app.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_app)
 @json_option
 def show(name: str, as_json: bool) -> None:
     """One app: its files, size and who uploaded it."""

@@ -4,17 +4,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from flprov.admin import Admin
 from flprov.cli.acting import acting
+from flprov.cli.completion import (
+    complete_app,
+    complete_app_or_folder,
+    complete_job,
+    complete_party,
+    complete_sites,
+)
 from flprov.cli.output import ago, clean, json_option, print_fields, print_json, print_table, size, span, talk
 from flprov.cli.progress import JobProgress, bytes_bar, describe_round, files_bar
 from flprov.errors import ExitCode, Misuse
 from flprov.wire.documents import JobListDocument, JobSiteDocument, WhyDocument
 
-_WAIT_CODES = {"completed": ExitCode.DONE, "degraded": ExitCode.ATTENTION}
+if TYPE_CHECKING:
+    from flprov.admin import Admin
+
+WAIT_CODES = {"completed": ExitCode.DONE, "degraded": ExitCode.ATTENTION}
 
 
 @click.group()
@@ -25,7 +35,8 @@ def job() -> None:
     """
 
 
-def _settings(pairs: tuple[str, ...]) -> dict[str, str]:
+def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
+    """What `--set` said. Raises Misuse."""
     found = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -36,9 +47,15 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, str]:
 
 
 @job.command()
-@click.argument("app")
+@click.argument("app", shell_complete=complete_app_or_folder)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of job.yml.")
-@click.option("--sites", default="", metavar="A,B", help="Only these sites; default: every enrolled one.")
+@click.option(
+    "--sites",
+    default="",
+    metavar="A,B",
+    shell_complete=complete_sites,
+    help="Only these sites; default: every enrolled one.",
+)
 @click.option("--min-sites", type=click.IntRange(min=1), help="How many sites a round needs.")
 @click.option("--token", default="", help="The same token again gives the same job.")
 @click.option("--wait", "waiting", is_flag=True, help="Show the rounds until the job has ended.")
@@ -65,7 +82,7 @@ def submit(
         with bytes_bar(f"uploading {Path(app).name}") as progress:
             found = admin.submit(
                 app,
-                settings=_settings(settings),
+                settings=parse_settings(settings),
                 sites=chosen,
                 min_sites=min_sites,
                 token=token,
@@ -94,23 +111,26 @@ def _wait(admin: Admin, *, job_id: str, timeout: float | None, as_json: bool) ->
         talk(
             f"results: flprov job download {ended.id}" if ended.results else f"why: flprov job why {ended.id}"
         )
-    raise SystemExit(_WAIT_CODES.get(ended.state, ExitCode.FAILED))
+    raise SystemExit(WAIT_CODES.get(ended.state, ExitCode.FAILED))
 
 
 @job.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=complete_job)
 @click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up waiting after this."
 )
 @json_option
 def wait(job_id: str, timeout: float | None, as_json: bool) -> None:
-    """Show the rounds until the job has ended. Exit 0 completed, 7 degraded, 1 failed or aborted, 6 timed out."""
+    """Show the rounds until the job has ended.
+
+    Exits 0 when it completed, 7 degraded, 1 failed or aborted, 6 when SECONDS ran out.
+    """
     with acting() as admin:
         _wait(admin, job_id=job_id, timeout=timeout, as_json=as_json)
 
 
 @job.command("ls")
-@click.argument("name", default="")
+@click.argument("name", default="", shell_complete=complete_app)
 @json_option
 def list_jobs(name: str, as_json: bool) -> None:
     """Every job, newest first; NAME narrows it to one app's."""
@@ -136,7 +156,7 @@ def list_jobs(name: str, as_json: bool) -> None:
 
 
 @job.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=complete_job)
 @json_option
 def show(job_id: str, as_json: bool) -> None:
     """One job: its sites, and each round with who contributed."""
@@ -175,8 +195,13 @@ def _site_row(site: JobSiteDocument) -> tuple[str, str, str, str, str]:
 
 
 @job.command()
-@click.argument("job_id", metavar="ID")
-@click.option("--site", default="", help="Only this site's, or `server` for the workflow's.")
+@click.argument("job_id", metavar="ID", shell_complete=complete_job)
+@click.option(
+    "--site",
+    default="",
+    shell_complete=complete_party,
+    help="Only this site's, or `server` for the workflow's.",
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 def logs(job_id: str, site: str, follow: bool) -> None:
     """What the job's processes printed, at all sites and beside the server."""
@@ -197,7 +222,7 @@ def _print_line(party: str, line: bytes, *, alone: bool) -> None:
 
 
 @job.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=complete_job)
 @click.option("--reason", default="", help="For the record.")
 @click.option("--no-wait", is_flag=True, help="Return at once, not when nothing of it runs any more.")
 @json_option
@@ -216,7 +241,7 @@ def abort(job_id: str, reason: str, no_wait: bool, as_json: bool) -> None:
 
 
 @job.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=complete_job)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The folder; default: ./ID.")
 @json_option
 def download(job_id: str, output: Path | None, as_json: bool) -> None:
@@ -236,7 +261,7 @@ def download(job_id: str, output: Path | None, as_json: bool) -> None:
 
 
 @job.command()
-@click.argument("job_id", metavar="ID")
+@click.argument("job_id", metavar="ID", shell_complete=complete_job)
 @json_option
 def why(job_id: str, as_json: bool) -> None:
     """The earliest cause of a job's trouble, or what it waits for, and what to do next."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import click
+from click.shell_completion import CompletionItem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +24,15 @@ class LazyGroup(click.Group):
 
     def __init__(self, *, entries: Mapping[str, Entry], **attributes: object) -> None:
         super().__init__(**attributes)  # type: ignore[arg-type]
-        self._entries = entries
+        self.entries = entries
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """In the order in which they were written down."""
-        return list(self._entries)
+        return list(self.entries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import the command."""
-        entry = self._entries.get(cmd_name)
+        entry = self.entries.get(cmd_name)
         if entry is None:
             return None
         module, _, attribute = entry.target.partition(":")
@@ -41,17 +42,27 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The list of commands, without importing one."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.help) for name, entry in self._entries.items()])
+            formatter.write_dl([(name, entry.help) for name, entry in self.entries.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names and help lines, without importing a command; then the options."""
+        commands = [
+            CompletionItem(name, help=self.entries[name].help)
+            for name in self.list_commands(ctx)
+            if name.startswith(incomplete)
+        ]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with the nearest name where there is none."""
         name = args[0] if args else ""
-        if name and name not in self._entries and not name.startswith("-"):
+        known = name in self.entries or name.startswith("-")
+        if name and not known and not ctx.resilient_parsing:  # a line that is being completed may be wrong
             import difflib
 
-            near = difflib.get_close_matches(name, self._entries, n=1)
+            near = difflib.get_close_matches(name, self.entries, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             ctx.fail(f"No such command {name!r}.{hint}")
         return super().resolve_command(ctx, args)

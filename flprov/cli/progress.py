@@ -57,10 +57,11 @@ class JobProgress:
 
     def __call__(self, job: JobDocument) -> None:
         """The job has changed."""
-        if (job.state, job.reason) != self._state:
-            self._state = (job.state, job.reason)
+        said = "" if job.state == "deploying" else job.reason  # which changes with each site that is ready
+        if (job.state, said) != self._state:
+            self._state = (job.state, said)
             self._clear()
-            reason = f": {clean(job.reason)}" if job.reason else ""
+            reason = f": {clean(said)}" if said else ""
             talk(f"{job.name} {job.id} {job.state}{reason}")
         for record in job.rounds[self._shown :]:
             self._clear()

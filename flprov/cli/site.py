@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from flprov.cli.acting import acting
+from flprov.cli.completion import complete_site
 from flprov.cli.output import ago, clean, json_option, print_fields, print_json, size, until
 from flprov.errors import ExitCode
 
@@ -98,7 +99,7 @@ def list_sites(as_json: bool) -> None:
 
 
 @site.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_site)
 @json_option
 def show(name: str, as_json: bool) -> None:
     """One site with its whole ladder."""

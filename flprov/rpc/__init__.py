@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     from flprov.rpc.findings import Cause, ProbeResult
     from flprov.rpc.grpc_client import connect
     from flprov.rpc.grpc_server import GRPCListener, serve
+    from flprov.rpc.inprocess import InProcessNetwork
     from flprov.rpc.local import ask_local, serve_local
     from flprov.rpc.prober import probe
 
 _LAZY = {
     "Cause": "findings",
     "GRPCListener": "grpc_server",
+    "InProcessNetwork": "inprocess",
     "ProbeResult": "findings",
     "connect": "grpc_client",
     "probe": "prober",
@@ -63,6 +65,7 @@ __all__ = [
     "GRPCListener",
     "Gate",
     "Handler",
+    "InProcessNetwork",
     "Listener",
     "Method",
     "ObjectRule",

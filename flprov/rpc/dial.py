@@ -33,6 +33,7 @@ class Dial:
         self.host, self.port = split_endpoint(endpoint)
         self.awaited = "answer from DNS"
         self.certificate = b""
+        self.server: Identity | None = None  # whose certificate it is, once our own rules took it
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 

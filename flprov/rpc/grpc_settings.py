@@ -3,7 +3,7 @@
 
 grpcio has no Python API for TLS versions. With a list that holds only an RSA cipher of TLS 1.2, and our
 servers' ECDSA certificates, TLS 1.2 has no cipher in common and only 1.3 is left. The list is read when
-grpc is imported: set later, it has no effect (measured with 1.85; tests/rpc/test_tls.py dials with 1.2).
+grpc is imported: set later, it has no effect (measured with 1.85; tests/rpc/test_rpc_tls.py dials with 1.2).
 """
 
 from __future__ import annotations

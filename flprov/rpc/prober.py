@@ -92,7 +92,7 @@ class Prober:
             async with asyncio.timeout(self._timeout):
                 server = await self._dial(dial)
         except Found as found:
-            return ProbeResult(endpoint=endpoint, cause=found.cause, error=found.error)
+            return ProbeResult(endpoint=endpoint, cause=found.cause, error=found.error, server=dial.server)
         except TimeoutError:
             error = ServerUnavailable(
                 f"{endpoint} does not answer: no {dial.awaited} within {self._timeout:g} seconds",
@@ -111,9 +111,9 @@ class Prober:
         except ssl.SSLCertVerificationError as error:
             pem = await dial.fetch_certificate()
             raise self._explain(dial, error, pem) from error
-        server = self._verify_server(dial)
+        dial.server = self._verify_server(dial)
         await dial.read_greeting(self._self)
-        return server
+        return dial.server
 
     def _verify_own(self) -> None:
         now = self._clock.now()

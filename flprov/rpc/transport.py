@@ -2,7 +2,7 @@
 """The seam between us and whatever carries our calls: what server, agent and admin are written against.
 
 gRPC over mTLS is one transport, the simulator's in-process network another; both pass
-tests/rpc/test_conformance.py.
+tests/rpc/test_rpc_conformance*.py.
 
 What holds on every transport:
 
@@ -19,7 +19,7 @@ What holds on every transport:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from flprov.errors import LocalError
@@ -69,18 +69,20 @@ class Connection(Protocol):
     """The dialling side's end. Opened by the first call; opened again by the next one after a failure.
 
     Every method raises the FlprovError that the handler raised; ServerUnavailable when the server does
-    not answer; IdentityRefused when a certificate, ours or the server's, is the reason.
+    not answer; IdentityRefused when a certificate, ours or the server's, is the reason. Whoever leaves a
+    download or stream early closes it (`contextlib.aclosing`), or else the call stays open until collected.
+    A connection belongs to one event loop.
     """
 
     async def unary(self, method: Method, request: Message, timeout: float | None = None) -> Any:  # noqa: ANN401
         """The reply to one request. Raises TimedOut after `timeout` seconds."""
         ...
 
-    def download(self, method: Method, request: Message) -> AsyncIterator[Any]:
+    def download(self, method: Method, request: Message) -> AsyncGenerator[Any, None]:
         """The replies to one request. Closing the iterator cancels the call."""
         ...
 
-    def stream(self, method: Method, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    def stream(self, method: Method, requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
         """Replies while requests are sent, by one writer. Closing the iterator cancels the call.
 
         An exception out of `requests` cancels the call and comes out here. When the server ends the

@@ -26,7 +26,7 @@ def verify_may_touch(
         )
     if rule is ObjectRule.OWN_ORG_JOB and not (_own_job(caller, job, orgs) or _own_org(caller, job)):
         raise PermissionRefused(
-            f"job {job.id} belongs to another organisation; a {_role(caller)} of {caller.org} may not read it",
+            f"job {job.id} belongs to another organisation; a {_role(caller)} may not read it",
             hint="ask the person who submitted it or a project_admin",
         )
     if rule is ObjectRule.OWN_SITE and caller.name not in job.targets:

@@ -419,7 +419,7 @@ class JobRun:
         start = pb.StartWorkflow(
             job_id=record.id,
             spec=canonical_json(record.spec),
-            sites=[site for site in record.targets if site not in record.refusals],
+            sites=record.targets,
             round=record.round,
         )
         if record.model is not None:

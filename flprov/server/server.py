@@ -28,6 +28,7 @@ from flprov.server.logs import LogBook
 from flprov.server.registry import Registry
 from flprov.server.sessions import Sessions
 from flprov.server.siteservice import SiteService
+from flprov.server.twin import verify_alone
 from flprov.store import Row, Store, open_store
 from flprov.wire import PROTOCOL
 from flprov.wire.documents import ServerDocument, Space
@@ -181,6 +182,7 @@ class Server:
         on_refusal: Callable[[Identity | None, str, Exception], None],
     ) -> Listener:
         kit = self.config.kit
+        await verify_alone(kit, self._clock)
         return await serve(
             service,
             listen=self.config.listen,

@@ -123,6 +123,13 @@ class Network:
             running.wait_ready()
         return running
 
+    def start_refused(self, name: str, *, kit: Path | None = None) -> tuple[int, str]:
+        """Start something that must not run; its exit code and what it said."""
+        noun = "server" if name == "server" else "site"
+        words = [sys.executable, "-m", "flprov", noun, "start", str(kit or self.kit(name))]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+        return done.returncode, done.stdout + done.stderr
+
     def up(self) -> Network:
         self.start("server")
         for name in self.names:

@@ -200,8 +200,9 @@ async def test_server_of_another_version_is_named(version, hint, refuse):
     assert caught.value.hint.startswith(hint)
 
 
-async def test_server_that_names_no_version_is_not_believed():
-    async with speaking(None) as connection:
+@pytest.mark.parametrize("version", [None, "one", "-1", "9" * 5000])
+async def test_server_that_names_no_version_is_not_believed(version):
+    async with speaking(version) as connection:
         with pytest.raises(errors.ProtocolError):
             await connection.unary(m.STATUS, pb.Query())
 
@@ -210,7 +211,7 @@ async def test_server_of_our_version_is_believed():
     async with speaking(str(PROTOCOL)) as connection:
         assert await connection.unary(m.STATUS, pb.Query()) == pb.Document()
     async with speaking(str(PROTOCOL), refuse=True) as connection:
-        with pytest.raises(errors.NotFound, match="^no$"):
+        with pytest.raises(errors.NotFound, match=r"^no$"):
             await connection.unary(m.STATUS, pb.Query())
 
 

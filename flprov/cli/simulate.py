@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`flprov simulate APP -n SITES`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from flprov.cli.job import WAIT_CODES, parse_settings
+from flprov.cli.output import json_option, print_json, size, talk
+from flprov.cli.progress import JobProgress
+from flprov.errors import Conflict, ExitCode, Misuse
+
+
+@click.command()
+@click.argument("app", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "-n", "--sites", type=click.IntRange(min=1), default=2, show_default=True, help="How many sites."
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Where results go; default: ./APP-simulated."
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of job.yml.")
+@click.option("--dataset", "datasets", multiple=True, metavar="NAME=PATH", help="A dataset, at every site.")
+@click.option("--min-sites", type=click.IntRange(min=1), help="How many sites a round needs.")
+@json_option
+def simulate(
+    app: Path,
+    sites: int,
+    output: Path | None,
+    settings: tuple[str, ...],
+    datasets: tuple[str, ...],
+    min_sites: int | None,
+    as_json: bool,
+) -> None:
+    """Run an app over sites inside one process: same checks, same mathematics, no network.
+
+    \b
+    Examples:
+      flprov simulate my-app -n 8
+      flprov simulate my-app -n 4 --set rounds=20 --dataset heart=/data/heart -o run1
+    """
+    from flprov.simulator import Simulation
+    from flprov.simulator import simulate as run
+
+    target = output or Path(f"{app.resolve().name}-simulated")
+    if target.exists() and any(target.iterdir()):
+        raise Conflict(f"{target} is there already and not empty", hint="name another folder with -o")
+    wanted = Simulation(
+        app=app,
+        sites=sites,
+        output=target,
+        settings=parse_settings(settings),
+        datasets=_datasets(datasets),
+        min_sites=min_sites,
+    )
+    progress = JobProgress()
+    try:
+        done, files = run(wanted, on_change=progress)
+    finally:
+        progress.close()
+    if as_json:
+        print_json(done)
+    else:
+        for path in files:
+            click.echo(f"{path}  {size(path.stat().st_size)}")
+        if done.reason:
+            talk(done.reason)
+    raise SystemExit(WAIT_CODES.get(done.state, ExitCode.FAILED))
+
+
+def _datasets(pairs: tuple[str, ...]) -> dict[str, Path]:
+    found = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not equals or not Path(path).exists():
+            raise Misuse(f"--dataset takes name=path of something that exists, not {pair!r}")
+        found[name] = Path(path)
+    return found
