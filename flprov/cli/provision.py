@@ -116,7 +116,9 @@ def _progress_bar(project: Project) -> Iterator[Progress | None]:
     if not on_terminal() or count < _FEWEST_FOR_A_BAR:
         yield None
         return
-    with click.progressbar(length=count, label="kits", file=sys.stderr, show_pos=True) as bar:
+    with click.progressbar(
+        length=count, label="kits", file=sys.stderr, show_pos=True, update_min_steps=10
+    ) as bar:
         yield lambda done, total: bar.update(done - bar.pos)  # noqa: ARG005
 
 
@@ -137,14 +139,7 @@ def _plain(value: ProvisionReport | KitOutcome | RemovedParty) -> dict[str, obje
 def _print_report(report: ProvisionReport) -> None:
     click.echo(f"project   {click.style(report.project, bold=True)} ({report.project_id})")
     click.echo(f"workspace {report.workspace}")
-    if report.ca_created:
-        click.echo()
-        click.echo(click.style("A new certificate authority was made. Its root is", bold=True))
-        click.echo()
-        click.echo(click.style(f"    {report.root_fingerprint}", fg="yellow", bold=True))
-        click.echo()
-    else:
-        click.echo(f"root      {report.root_fingerprint} (unchanged)")
+    _print_root(report)
     if len(report.kits) <= _LONGEST_TABLE:
         print_table(("KIT", "KIND", "ORG", "CERTIFICATE", "NOW", "WHY"), [_row(kit) for kit in report.kits])
     else:
@@ -152,6 +147,18 @@ def _print_report(report: ProvisionReport) -> None:
     counts = Counter(kit.outcome for kit in report.kits)
     summary = ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])
     click.echo(f"{len(report.kits)} kits in {report.workspace / 'kits'}: {summary}")
+
+
+def _print_root(report: ProvisionReport) -> None:
+    """The root's fingerprint: loud the first time that anybody sees it."""
+    if not (report.ca_created or report.ca_adopted):
+        click.echo(f"root      {report.root_fingerprint} (unchanged)")
+        return
+    what = "A new certificate authority was made."
+    if report.ca_adopted:
+        what = "The certificate authority was made by a run that has left no record, and was kept."
+    click.echo(f"\n{click.style(f'{what} Its root is', bold=True)}\n")
+    click.echo(f"    {click.style(report.root_fingerprint, fg='yellow', bold=True)}\n")
 
 
 def _row(kit: KitOutcome) -> tuple[str, ...]:
@@ -208,7 +215,7 @@ def _talk_next(report: ProvisionReport) -> None:
         talk("nothing to do: every kit is as it should be")
         return
     talk("\nNext")
-    if report.ca_created:
+    if report.ca_created or report.ca_adopted:
         talk(f"  Back up {report.workspace / 'ca'} and project.json: without them no kit can be renewed.")
         talk("  Read the root's fingerprint to every party by telephone; the kit asks them for it.")
     talk("  Bring each kit to its party, unchanged, by a way that nobody else can read: a key is in it.")

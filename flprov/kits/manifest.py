@@ -132,9 +132,9 @@ def _require_folder(folder: Path) -> None:
     if (folder / MANIFEST).exists() or (folder / MANIFEST).is_symlink():
         return
     hint = "give the path of a kit's folder: the one that holds kit.yml and manifest.json"
-    inside = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+    inside = sorted(path.parent for way in ("*", "kits/*") for path in folder.glob(f"{way}/{MANIFEST}"))
     if inside:
-        hint = f"it holds kits: name one of them, such as {folder / inside[0]}"
+        hint = f"it holds kits: name one of them, such as {inside[0]}"
     raise KitRefused(f"{folder} is no kit: it has no {MANIFEST}", hint=hint)
 
 

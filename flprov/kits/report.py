@@ -51,7 +51,8 @@ class ProvisionReport:
     project_id: str
     workspace: Path
     root_fingerprint: str
-    ca_created: bool  # nobody has been told this root's fingerprint before
+    ca_created: bool  # by this run
+    ca_adopted: bool  # by a run that died before it could say so, or the record of it was lost
     ca_encrypted: bool  # the CA's private keys, at rest
     ca_not_after: datetime  # when the first of the issuing CAs ends
     endpoints: tuple[str, ...]

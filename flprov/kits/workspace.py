@@ -23,6 +23,7 @@ from flprov._base import hold_lock
 from flprov.errors import Conflict, LocalError, Misuse, StateDamaged
 from flprov.kits import authorities, record
 from flprov.kits.authorities import Authorities, open_authorities
+from flprov.kits.placement import spread_subfolders
 from flprov.kits.record import ProjectRecord, read_record
 from flprov.project import Project
 
@@ -81,7 +82,8 @@ def open_workspace(folder: Path) -> Iterator[Workspace]:
             hint="wait until it is done, then run this again",
         ) from None
     except OSError as error:
-        raise LocalError(f"{error.filename or folder}: {error.strerror or error}") from error
+        what = f"{error.filename or folder}: {error.strerror or error}"
+        raise LocalError(f"the workspace cannot be written: {what}") from error
 
 
 def _verify_is_workspace(workspace: Workspace) -> None:
@@ -105,6 +107,7 @@ def _prepare(workspace: Workspace) -> None:
         elif leftover.exists():
             leftover.unlink()
     workspace.staging.mkdir(mode=0o700)
+    spread_subfolders(workspace.staging)
     ignore = workspace.folder / ".gitignore"
     if not ignore.exists():
         ignore.write_text("# private keys are in here: none of it belongs in a repository\n*\n")

@@ -179,7 +179,7 @@ class AdminService:
         """End a job in any state. Repeating it has no second effect."""
         self._verify_fresh(request.not_after)
         run = self._find(call, request.job_id)
-        self._jobs.abort(run, call.caller, request.reason[:200])
+        await self._jobs.abort(run, call.caller, request.reason[:200])
         return self._job_document(run)
 
     async def list_results(self, call: Call, request: pb.Query) -> pb.Document:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from flprov.server.records import UpdateRecord
@@ -107,10 +108,11 @@ class WorkflowStopped:
 
 @dataclass(frozen=True, kw_only=True)
 class AbortAsked:
-    """A person wants the job gone."""
+    """A person wants the job gone; `recorded` is set once that is on disk."""
 
     who: str
     reason: str
+    recorded: asyncio.Future[None]
 
 
 @dataclass(frozen=True, kw_only=True)

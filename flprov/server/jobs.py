@@ -173,8 +173,9 @@ class Jobs:
         run = self._runs[job_id]
         while True:
             event = self._changed.setdefault(job_id, asyncio.Event())
+            ended = run.record.state.terminal  # before the yield: what changes after it is shown, too
             yield run
-            if run.record.state.terminal:
+            if ended:
                 return
             await event.wait()
 
@@ -217,14 +218,20 @@ class Jobs:
         self._wake.set()
         return job, False
 
-    def abort(self, run: JobRun, caller: Identity, reason: str) -> None:
-        """Ask a job to end; its run does the rest."""
+    async def abort(self, run: JobRun, caller: Identity, reason: str) -> None:
+        """Have a job end. That it will is on disk when this returns; its run does the rest.
+
+        Raises:
+            NotFound: it has ended already.
+        """
         if run.record.state.terminal:
             raise NotFound(
                 f"job {run.record.id} has ended ({run.record.state.value}); there is nothing to abort",
                 hint=f"flprov job show {run.record.id}",
             )
-        run.tell(ev.AbortAsked(who=caller.uri, reason=reason))
+        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        run.tell(ev.AbortAsked(who=caller.uri, reason=reason, recorded=recorded))
+        await recorded
 
     def _on_change(self, job_id: str) -> None:
         run = self._runs[job_id]
@@ -278,12 +285,12 @@ class Jobs:
 
     def _snapshot(self) -> Snapshot:
         runs = self.all()
-        queued = [run for run in runs if run.record.state is JobState.QUEUED and not run.granted]
-        active = [run for run in runs if run.active and run.lacking]
+        queued = [run for run in runs if run.record.state is JobState.QUEUED and not run.sites.granted]
+        active = [run for run in runs if run.active and run.sites.lacking]
         names = {site for run in (*queued, *active) for site in run.record.targets}
         return Snapshot(
             jobs=tuple(_job_view(run, run.record.targets) for run in queued),
-            running=tuple(_job_view(run, run.lacking) for run in active),
+            running=tuple(_job_view(run, run.sites.lacking) for run in active),
             sites={name: self._site_view(name, runs) for name in names},
         )
 
@@ -298,7 +305,7 @@ class Jobs:
             leases=tuple(
                 Lease(job_id=run.record.id, name=run.record.name, resources=run.record.spec.resources)
                 for run in runs
-                if run.holds(name)
+                if run.sites.holds(name)
             ),
             refused={run.record.id: run.record.refusals[name] for run in runs if name in run.record.refusals},
         )

@@ -68,7 +68,7 @@ def ladder(site: SiteRecord, session: Session | None, jobs: Jobs) -> tuple[Rung,
     if problem:
         return tuple(rungs)
     for run in jobs.active_at(site.name):
-        part = run.parts[site.name]
+        part = run.sites.parts[site.name]
         deployed = part.state in ("ready", "training")
         about = f"job {run.record.id}: {part.reason or part.progress or part.state}"
         rungs.append(Rung(name="job_deployed", ok=deployed, since=part.since, reason=about))
@@ -116,7 +116,7 @@ def job_document(run: JobRun, rounds: list[RoundRecord] | None = None) -> JobDoc
 
 
 def _job_site(run: JobRun, site: str) -> JobSiteDocument:
-    part = run.parts[site]
+    part = run.sites.parts[site]
     state, reason = part.state, part.reason
     if site in run.record.refusals:
         state, reason = "refused", run.record.refusals[site]

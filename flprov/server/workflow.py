@@ -111,11 +111,11 @@ class Workflow:
             return
 
     async def stop(self, grace: float) -> tuple[int, ...]:
-        """Kill the process and all it started; returns what is left of them."""
+        """Kill the process and all it started, also an earlier server's; returns what is left of them."""
         if self._started is not None:
             await self._started.wait()
         if self._process is None:
-            return ()
+            return (await asyncio.to_thread(reap_leftovers, self.folder)).remaining
         return await self._process.stop(grace)
 
     def hand_in(self, ref: BlobRef) -> pb.Payload:

@@ -182,16 +182,10 @@ class _Federation:
         )
 
     async def _started(self, server: Server, agents: list[Agent], running: list[asyncio.Task[None]]) -> None:
-        events = [server.ready, *(agent.ready for agent in agents)]
-        waiting = [asyncio.create_task(event.wait()) for event in events]
-        try:
-            pending = set(waiting)
-            while pending:
-                done, _ = await asyncio.wait({*pending, *running}, return_when=asyncio.FIRST_COMPLETED)
-                for task in running:
-                    if task in done:
-                        task.result()
-                pending -= done
-        finally:
-            for task in waiting:
-                task.cancel()
+        for ready in (server.ready, *(agent.ready for agent in agents)):
+            waiting = asyncio.ensure_future(ready.wait())
+            await asyncio.wait({waiting, *running}, return_when=asyncio.FIRST_COMPLETED)
+            for party in running:
+                if party.done():
+                    waiting.cancel()
+                    party.result()

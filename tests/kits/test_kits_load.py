@@ -421,6 +421,7 @@ def test_a_folder_of_kits_is_no_kit_and_the_hint_names_one(workspace):
     error = refusal(workspace / "kits")
     assert "has no manifest.json" in str(error)
     assert str(workspace / "kits/alice") in error.hint
+    assert str(workspace / "kits/alice") in refusal(workspace).hint
     assert "kit.yml" in refusal(workspace / "ca").hint
 
 

@@ -99,7 +99,7 @@ def test_the_report_says_what_was_made(tmp_path):
     seen = []
     folder = tmp_path / "deep" / "workspace"
     report = provision(PROJECT, folder, now=NOW, progress=lambda done, total: seen.append((done, total)))
-    assert report.ca_created
+    assert (report.ca_created, report.ca_adopted) == (True, False)
     assert not report.ca_encrypted
     assert report.root_fingerprint == fingerprint((folder / "ca" / "root.pem").read_bytes())
     assert set(outcomes(report).values()) == {Outcome.CREATED}
@@ -342,7 +342,8 @@ def test_a_record_of_a_later_version_is_refused(workspace):
 def test_a_lost_record_is_written_again_from_what_is_there(workspace):
     kits, root = contents(workspace / "kits"), (workspace / "ca/root.pem").read_bytes()
     (workspace / "project.json").unlink()
-    provision(PROJECT, workspace, now=NOW + DAY)
+    report = provision(PROJECT, workspace, now=NOW + DAY)
+    assert (report.ca_created, report.ca_adopted) == (False, True)
     assert (workspace / "ca/root.pem").read_bytes() == root
     changed = changed_files(kits, contents(workspace / "kits"))
     # Only the record knew for which host names the server's certificate was made.

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import yaml
 from kit_parties import NAMES, NOW, PROJECT
 
 from flprov.errors import LocalError, PolicyRefused
-from flprov.kits import load_kit, rendering, template_dir
+from flprov.kits import load_kit, provision, rendering, template_dir
 from flprov.pki import fingerprint, parse_identity
 from flprov.policy import judge, load_policy, load_site_settings
 
@@ -47,26 +48,35 @@ def shell_blocks(readme):
 
 # ---- verifying with openssl alone, as the README says ------------------------------------------
 
+needs_openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+
 
 @pytest.fixture
-def recipe(kit):
+def today(tmp_path):
+    """Kits that are valid by the machine's clock, which openssl goes by."""
+    provision(PROJECT, tmp_path / "today", now=datetime.now(UTC))
+    return tmp_path / "today" / "kits"
+
+
+def recipe_of(kit):
     """The README's commands for checking a kit without flprov."""
-    [block] = [block for block in shell_blocks((kit / "README.md").read_text()) if "openssl dgst" in block]
+    blocks = shell_blocks((kit / "README.md").read_text())
+    [block] = [block for block in blocks if "openssl dgst" in block]
     return block
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
-@pytest.mark.parametrize("name", NAMES)
-def test_the_readmes_openssl_commands_accept_the_kit(workspace, recipe, name):
-    code, said = run(recipe, workspace / "kits" / name)
-    root, *rest = said.splitlines()
-    assert (code, rest) == (0, ["signer.pem: OK", "Verified OK"])
-    digits = root.rpartition("=")[2]
-    assert f"SHA256:{digits}" == fingerprint((workspace / "ca/root.pem").read_bytes())
-    assert load_kit(workspace / "kits" / name, now=NOW).name == name  # they leave the kit as it was
+@needs_openssl
+def test_the_readmes_openssl_commands_accept_every_kit_and_leave_it_whole(today):
+    expected = fingerprint((today.parent / "ca/root.pem").read_bytes()).removeprefix("SHA256:")
+    for name in NAMES:
+        code, said = run(recipe_of(today / name), today / name)
+        root, *rest = said.splitlines()
+        assert (code, rest) == (0, ["signer.pem: OK", "Verified OK"])
+        assert root.rpartition("=")[2] == expected
+        assert load_kit(today / name, now=datetime.now(UTC)).name == name
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+@needs_openssl
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -75,17 +85,20 @@ def test_the_readmes_openssl_commands_accept_the_kit(workspace, recipe, name):
         ("identity/cert.pem", "identity/cert.pem: FAILED"),
     ],
 )
-def test_the_readmes_openssl_commands_refuse_a_changed_kit(kit, recipe, name, says):
+def test_the_readmes_openssl_commands_refuse_a_changed_kit(today, name, says):
+    kit = today / "hospital-a"
+    recipe = recipe_of(kit)
     (kit / name).write_bytes((kit / name).read_bytes() + b" ")
     code, said = run(recipe, kit)
     assert code != 0
     assert says in said
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
-def test_the_readmes_openssl_commands_refuse_another_signer(workspace, kit, recipe):
+@needs_openssl
+def test_the_readmes_openssl_commands_refuse_another_signer(today):
+    kit = today / "hospital-a"
     shutil.copy(kit / "identity/cert.pem", kit / "signer.pem")
-    code, said = run(recipe, kit)
+    code, said = run(recipe_of(kit), kit)
     assert code != 0
     assert "signer.pem: verification failed" in said
 
@@ -119,24 +132,27 @@ def test_a_readme_names_every_file_of_its_kit(workspace, name):
 
 
 def test_readmes_type_only_commands_that_exist(workspace):
-    """Every `flprov ...` in a shell block is a command with those words."""
     from flprov.cli import root
 
-    for name in NAMES:
-        for line in re.findall(
-            r"^.*?\bflprov ([a-z].*)$", _all_shell(workspace / "kits" / name), re.MULTILINE
-        ):
-            words, command = line.split(), root
-            while hasattr(command, "get_command") and words and not words[0].startswith((".", "/")):
-                word = words.pop(0)
-                command = command.get_command(None, word)
-                assert command is not None, line
+    typed = {
+        line for name in NAMES for line in commands_in((workspace / "kits" / name / "README.md").read_text())
+    }
+    assert {"status", "use", "kit verify", "server start", "site status"} <= typed
+    for words in typed:
+        command = root
+        for word in words.split():
+            command = command.get_command(None, word)
+            assert command is not None, words
 
 
-def _all_shell(folder):
-    blocks = shell_blocks((folder / "README.md").read_text())
-    lines = [line for block in blocks for line in block.splitlines() if "pip install" not in line]
-    return "\n".join(line for line in lines if not line.startswith("sudo useradd"))
+def commands_in(readme):
+    """`site status` of every `flprov site status .` in a README."""
+    lines = [
+        line for block in shell_blocks(readme) for line in block.splitlines() if "pip install" not in line
+    ]
+    found = re.findall(r"`flprov ([^`]+)`", readme)
+    found += [match[1] for line in lines if (match := re.search(r"(?:^|/bin/)flprov ([a-z].*)", line))]
+    return {" ".join(re.findall(r"^[a-z]+(?: [a-z]+)?", line)) for line in found}
 
 
 # ---- samples -----------------------------------------------------------------------------------
@@ -200,8 +216,7 @@ def test_start_runs_flprov_on_its_own_folder_wherever_it_is_called_from(workspac
     path = f"{fake.parent}{os.pathsep}{os.environ['PATH']}"
     assert run(f"{kit}/start.sh --verbose", tmp_path, PATH=path) == (0, said)
     assert run("./start.sh --verbose", kit, FLPROV_BIN=str(fake)) == (0, said)
-    (tmp_path / "link.sh").write_text("")
-    assert run("sh ../" + name + "/start.sh --verbose", kit, FLPROV_BIN=str(fake)) == (0, said)
+    assert run(f"sh ../{name}/start.sh --verbose", kit, FLPROV_BIN=str(fake)) == (0, said)
 
 
 def test_start_says_what_is_missing(kit):

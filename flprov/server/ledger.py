@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A job's record and the only ways to change it: each change is on disk, with its row, before it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from flprov._base import Clock, to_document
+from flprov.jobs import JobState, verify_step
+from flprov.server.records import JobRecord
+from flprov.store import Change, Put, Row, Store
+from flprov.wire.documents import Cause
+
+_MOST_CAUSES = 50
+_URGENT = frozenset({JobState.ABORTING, JobState.ABORTED})  # these may use the disk's reserve
+
+
+class JobLedger:
+    """Holds one job's record. Only the job's run writes to it."""
+
+    def __init__(
+        self, record: JobRecord, *, store: Store, clock: Clock, on_change: Callable[[str], None]
+    ) -> None:
+        self.record = record
+        self._store = store
+        self._clock = clock
+        self._on_change = on_change
+
+    async def step(
+        self, state: JobState, reason: str, what: str, *, who: str = "server", **changes: object
+    ) -> None:
+        """Go to another state, as the table of states allows."""
+        verify_step(self.record.state, state)
+        row = Row(who=who, what=what, object=self.record.id, outcome=state.value, reason=reason)
+        await self.save(row, state=state, reason=reason, **changes)
+
+    async def save(self, row: Row | None, *more: Change, **changes: object) -> None:
+        """Change the record, and `more` with it in one transaction.
+
+        Raises:
+            LocalError: it could not be written; nothing has changed.
+        """
+        record = replace(self.record, **changes)  # type: ignore[arg-type]
+        written: Sequence[Change] = [Put("job", record.id, to_document(record)), *more]
+        await self._store.commit(written, row, urgent=record.state in _URGENT)
+        self.record = record
+        self._on_change(record.id)
+
+    def note(self, **changes: object) -> None:
+        """What is shown but not written: a reason to wait, who has not confirmed yet."""
+        record = replace(self.record, **changes)  # type: ignore[arg-type]
+        if record != self.record:
+            self.record = record
+            self._on_change(record.id)
+
+    def changed(self) -> None:
+        """Something that is shown beside the record has changed."""
+        self._on_change(self.record.id)
+
+    def causes(self, party: str, code: str, message: str, traceback: str = "") -> tuple[Cause, ...]:
+        """The record's causes and one more; the first stays the first."""
+        cause = Cause(at=self._clock.now(), party=party, code=code, message=message, traceback=traceback)
+        return (*self.record.causes, cause)[:_MOST_CAUSES]
+
+    def about(self, site: str) -> str:
+        """What a row says of this job at one site."""
+        return f"{self.record.id}/{site}"
