@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clock, files, back-off, documents: nothing here knows what a site or a job is."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from flprov._base.clock import Clock, SystemClock, from_iso, to_iso
 from flprov._base.documents import canonical_json, from_document, parse_json, to_document
 from flprov._base.files import (
@@ -13,7 +17,9 @@ from flprov._base.files import (
     write_tree,
 )
 from flprov._base.retry import backoff
-from flprov._base.tasks import Tasks
+
+if TYPE_CHECKING:
+    from flprov._base.tasks import Tasks
 
 __all__ = [
     "Clock",
@@ -34,3 +40,11 @@ __all__ = [
     "write_private",
     "write_tree",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Tasks":  # with asyncio, which a job's process does without
+        from flprov._base.tasks import Tasks
+
+        return Tasks
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

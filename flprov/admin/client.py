@@ -25,14 +25,16 @@ from flprov.admin.download import Progress as FileProgress
 from flprov.admin.download import download_results
 from flprov.admin.link import Link, read_document
 from flprov.admin.plots import draw_metrics
-from flprov.errors import Misuse, NotFound
-from flprov.jobs import JobSpec, Submission, build_bundle, load_job, override
+from flprov.errors import Misuse, NotFound, ServerUnavailable
+from flprov.jobs import JobSpec, JobState, Submission, build_bundle, load_job, override
 from flprov.kits import Kit, load_kit
 from flprov.pki import Kind, sign
 from flprov.rpc import Connection, connect
 from flprov.rpc import methods as m
 from flprov.wire import documents as doc
 from flprov.wire import pb
+
+ENDED = frozenset(state.value for state in JobState if state.terminal)
 
 _COMMAND_LIFE = timedelta(minutes=2)  # a command that arrives later is not carried out
 _SUBMISSION_LIFE = timedelta(days=7)  # so long a site may be away before its part is refused
@@ -185,8 +187,11 @@ class Admin:
 
     def watch(self, job_id: str, *, timeout: float | None = None) -> Iterator[doc.JobDocument]:
         """The job now and after each change, until it has ended. Raises TimedOut."""
+        rounds: tuple[doc.RoundDocument, ...] = ()
         for reply in self._link.download(m.WATCH_JOB, pb.Query(id=job_id), timeout=timeout):
-            yield read_document(doc.JobDocument, reply)
+            job = read_document(doc.JobDocument, reply)  # with those of its rounds that are new
+            rounds += job.rounds
+            yield replace(job, rounds=rounds)
 
     def wait(
         self,
@@ -195,12 +200,20 @@ class Admin:
         timeout: float | None = None,
         on_change: Callable[[doc.JobDocument], None] | None = None,
     ) -> doc.JobDocument:
-        """The job once it has ended, however it ended. Raises TimedOut."""
+        """The job once it has ended, however it ended.
+
+        Raises:
+            TimedOut: it had not ended after `timeout` seconds.
+            ServerUnavailable: the server stopped; the job goes on when it is back.
+        """
         last: doc.JobDocument | None = None
         for last in self.watch(job_id, timeout=timeout):
             if on_change:
                 on_change(last)
-        assert last is not None
+        if last is None or last.state not in ENDED:
+            raise ServerUnavailable(
+                f"the server ended the watch of job {job_id}", hint=f"flprov job wait {job_id}"
+            )
         return last
 
     def why(self, job_id: str) -> doc.WhyDocument:

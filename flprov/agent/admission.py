@@ -74,7 +74,7 @@ def admit(
         )
     return Admitted(
         submission=submission,
-        datasets=_datasets(submission.spec.data, settings.datasets, config.settings),
+        datasets=_datasets(submission.spec.data, settings.datasets, config),
         python=settings.python or config.python,
         unconfined=policy.unconfined,
         tracebacks=policy.tracebacks,
@@ -115,14 +115,21 @@ def _verify_meant_for_here(
         raise ProtocolError("a job id that cannot be a folder's name")
 
 
-def _datasets(wanted: tuple[str, ...], named: Mapping[str, Path], where: Path) -> dict[str, Path]:
+def _datasets(wanted: tuple[str, ...], named: Mapping[str, Path], config: AgentConfig) -> dict[str, Path]:
     missing = [name for name in wanted if name not in named]
     if missing:
         raise NotFound(
             f"the job needs dataset {missing[0]!r}, which this site does not name",
-            hint=f"add it under `datasets` in {where}",
+            hint=f"the site's IT adds it under `datasets` in {config.settings.name}",
         )
     for name in wanted:
-        if not named[name].exists():
-            raise NotFound(f"dataset {name!r} is named in {where.name}, but its path does not exist")
+        path = named[name].resolve()
+        if not path.exists():
+            raise NotFound(
+                f"dataset {name!r} is named in {config.settings.name}, but its path does not exist"
+            )
+        if any(path.is_relative_to(secret.resolve()) for secret in (config.kit.folder, config.state)):
+            raise ConfinementRefused(
+                f"dataset {name!r} lies in the kit or the state of this site's own agent"
+            )
     return {name: named[name] for name in wanted}

@@ -18,6 +18,7 @@ from flprov.agent.bulk import Bulk
 from flprov.agent.config import AgentConfig
 from flprov.agent.control import Control, LinkState
 from flprov.agent.held import SiteJobs
+from flprov.agent.leases import GPULeases
 from flprov.agent.vitals import GPUs, read_vitals
 from flprov.blobs import BlobStore
 from flprov.errors import KitRefused
@@ -52,7 +53,7 @@ class Agent:
         self._local_status = local_status
         self._stopping = asyncio.Event()
         self.ready = asyncio.Event()  # set by the first Welcome
-        self._gpus = GPUs()
+        self._gpus = GPUs(GPULeases())
         self._vitals: Vitals | None = None
 
     async def run(self) -> None:
@@ -93,6 +94,7 @@ class Agent:
             blobs=blobs,
             bulk=bulk,
             launcher=self._launcher,
+            gpus=self._gpus,
             report=lambda message: self._control.report(message),
         )
         jobs.load()

@@ -15,6 +15,7 @@ from flprov.agent.answers import Answers
 from flprov.agent.bulk import Bulk
 from flprov.agent.config import AgentConfig
 from flprov.agent.sitejob import SiteJob, Tools, refusal_of
+from flprov.agent.vitals import GPUs
 from flprov.blobs import BlobStore
 from flprov.errors import FlprovError, Refused
 from flprov.store import Delete, Put, Row, Store
@@ -36,6 +37,7 @@ class SiteJobs:
         blobs: BlobStore,
         bulk: Bulk,
         launcher: Launcher,
+        gpus: GPUs,
         report: Callable[[pb.FromSite], None],
     ) -> None:
         self._config = config
@@ -55,6 +57,8 @@ class SiteJobs:
             blobs=blobs,
             bulk=bulk,
             launcher=launcher,
+            gpus=gpus,
+            private=(config.kit.folder, config.policy, config.settings),
             answers=self._answers,
             report=report,
         )

@@ -15,10 +15,11 @@ from flprov.agent.admission import Admitted
 from flprov.agent.answers import Answers
 from flprov.agent.bulk import Bulk
 from flprov.agent.logs import LogSender
+from flprov.agent.vitals import GPUs
 from flprov.blobs import BlobStore
 from flprov.errors import FlprovError, JobFailed, NotFound, PolicyRefused, ProtocolError
 from flprov.jobs import check_needs, unpack_bundle
-from flprov.wire import pb
+from flprov.wire import pb, tensor_infos, verify_numbers, verify_update
 from flprov.workers import Launcher, LaunchOrder, Process, reap_leftovers
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class Tools:
     blobs: BlobStore
     bulk: Bulk
     launcher: Launcher
+    gpus: GPUs
+    private: tuple[Path, ...]  # what no job may ever see
     answers: Answers
     report: Callable[[pb.FromSite], None]  # to the server if connected; else dropped, and said again later
 
@@ -96,7 +99,12 @@ class SiteJob:
         unpack_bundle(self.tools.blobs.path(app), self.folder / "app")
 
     async def _start(self) -> None:
-        admitted = self.admitted
+        admitted, tools = self.admitted, self.tools
+        wanted = admitted.submission.spec.resources
+        found = await asyncio.to_thread(tools.gpus.read) if wanted.gpus else ()
+        leased = tools.gpus.leases.lease(
+            self.job_id, found, count=wanted.gpus, memory=wanted.gpu_memory, note=tools.gpus.note
+        )
         self._process = process = await self.tools.launcher.launch(
             LaunchOrder(
                 job_id=self.job_id,
@@ -104,8 +112,10 @@ class SiteJob:
                 main="site",
                 python=admitted.python,
                 readable=tuple(admitted.datasets.values()),
+                private=tools.private,
+                gpus=leased,
                 unconfined=admitted.unconfined,
-                grace=admitted.submission.spec.resources.grace_seconds,
+                grace=wanted.grace_seconds,
             )
         )
         self._log = LogSender(self.tools.bulk, self.job_id, process.log)
@@ -196,6 +206,7 @@ class SiteJob:
             update = pb.UpdateMessage()
             update.CopyFrom(answer.update)
             update.tensors.CopyFrom(await self._take_out(answer.update.tensors))
+            await asyncio.to_thread(self._verify, update, order)
         except FlprovError as error:
             await self._answer_failure(order, error.code, str(error))
             return
@@ -212,6 +223,16 @@ class SiteJob:
         digest, size = await self.tools.blobs.adopt(path, limit=_MOST_UPDATE)
         path.unlink(missing_ok=True)
         return pb.Payload(digest=digest, size=size)
+
+    def _verify(self, update: pb.UpdateMessage, order: pb.TaskOrder) -> None:
+        """The server checks the same again; here a bad update does not leave the building."""
+        weight = update.weight if update.HasField("weight") else None
+        verify_numbers(update.samples, weight, update.metrics)
+        base = tensor_infos(self._source(order.model)) if order.model.size else None
+        verify_update(base, self._source(update.tensors), update.kind, order.expects)
+
+    def _source(self, payload: pb.Payload) -> Path | bytes:
+        return self.tools.blobs.path(payload.digest) if payload.digest else payload.inline
 
     async def _answer_failure(
         self, order: pb.TaskOrder, code: str, message: str, traceback: str = ""
@@ -255,6 +276,7 @@ class SiteJob:
         if self._log is not None:
             await self._log.flush()
         if not left:
+            self.tools.gpus.leases.release(self.job_id)
             await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
         return left
 

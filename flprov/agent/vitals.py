@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from flprov.agent.leases import GPULeases
 from flprov.errors import ConfigError
 from flprov.policy import load_policy, load_site_settings
 from flprov.wire.documents import CPU, GPU, Space, Vitals
@@ -18,7 +19,8 @@ from flprov.workers import confinement_method
 class GPUs:
     """NVML, if this machine has it. The binding is loaded on first use."""
 
-    def __init__(self) -> None:
+    def __init__(self, leases: GPULeases) -> None:
+        self.leases = leases
         self._nvml: Any = None  # the pynvml module: it has no types
         self.note = ""
 
@@ -44,10 +46,11 @@ class GPUs:
     def _read_one(self, index: int) -> GPU:
         nvml = self._nvml
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        uuid = _text(nvml.nvmlDeviceGetUUID(handle))
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         return GPU(
             index=index,
-            uuid=_text(nvml.nvmlDeviceGetUUID(handle)),
+            uuid=uuid,
             name=_text(nvml.nvmlDeviceGetName(handle)),
             driver=_text(nvml.nvmlSystemGetDriverVersion()),
             memory_total=int(memory.total),
@@ -55,6 +58,7 @@ class GPUs:
             utilization=self._optional(lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
             temperature=self._optional(lambda: float(nvml.nvmlDeviceGetTemperature(handle, 0))),
             processes=tuple(sorted({int(p.pid) for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle)})),
+            leased_to=self.leases.holders(uuid),
         )
 
     def _optional(self, read: Callable[[], float]) -> float | None:

@@ -11,6 +11,8 @@ from flprov import __version__
 from flprov.cli.lazy import Entry, LazyGroup
 from flprov.errors import ExitCode, FlprovError
 
+__all__ = ["main", "report", "root"]
+
 _HELP = """Provision, start and operate federated-learning networks, and run the jobs on them.
 
 \b

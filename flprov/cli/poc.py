@@ -106,14 +106,12 @@ def _tell_ready(name: str, seconds: float) -> None:
 
 
 def _print_up(report: UpReport) -> None:
-    sites = [party for party in report.parties if party.kind == "site"]
-    if not report.started:
-        click.echo(f"this network runs already: server at {report.endpoint}, {len(sites)} sites")
+    if report.started:
+        verb = "made and started" if report.created else "started"
+        click.echo(f"{verb} {', '.join(report.started)} in {report.ready_after:.1f} s")
     else:
-        click.echo(
-            f"{'made and started' if report.created else 'started'} in {report.ready_after:.1f} s:"
-            f" server at {report.endpoint}, {len(sites)} sites"
-        )
+        click.echo("this network runs already")
+    click.echo(f"the server is at {report.endpoint}")
     click.echo(f"in {report.folder}; the logs are in {report.folder}/logs")
     for path in report.written:
         note = ": everybody of this project may run any job there" if path.endswith("policy.yml") else ""

@@ -2,20 +2,29 @@
 """Jobs: what `job.yml` says, bundles of code, submissions, states, the scheduler.
 
 Nothing here talks to anybody or runs job code; the only side effects are files.
+
+A job's process needs only what a job says; the rest is imported when it is first asked for.
 """
 
-from flprov.jobs.archive import BundleLimits
-from flprov.jobs.bundle import Bundle, build_bundle, list_bundle, read_bundle_spec, unpack_bundle
-from flprov.jobs.ids import match_prefix, new_job_id
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from flprov.jobs.job import Filters, JobSpec, Membership, Resources, Workflow
-from flprov.jobs.needs import check_needs
-from flprov.jobs.overrides import override
-from flprov.jobs.reading import load_job
-from flprov.jobs.room import Capacity, GPURoom, Lease
-from flprov.jobs.rules import verify_spec
-from flprov.jobs.scheduler import JobView, Plan, SiteView, Snapshot, Start, schedule
 from flprov.jobs.states import TRANSITIONS, JobState, verify_step
-from flprov.jobs.submission import Submission, decode_submission
+
+if TYPE_CHECKING:
+    from flprov.jobs.archive import BundleLimits
+    from flprov.jobs.bundle import Bundle, build_bundle, list_bundle, read_bundle_spec, unpack_bundle
+    from flprov.jobs.ids import match_prefix, new_job_id
+    from flprov.jobs.needs import check_needs
+    from flprov.jobs.overrides import override
+    from flprov.jobs.reading import load_job
+    from flprov.jobs.room import Capacity, GPURoom, Lease
+    from flprov.jobs.rules import verify_spec
+    from flprov.jobs.scheduler import JobView, Plan, SiteView, Snapshot, Start, schedule
+    from flprov.jobs.submission import Submission, decode_submission
 
 __all__ = [
     "TRANSITIONS",
@@ -50,3 +59,37 @@ __all__ = [
     "verify_spec",
     "verify_step",
 ]
+
+_MODULES = {
+    "Bundle": "bundle",
+    "BundleLimits": "archive",
+    "Capacity": "room",
+    "GPURoom": "room",
+    "JobView": "scheduler",
+    "Lease": "room",
+    "Plan": "scheduler",
+    "SiteView": "scheduler",
+    "Snapshot": "scheduler",
+    "Start": "scheduler",
+    "Submission": "submission",
+    "build_bundle": "bundle",
+    "check_needs": "needs",
+    "decode_submission": "submission",
+    "list_bundle": "bundle",
+    "load_job": "reading",
+    "match_prefix": "ids",
+    "new_job_id": "ids",
+    "override": "overrides",
+    "read_bundle_spec": "bundle",
+    "schedule": "scheduler",
+    "unpack_bundle": "bundle",
+    "verify_spec": "rules",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = found
+    return found

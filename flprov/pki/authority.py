@@ -90,7 +90,7 @@ class Authority:
         if now >= self.not_after:
             raise IdentityRefused(
                 f"{self.anchor.name} expired on {to_iso(self.not_after)} and can issue nothing more",
-                hint="replace it: `flprov ca rotate prepare`",
+                hint="a new project with a new CA has to be provisioned",
             )
         return min(now + read_days(days), self.not_after)
 

@@ -29,7 +29,7 @@ from flprov.pki.keys import verify_public_key
 from flprov.pki.profiles import LEAVES, PROVISIONER, Profile
 
 _HASHES = ("sha256", "sha384", "sha512")
-_RENEW = "renew it (`flprov cert renew`), or ask the project's admin for a new kit"
+_RENEW = "ask the project's admin for a new kit (`flprov provision` makes it)"
 _USED = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,

@@ -39,7 +39,9 @@ def load_project(path: Path) -> Project:
         with open_config(path) as top:
             project = _read_project(top, path)
     except NotFound as error:
-        raise NotFound(str(error), hint="`flprov init` writes a commented project.yml") from None
+        raise NotFound(
+            str(error), hint="start from the commented project.yml that comes with flprov"
+        ) from None
     return project
 
 
@@ -47,7 +49,7 @@ def _read_project(top: Section, source: Path) -> Project:
     trust_domain = top.text("trust_domain")
     _note(top, "trust_domain", mistake_in_trust_domain(trust_domain) if trust_domain else None)
     fingerprint = top.text(
-        "root_fingerprint", None, pattern=_FINGERPRINT, what="a fingerprint as `flprov ca show` prints it"
+        "root_fingerprint", None, pattern=_FINGERPRINT, what="a fingerprint as `flprov provision` prints it"
     )
     name = _read_name(top)
     organisations = _read_organisations(top)

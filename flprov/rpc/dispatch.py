@@ -14,6 +14,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol, cast
 
 from flprov.errors import FlprovError, IdentityRefused, LocalError, PermissionRefused, ProtocolError, Refused
@@ -66,6 +67,7 @@ class Arrival:
     peer: str
     protocol: str  # as the caller spelled it; empty when it said nothing
     identify: Callable[[], Identity]  # raises IdentityRefused
+    not_after: Callable[[], datetime | None] = lambda: None  # of the caller's certificate, if it has one
 
 
 def _admit_everybody(_identity: Identity) -> None:
@@ -139,7 +141,7 @@ class Dispatcher:
         method = BY_PATH.get(arrival.path)
         if method is None or not method.allows(caller):
             raise _not_allowed(arrival.path, method, caller)
-        return Call(caller=caller, method=method, peer=arrival.peer)
+        return Call(caller=caller, method=method, peer=arrival.peer, not_after=arrival.not_after())
 
     async def _run(self, call: Call, exchange: Exchange) -> None:
         method, handler = call.method, self._service[call.method]

@@ -51,4 +51,5 @@ class Found(Exception):
 
 
 def identity_refused(endpoint: str, text: str, hint: str | None = None) -> IdentityRefused:
+    """The error for a certificate that is not acceptable, at one endpoint."""
     return IdentityRefused(f"{endpoint}: {text}", hint=hint)

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from flprov._base import Clock, SystemClock
 from flprov.errors import FlprovError, LocalError, ServerUnavailable
-from flprov.pki import Anchors, Identity, Kind, verify_key_matches
+from flprov.pki import Anchors, Identity, Kind, not_after, verify_key_matches
 from flprov.rpc.dispatch import Arrival, CallerGone, Dispatcher
 from flprov.rpc.endpoints import join_endpoint, split_endpoint
 from flprov.rpc.grpc_settings import EOF, PROTOCOL_METADATA, SERVER_OPTIONS, grpc
@@ -122,6 +122,7 @@ class GRPCListener:
             peer=_address(context.peer()),
             protocol=_protocol(context),
             identify=lambda: self._identify(context),
+            not_after=lambda: not_after(_leaf(context)),
         )
         try:
             await self._dispatcher.answer(arrival, exchange)
@@ -136,8 +137,13 @@ class GRPCListener:
             exchange.close()
 
     def _identify(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> Identity:
-        leaves = tuple(context.auth_context().get("x509_pem_cert", ()))
-        return self._check.identify(leaves[0] if leaves else b"")
+        return self._check.identify(_leaf(context))
+
+
+def _leaf(context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    """The caller's certificate as PEM; empty when it came without one."""
+    leaves = tuple(context.auth_context().get("x509_pem_cert", ()))
+    return bytes(leaves[0]) if leaves else b""
 
 
 class _EveryMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg,misc,unused-ignore]

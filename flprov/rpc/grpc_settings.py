@@ -80,8 +80,7 @@ CLIENT_OPTIONS = tuple(
         "grpc.keepalive_time_ms": 20_000,  # while a call is open
         "grpc.keepalive_timeout_ms": 10_000,
         "grpc.http2.max_pings_without_data": 0,  # no limit: a control stream may be silent for hours
-        "grpc.initial_reconnect_backoff_ms": 100,
-        "grpc.min_reconnect_backoff_ms": 100,
+        "grpc.initial_reconnect_backoff_ms": 100,  # min_... would be the deadline of one attempt
         "grpc.max_reconnect_backoff_ms": 5_000,
         "grpc.enable_http_proxy": 0,  # the environment is not ours to read
         "grpc.enable_retries": 0,  # what may be repeated, and with which key, is the caller's to know

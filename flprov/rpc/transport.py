@@ -20,6 +20,7 @@ What holds on every transport:
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import Any, Protocol
 
 from flprov.errors import LocalError
@@ -34,8 +35,11 @@ MESSAGE_LIMIT = 4 << 20
 class Call:
     """One call, as its handler sees it."""
 
-    def __init__(self, *, caller: Identity, method: Method, peer: str) -> None:
+    def __init__(
+        self, *, caller: Identity, method: Method, peer: str, not_after: datetime | None = None
+    ) -> None:
         self.caller = caller
+        self.not_after = not_after  # the last moment of the caller's certificate; None without one
         self.method = method
         self.peer = peer  # an address, for people to read: nothing may hang on it
         self._open = True

@@ -28,6 +28,7 @@ from flprov.wire import documents as doc
 from flprov.wire import pb
 
 _MOST_APP = 512 << 20
+_MOST_ROUNDS = 500  # in one message of a watch
 
 
 class AdminService:
@@ -153,10 +154,17 @@ class AdminService:
         return self._job_document(self._find(call, request.id))
 
     async def watch_job(self, call: Call, request: pb.Query) -> AsyncIterator[pb.Document]:
-        """One job, again after each change, until it has ended."""
+        """One job, again after each change, until it has ended; of its rounds, each once."""
         run = self._find(call, request.id)
+        sent = 0
         async for changed in self._jobs.watch(run.record.id):
-            yield self._job_document(changed)
+            rounds = self._jobs.rounds(changed.record.id)
+            fresh = rounds[sent : sent + _MOST_ROUNDS]
+            sent += len(fresh)
+            yield _document(job_document(changed, fresh))
+        while fresh := self._jobs.rounds(run.record.id)[sent : sent + _MOST_ROUNDS]:
+            sent += len(fresh)
+            yield _document(job_document(run, fresh))
 
     async def why_job(self, call: Call, request: pb.Query) -> pb.Document:
         """What went wrong first, or what is waited for."""

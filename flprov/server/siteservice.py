@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from datetime import datetime
 from pathlib import Path
 
 from flprov import __version__
@@ -67,7 +66,7 @@ class SiteService:
         hello = await self._hello(requests)
         self._sessions.verify_free(call.caller, hello)
         session = Session(call.caller, hello, since=self._clock.now())
-        await self._registry.saw(session, _not_after(call))
+        await self._registry.saw(session, call.not_after)
         active = [run.record.id for run in self._jobs.active_at(session.name)]
         yield pb.ToSite(
             welcome=pb.Welcome(
@@ -270,7 +269,3 @@ class SiteService:
             raise PermissionRefused(f"no job {job_id[:40]!r} for site {call.caller.name}")
         verify_may_touch(call.caller, run.record, ObjectRule.OWN_SITE, self._registry.orgs)
         return run
-
-
-def _not_after(call: Call) -> datetime | None:
-    return getattr(call, "not_after", None)

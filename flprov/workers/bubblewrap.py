@@ -13,7 +13,7 @@ from flprov.workers.view import View
 FILTER_PLACE = "{filter}"  # the shim puts the descriptor of the seccomp filter here
 
 
-def bubblewrap_command(view: View, *, folder: Path) -> list[str]:
+def bubblewrap_command(view: View, *, work: Path, short_work: str) -> list[str]:
     """What to put before the worker's own command.
 
     Raises:
@@ -33,7 +33,8 @@ def bubblewrap_command(view: View, *, folder: Path) -> list[str]:
         command += ["--bind", str(path), str(path)]
     for path in view.gpus:
         command += ["--dev-bind", str(path), str(path)]
-    return [*command, "--chdir", str(folder / "work"), "--seccomp", FILTER_PLACE, "--"]
+    command += ["--symlink", str(work), short_work]
+    return [*command, "--chdir", str(work), "--seccomp", FILTER_PLACE, "--"]
 
 
 def _outer_first(paths: Iterable[Path]) -> list[Path]:

@@ -104,12 +104,15 @@ def _prepare(order: Order, channel: int, log: JobLog) -> None:
 def _confine(order: Order, report: socket.socket) -> list[str]:
     """Confine this process by the order's method. Returns the command to execute."""
     command: list[str] = order["command"]
-    if order["method"] == "landlock":
-        listener = confinement.enter_landlock(order["rules"], private_mounts=order["private_mounts"])
-        socket.send_fds(report, [b"listener"], [listener])
-        return command
     if order["method"] == "bubblewrap":
         descriptor = str(confinement.bubblewrap_filter())
         return [descriptor if word == order["filter_place"] else word for word in command]
-    confinement.enter_unconfined()
+    if order["private_mounts"]:
+        confinement.make_private_mounts()
+    os.symlink(order["work"], order["short_work"])  # noqa: PTH211 - pathlib is slow to import
+    if order["method"] == "landlock":
+        listener = confinement.enter_landlock(order["rules"])
+        socket.send_fds(report, [b"listener"], [listener])
+    else:
+        confinement.enter_unconfined()
     return command

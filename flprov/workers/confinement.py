@@ -9,6 +9,7 @@ This module runs in the shim, so it imports nothing that is slow.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 
@@ -21,12 +22,11 @@ if TYPE_CHECKING:
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - multiprocessing and torch keep semaphores and tensors here
 
 
-def enter_landlock(rules: Sequence[Sequence[str]], *, private_mounts: bool) -> int:
-    """Confine this process by Landlock and seccomp.
+def enter_landlock(rules: Sequence[Sequence[str]]) -> int:
+    """Confine this process by Landlock and seccomp; after `make_private_mounts`, where that works.
 
     Args:
         rules: pairs of a name in `landlock.RIGHTS` and a path.
-        private_mounts: hide the other jobs' shared memory; see `make_private_mounts`.
 
     Returns:
         The listener that `broker.serve` reads.
@@ -34,8 +34,6 @@ def enter_landlock(rules: Sequence[Sequence[str]], *, private_mounts: bool) -> i
     Raises:
         OSError: a path of the rules is missing, or the kernel refused a step.
     """
-    if private_mounts:
-        make_private_mounts()
     # Held open: the rule for /proc/self is tied to the kernel's inode of it, which lives as long as this.
     os.set_inheritable(os.open("/proc/self", os.O_PATH), True)  # noqa: FBT003
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
@@ -58,6 +56,20 @@ def bubblewrap_filter() -> int:
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.set_inheritable(descriptor, True)  # noqa: FBT003
     return descriptor
+
+
+def short_name(tag: str) -> str:
+    """A second name of the job's work/, for TMPDIR.
+
+    The address of a UNIX socket has room for 107 bytes of path, and multiprocessing adds 33 to TMPDIR.
+    """
+    return f"{SHARED_MEMORY}/flprov-{tag[:8]}"
+
+
+def drop_short_name(tag: str) -> None:
+    """Remove the name, where /dev/shm is not the job's own and has not gone with it."""
+    with contextlib.suppress(OSError):
+        os.unlink(short_name(tag))  # noqa: PTH108 - pathlib is slow to import
 
 
 def forbid_core_dumps() -> None:

@@ -26,6 +26,7 @@ from flprov.errors import ConfinementRefused, LocalError, error_class
 from flprov.workers import linux
 from flprov.workers.bubblewrap import FILTER_PLACE, bubblewrap_command
 from flprov.workers.channel import Channel, StreamChannel, open_channel
+from flprov.workers.confinement import drop_short_name, short_name
 from flprov.workers.detection import PACKAGE, Method, detect_method, private_mounts_work
 from flprov.workers.order import LaunchOrder
 from flprov.workers.processes import TAG_VARIABLE, start_time
@@ -125,11 +126,17 @@ class ProcessLauncher:
         try:
             with control, worker_end:
                 shim = _start_shim(order, control.fileno(), worker_end.fileno())
-            pid = await _start_worker(ours, plan, shim)
-            stream = await open_channel(channel)
-        except BaseException:  # also when cancelled: without its parent's end a shim stops the job
+        except BaseException:
             ours.close()
             channel.close()
+            raise
+        try:
+            pid = await _start_worker(ours, plan, shim)
+            stream = await open_channel(channel)
+        except BaseException:  # also when cancelled
+            ours.close()  # without its parent's end a shim stops the job
+            channel.close()
+            asyncio.get_running_loop().run_in_executor(None, shim.wait)
             raise
         return ShimProcess(order=order, shim=shim, control=ours, channel=stream, pid=pid, plan=plan)
 
@@ -208,6 +215,7 @@ class ShimProcess:
         """The shim ended before the job, so nobody but us sees what it left."""
         remaining = sweep(self._tag, adopted=True).remaining
         collect([self.pid])
+        drop_short_name(self._tag)
         if written := read_exit_record(self._folder):
             return written
         record = ExitRecord(reason=reason, stopped=True, remaining=remaining)
@@ -239,7 +247,7 @@ class _Confined:
 
 def _plan(order: LaunchOrder, method: Method | None, tag: str) -> dict[str, Any]:
     """The shim's order: a JSON object. Asks the interpreter and the kernel, so not for the loop."""
-    confined = _confine(order, method or detect_method())
+    confined = _confine(order, method or detect_method(), short_name(tag))
     folder = order.folder
     return {
         "job_id": order.job_id,
@@ -248,6 +256,7 @@ def _plan(order: LaunchOrder, method: Method | None, tag: str) -> dict[str, Any]
         "command": confined.command,
         "environment": _environment(order, tag),
         "work": str(folder / "work"),
+        "short_work": short_name(tag),
         "log": str(folder / "log"),
         "log_limit": order.log_limit,
         "shim_record": str(folder / SHIM_RECORD),
@@ -257,7 +266,7 @@ def _plan(order: LaunchOrder, method: Method | None, tag: str) -> dict[str, Any]
     }
 
 
-def _confine(order: LaunchOrder, method: Method) -> _Confined:
+def _confine(order: LaunchOrder, method: Method, short_work: str) -> _Confined:
     command = [str(order.python.absolute()), "-I", "-u", "-X", "faulthandler", "-c", _WORKER]
     command += [str(order.folder / "lib"), order.module]
     if method is Method.NONE:
@@ -266,10 +275,10 @@ def _confine(order: LaunchOrder, method: Method) -> _Confined:
                 "job code cannot be confined on this machine: no Landlock and no working bubblewrap",
                 hint="install bubblewrap, or set `unconfined: true` in the site's policy.yml",
             )
-        return _Confined(command=command, details={"method": method.value})
+        return _Confined(command=command, details={"method": method.value, "private_mounts": False})
     view = plan_view(order)
     if method is Method.BUBBLEWRAP:
-        wrapped = [*bubblewrap_command(view, folder=order.folder), *command]
+        wrapped = [*bubblewrap_command(view, work=order.folder / "work", short_work=short_work), *command]
         return _Confined(command=wrapped, details={"method": method.value, "filter_place": FILTER_PLACE})
     details = {
         "method": method.value,
@@ -289,7 +298,7 @@ def _environment(order: LaunchOrder, tag: str) -> dict[str, str]:
         "HOME": work,
         "LANG": "C.UTF-8",
         "PATH": f"{order.python.absolute().parent}:/usr/local/bin:/usr/bin:/bin",
-        "TMPDIR": work,
+        "TMPDIR": short_name(tag),
         "USER": "flprov",
         TAG_VARIABLE: tag,
     }
@@ -297,7 +306,11 @@ def _environment(order: LaunchOrder, tag: str) -> dict[str, str]:
 
 def _start_shim(order: LaunchOrder, control: int, channel: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-I", "-S", "-c", _SHIM, str(PACKAGE.parent), str(control), str(channel)]
-    errors = os.open(order.folder / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    log = order.folder / "log"
+    try:
+        errors = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise LocalError(f"the job's log {log} cannot be written: {error.strerror}") from error
     try:
         return subprocess.Popen(
             [*command, f"flprov-shim:{order.job_id}"],  # for ps

@@ -19,7 +19,7 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 
-_MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x4000, 0x40000
+_MS_NOSUID, _MS_NODEV, _MS_REC, _MS_SLAVE = 0x2, 0x4, 0x4000, 0x80000
 _CAPABILITY_VERSION_3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -58,8 +58,11 @@ def unshare(flags: int) -> None:
 
 
 def mount_private(path: str) -> None:
-    """Put an empty tmpfs over `path`, seen in this mount namespace only. Raises OSError."""
-    everything = ctypes.c_ulong(_MS_REC | _MS_PRIVATE)
+    """Put an empty tmpfs over `path`, seen in this mount namespace only. Raises OSError.
+
+    What the machine mounts later, such as a network share with data, still appears.
+    """
+    everything = ctypes.c_ulong(_MS_REC | _MS_SLAVE)
     _checked(_libc.mount(b"none", b"/", None, everything, None))
     flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV)
     _checked(_libc.mount(b"tmpfs", os.fsencode(path), b"tmpfs", flags, b"mode=1777"))

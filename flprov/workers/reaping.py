@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flprov._base import canonical_json, write_atomic
+from flprov.workers.confinement import drop_short_name
 from flprov.workers.processes import (
     Found,
     boot_id,
@@ -101,6 +102,7 @@ def _end(shim: ShimRecord) -> Swept:
             send_signal(shim.pid, shim.started, signal.SIGKILL)
             break
     rest = sweep(shim.tag)
+    drop_short_name(shim.tag)
     return Swept(found=tuple(sorted({*found, *rest.found})), remaining=rest.remaining)
 
 

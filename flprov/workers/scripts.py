@@ -68,7 +68,8 @@ class Script:
         except SystemExit as error:
             if error.code not in (None, 0, SIGTERM_STATUS):
                 what = f"status {error.code}" if isinstance(error.code, int) else f"the words {error.code}"
-                raise JobFailed(f"{self.path.name} exited with {what}") from error
+                failed = JobFailed(f"{self.path.name} exited with {what}")
+                raise failed.with_traceback(error.__traceback__) from None  # so that it names the line
             if error.code:
                 raise
 

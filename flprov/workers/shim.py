@@ -26,6 +26,7 @@ import traceback
 
 from flprov.workers import linux
 from flprov.workers.child import LaunchFailed, start_worker
+from flprov.workers.confinement import drop_short_name
 from flprov.workers.joblog import JobLog
 from flprov.workers.processes import boot_id, descendants, kill_all, send_signal, start_time
 
@@ -80,6 +81,7 @@ class Shim:
             self._kill_when_due()
             self._reap()
         self._log.drain()
+        drop_short_name(self._order["tag"])
         self._leave(self._record())
 
     def _listen_to_signals(self) -> int:
@@ -95,10 +97,12 @@ class Shim:
     def _serve_connections(self, listener: int) -> None:
         import threading
 
-        from flprov.workers.broker import serve
+        from flprov.workers.broker import Broker
 
-        arguments = (listener, tuple(self._order["sockets"]))
-        threading.Thread(target=serve, args=arguments, daemon=True).start()
+        order = self._order
+        folders = tuple(order["sockets"])
+        broker = Broker(listener, folders=folders, short_name=order["short_work"], short_for=order["work"])
+        threading.Thread(target=broker.serve, daemon=True).start()
 
     def _finished(self) -> bool:
         given_up = self._give_up_at is not None and time.monotonic() > self._give_up_at
@@ -258,6 +262,7 @@ def _now() -> str:
 def main(control_descriptor: int, channel: int) -> None:
     """The shim process, from the first packet on."""
     control = socket.socket(fileno=control_descriptor)
+    control.set_inheritable(False)  # the worker could speak in our name
     packet = control.recv(PACKET)
     if not packet:
         return

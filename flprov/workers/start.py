@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +29,13 @@ def run_main(run: Callable[[WorkerChannel, Path], int]) -> int:
     if not descriptor.isdecimal():
         raise LocalError(
             f"a job's process was started without a channel ({CHANNEL_VARIABLE} is {descriptor!r})",
-            hint="flprov starts these itself; to try an app: flprov simulate APP -n 2",
+            hint="to try an app: flprov simulate APP -n 2",
         )
     show_output_at_once()
-    return run(adopt_channel(int(descriptor)), folder)
+    status = run(adopt_channel(int(descriptor)), folder)
+    # The job is over: being asked to end now must not interrupt what libraries do at exit.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return status
 
 
 def show_output_at_once() -> None:

@@ -89,7 +89,7 @@ class Network:
         self.running: dict[str, Running] = {}
         self._held = contextlib.ExitStack()
         lines = "\n".join(
-            f"  - {{name: {name}, org: {'org-a' if n % 2 == 0 else 'org-b'}}}" for n, name in enumerate(self.names)
+XX
         )
         (folder / "project.yml").write_text(PROJECT.format(port=self.port, sites=lines, people=PEOPLE))
         self.provision()

@@ -94,16 +94,16 @@ class Parent:
         self.expect("ready")
 
     def task(
-        self, name="train", model=None, *, round=0, rounds=3, expects="full,diff", scalars=None, form=""
+        self, name="train", model=None, *, number=0, rounds=3, expects="full,diff", scalars=None, form=""
     ):
         self.serial += 1
         metadata = {"format": form} if form else {}
         self.send(
             task=pb.TaskOrder(
                 job_id="j1",
-                task_id=f"{round}/{name}/{self.serial}",
+                task_id=f"{number}/{name}/{self.serial}",
                 name=name,
-                round=round,
+                round=number,
                 rounds=rounds,
                 expects=expects,
                 model=self.hand_in(model or {}, metadata),

@@ -111,7 +111,7 @@ async def test_random_bytes_are_refused_or_a_message_but_never_anything_else(end
     assert refused > 1000
 
 
-async def test_invalid_text_and_deep_nesting_are_refused(ends):
+async def test_text_that_is_not_utf8_is_refused(ends):
     channel, raw = ends
     not_utf8 = b"\x3a\x03\x12\x01\xff"  # failure.message = 0xff
     raw.sendall(frame(not_utf8))

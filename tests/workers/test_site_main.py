@@ -48,7 +48,7 @@ def script(start, text, **fields):
 def test_one_process_serves_all_rounds(start):
     parent = script(start, DOUBLE)
     for number in range(3):
-        parent.task(model={"w": np.float32([number])}, round=number)
+        parent.task(model={"w": np.float32([number])}, number=number)
         update = parent.update()
         assert parent.take_out(update.tensors)["w"].tolist() == [2.0 * number]
         assert (update.kind, update.samples, dict(update.metrics)) == ("full", 10, {"round": number})
@@ -67,7 +67,7 @@ def test_an_answer_names_its_task_and_job(start):
 def test_large_tensors_pass_as_files(start):
     parent = script(start, DOUBLE)
     for number in range(2):
-        parent.task(model={"w": np.full(50_000, number + 1, np.float32)}, round=number)
+        parent.task(model={"w": np.full(50_000, number + 1, np.float32)}, number=number)
         update = parent.update()
         assert update.tensors.file
         assert parent.take_out(update.tensors)["w"].sum() == 100_000 * (number + 1)
@@ -113,7 +113,7 @@ fl.send(fl.Model(params=model.params))
 """
     (tmp_path / "heart.csv").write_text("63,1,145")
     parent = start({"train.py": text}, job("train.py"), datasets={"heart": str(tmp_path / "heart.csv")})
-    parent.task(model=MODEL, round=1, scalars={"lr": 0.5})
+    parent.task(model=MODEL, number=1, scalars={"lr": 0.5})
     parent.update()
     parent.quit()
     assert "a j1 63,1,145" in parent.output()
@@ -173,7 +173,7 @@ fl.send(fl.Model(params=model.params, samples=model.round))
 """
     parent = script(start, text)
     for number in range(3):
-        parent.task(model=MODEL, round=number)
+        parent.task(model=MODEL, number=number)
         assert parent.update().samples == number
     assert parent.quit() == 0
     assert parent.output().count("started") == 3
@@ -188,7 +188,7 @@ def test_modules_of_the_app_can_be_imported_also_from_a_folder(start):
 
 def test_modules_of_the_app_do_not_take_the_place_of_ours(start):
     files = {"train.py": DOUBLE}
-    files |= {name: "raise SystemExit('taken over')" for name in ("flprov.py", "numpy.py", "socket.py")}
+    files |= dict.fromkeys(("flprov.py", "numpy.py", "socket.py"), "raise SystemExit('taken over')")
     parent = start(files, job("train.py"))
     parent.task(model=MODEL)
     assert parent.update().samples == 10
@@ -211,7 +211,7 @@ while fl.is_running():
     assert read_metadata(update.tensors.inline) == {"format": "pt"}
     state = parent.take_out(update.tensors)
     assert state["num_batches_tracked"] == 1
-    parent.task(model=state, round=1, form="pt")
+    parent.task(model=state, number=1, form="pt")
     assert parent.take_out(parent.update().tensors)["num_batches_tracked"] == 2
 
 
@@ -294,7 +294,7 @@ def test_a_script_that_fails_before_its_first_task_says_why(start, text, message
 @pytest.mark.parametrize("end", ["", "import sys; sys.exit(0)"])
 def test_exiting_with_0_without_an_update_is_a_failure(start, end):
     parent = script(start, f"import flprov.client as fl\nfl.receive()\n{end}\n")
-    parent.task(model=MODEL, round=2)
+    parent.task(model=MODEL, number=2)
     assert_ended(parent, "train.py ended without sending an update for task 'train' of round 2")
 
 
@@ -309,7 +309,7 @@ while fl.is_running():
     parent = script(start, text)
     parent.task(model=MODEL)
     assert "before an update was sent for task 'train' of round 0" in parent.failure().message
-    parent.task(model=MODEL, round=1)
+    parent.task(model=MODEL, number=1)
     parent.update()
 
 
@@ -415,7 +415,7 @@ def test_functions_are_called_with_task_site_and_args(start):
 def test_a_function_that_fails_once_is_called_again_in_the_next_round(start):
     parent = functions(start, "mine:train")
     for number in range(3):
-        parent.task(model=MODEL, round=number)
+        parent.task(model=MODEL, number=number)
         if number == 1:
             assert parent.failure().message == "mine.py:9: RuntimeError: out of luck"
         else:
@@ -495,9 +495,8 @@ def test_a_filter_that_does_not_exist_is_told_before_any_task(start):
 WAIT = """
 import threading, flprov.client as fl
 fl.receive()
-print("working")
-fl.log("step", 1)
 try:
+    fl.log("step", 1)
     {body}
 finally:
     print("cleaned up")

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trial network for benchmarks: real processes through the commands that people type."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from flprov.admin import Admin, open_admin
+
+FLPROV = (sys.executable, "-m", "flprov")
+
+
+class CommandFailed(Exception):
+    """A command of flprov ended with a status that it should not have."""
+
+
+class Trial:
+    """One network in `folder`; the choice of the user's own admin kit stays as it is."""
+
+    def __init__(self, folder: Path, *, sites: int) -> None:
+        self.folder = folder / "network"
+        self.sites = sites
+        self._environment = {k: v for k, v in os.environ.items() if not k.startswith("FLPROV_")}
+        self._environment["XDG_CONFIG_HOME"] = str(folder / "config")
+
+    def up(self) -> None:
+        """Make it, start it, and return when all is ready."""
+        self.command("poc", "up", "-n", str(self.sites), "-o", str(self.folder))
+
+    def down(self) -> None:
+        """End every process and remove the files."""
+        self.command("poc", "down", "-o", str(self.folder), "--delete")
+
+    def command(self, *words: str, allowed: Iterable[int] = (0,)) -> str:
+        """Run `flprov ...`; what it printed.
+
+        Raises:
+            CommandFailed: its exit status is not one of `allowed`.
+        """
+        done = subprocess.run(
+            [*FLPROV, *words], env=self._environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode not in allowed:
+            raise CommandFailed(f"flprov {' '.join(words)} ended with {done.returncode}:\n{done.stderr}")
+        return done.stdout
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Begin `flprov ...` and do not wait for it."""
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen([*FLPROV, *words], env=self._environment, stdout=quiet, stderr=quiet)
+
+    def admin(self) -> Admin:
+        """A client of the network's admin."""
+        state = json.loads(self.command("poc", "status", "-o", str(self.folder), "--json"))
+        return open_admin(state["admin_kit"])
+
+    def processes(self) -> set[int]:
+        """The processes that server and sites have started, directly or not: shims, workers, theirs."""
+        state = json.loads(self.command("poc", "status", "-o", str(self.folder), "--json"))
+        roots = [psutil.Process(party["pid"]) for party in state["parties"]]
+        return {child.pid for root in roots for child in root.children(recursive=True)}
+
+    def submit(self, app: Path, *options: str) -> dict[str, Any]:
+        """What `job submit --json` says."""
+        found: dict[str, Any] = json.loads(self.command("job", "submit", str(app), "--json", *options))
+        return found
+
+    def run(self, app: Path, *options: str) -> dict[str, Any]:
+        """Submit, wait for its end, and return what `job show --json` says.
+
+        Raises:
+            CommandFailed: the job did not complete.
+        """
+        job = self.submit(app, *options)["job_id"]
+        self.command("job", "logs", job, "--follow")  # ends with the job; nobody watches its rounds
+        found: dict[str, Any] = json.loads(self.command("job", "show", job, "--json"))
+        if found["state"] != "completed":
+            raise CommandFailed(f"job {job} is {found['state']}: {found['reason']}")
+        return found
+
+
+class Watch:
+    """Processes by their pidfds: the kernel tells when each has ended, whatever number it has by then."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self._opened = ExitStack()
+        self._poller = select.poll()
+        self._waiting: set[int] = set()
+        for pid in pids:
+            try:
+                handle = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue  # it has ended already
+            self._opened.callback(os.close, handle)
+            self._poller.register(handle, select.POLLIN)
+            self._waiting.add(handle)
+
+    def wait(self, timeout: float) -> float:
+        """The time (of time.monotonic) at which the last one ended.
+
+        Raises:
+            TimeoutError: some have not.
+        """
+        deadline = time.monotonic() + timeout
+        with self._opened:
+            while self._waiting:
+                events = self._poller.poll(max(0.0, deadline - time.monotonic()) * 1000)
+                if not events:
+                    raise TimeoutError(f"{len(self._waiting)} processes still run after {timeout:g} s")
+                for handle, _ in events:
+                    self._poller.unregister(handle)
+                    self._waiting.remove(handle)
+            return time.monotonic()

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes docs/schemas/: the JSON schema of every document that `--json` prints.
+
+They are made from the dataclasses in flprov/wire/documents.py, so that there is one place to change.
+
+    python scripts/schemas.py            write them
+    python scripts/schemas.py --check    exit 1, naming the files, if some are not current
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from flprov.wire import documents as doc
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
+
+# File -> the document, and the commands that print it.
+SCHEMAS: dict[str, tuple[type, str]] = {
+    "status": (doc.StatusDocument, "flprov status --json"),
+    "server": (doc.ServerDocument, "flprov server status KIT --json"),
+    "site": (doc.SiteDocument, "flprov site show NAME --json"),
+    "site-list": (doc.SiteListDocument, "flprov site ls --json"),
+    "job": (doc.JobDocument, "flprov job show ID --json"),
+    "job-list": (doc.JobListDocument, "flprov job ls --json"),
+    "app": (doc.AppDocument, "flprov app show NAME --json"),
+    "app-list": (doc.AppListDocument, "flprov app ls --json"),
+    "submit": (doc.SubmitDocument, "flprov job submit APP --json"),
+    "why": (doc.WhyDocument, "flprov job why ID --json"),
+    "results": (doc.ResultsDocument, "none yet: what there is to download of a job"),
+}
+
+_SCALARS: dict[Any, dict[str, str]] = {
+    str: {"type": "string"},
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    datetime: {"type": "string", "format": "date-time"},
+}
+_COMMENT = re.compile(r"^    (\w+): [^#\n]*# *(\S.*)$", re.MULTILINE)
+
+
+def schema_of(kind: type, title: str) -> dict[str, Any]:
+    """The JSON schema of a frozen dataclass as `to_document` writes it."""
+    parts: dict[str, Any] = {}
+    top = _reference(kind, parts)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": title,
+        **top,
+        "$defs": dict(sorted(parts.items())),
+    }
+
+
+def _reference(kind: type, parts: dict[str, Any]) -> dict[str, Any]:
+    name = kind.__name__
+    if name not in parts:
+        parts[name] = {}  # taken, for a type that contains itself
+        parts[name] = _object(kind, parts)
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _object(kind: type, parts: dict[str, Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    remarks = dict(_COMMENT.findall(inspect.getsource(kind)))
+    properties = {}
+    for field in dataclasses.fields(kind):
+        described = {"description": remarks[field.name]} if field.name in remarks else {}
+        properties[field.name] = {**_value(hints[field.name], parts), **described}
+    return {
+        "type": "object",
+        "description": (inspect.getdoc(kind) or "").partition("\n")[0],
+        "properties": properties,
+        "required": list(properties),
+    }
+
+
+def _value(hint: object, parts: dict[str, Any]) -> dict[str, Any]:
+    if hint in _SCALARS:
+        return dict(_SCALARS[hint])
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _reference(hint, parts)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        choices = [{"type": "null"} if arg is type(None) else _value(arg, parts) for arg in args]
+        return {"anyOf": choices}
+    if origin is tuple and args[1:] == (Ellipsis,):
+        return {"type": "array", "items": _value(args[0], parts)}
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {"type": "object", "additionalProperties": _value(args[1], parts)}
+    raise TypeError(f"no JSON schema for {hint}: teach scripts/schemas.py")
+
+
+def render() -> dict[Path, str]:
+    """Every schema file and what should stand in it."""
+    return {
+        FOLDER / f"{name}.json": json.dumps(schema_of(kind, title), indent=2, ensure_ascii=False) + "\n"
+        for name, (kind, title) in SCHEMAS.items()
+    }
+
+
+def stale() -> list[Path]:
+    """Files that are not what they should be: missing, outdated or of no document."""
+    wanted = render()
+    found = {path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text}
+    return sorted(found | (set(FOLDER.glob("*.json")) - wanted.keys()))
+
+
+def main(words: list[str]) -> int:
+    """Write, or check."""
+    if "--check" in words:
+        for path in stale():
+            print(f"{path} is not current: python scripts/schemas.py", file=sys.stderr)
+        return 1 if stale() else 0
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for path, text in render().items():
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

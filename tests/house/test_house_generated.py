@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generated files are current: the JSON schemas and the protobuf module."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemas
+from house_tree import ROOT
+from packaging.requirements import Requirement
+
+from flprov._base import to_document
+from flprov.wire import documents as doc
+
+WIRE = ROOT / "flprov" / "wire"
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+SPACE = doc.Space(total=2, available=1)
+GPU = doc.GPU(
+    index=0,
+    uuid="GPU-1",
+    name="A100",
+    driver="550",
+    memory_total=80,
+    memory_used=1,
+    utilization=None,
+    temperature=40.5,
+    processes=(7,),
+)
+SITE = doc.SiteDocument(
+    name="hospital-a",
+    org="org-a",
+    state="connected",
+    ladder=(doc.Rung(name="enrolled", ok=True, since=None), doc.Rung(name="connected", ok=True, since=NOW)),
+    gpus=(GPU,),
+    gpu_note="",
+    cpu=doc.CPU(count=2, load=0.5, percent=3),
+    memory=SPACE,
+    disk=None,
+    jobs=("j1",),
+    last_seen=NOW,
+    cert_not_after=NOW,
+    version="0.1.0",
+)
+SERVER = doc.ServerDocument(
+    name="server",
+    project="heart-study",
+    trust_domain="heart-study.example",
+    version="0.1.0",
+    protocol=1,
+    started_at=NOW,
+    cert_not_after=NOW,
+    listen="0.0.0.0:8443",
+    jobs_running=1,
+    jobs_queued=0,
+    log_index=12,
+)
+CONTRIBUTOR = doc.Contributor(site="a", samples=3, weight=3.0, bytes=9, seconds=0.1, metrics={"loss": 0.5})
+ROUND = doc.RoundDocument(
+    round=0,
+    started_at=NOW,
+    finished_at=None,
+    contributors=(CONTRIBUTOR,),
+    absent=(doc.Missing(site="b", reason="gone"),),
+    metrics={"loss": 1},
+)
+JOB = doc.JobDocument(
+    id="j1",
+    name="first",
+    app="ab" * 32,
+    state="running",
+    reason="",
+    submitted_at=NOW,
+    started_at=NOW,
+    finished_at=None,
+    submitted_by="spiffe://x/person/org-a/lead/bob",
+    sites=(doc.JobSiteDocument(site="a", state="training"),),
+    rounds=(ROUND,),
+)
+APP = doc.AppDocument(digest="ab" * 32, name="first", size=3, uploaded_at=NOW, uploaded_by="x", files=("a",))
+CAUSE = doc.Cause(at=None, party="hospital-a", code="job-failed", message="it failed")
+SAMPLES: dict[str, object] = {
+    "status": doc.StatusDocument(server=SERVER, sites=(SITE,)),
+    "server": SERVER,
+    "site": SITE,
+    "site-list": doc.SiteListDocument(sites=(SITE,)),
+    "job": JOB,
+    "job-list": doc.JobListDocument(jobs=(JOB,)),
+    "app": APP,
+    "app-list": doc.AppListDocument(apps=(APP,)),
+    "submit": doc.SubmitDocument(job_id="j1", app="ab" * 32, state="queued"),
+    "why": doc.WhyDocument(job_id="j1", state="failed", answer="it failed", causes=(CAUSE,)),
+    "results": doc.ResultsDocument(job_id="j1", files=(doc.ResultFile(name="model.safetensors", size=3),)),
+}
+
+
+# ---- JSON schemas ------------------------------------------------------------------------------
+
+
+def test_the_schemas_in_docs_are_current():
+    assert schemas.stale() == [], "run: make schemas"
+
+
+def test_every_document_has_a_schema_and_a_sample():
+    tops = {name for name in vars(doc) if name.endswith("Document")}
+    parts = {"RoundDocument", "JobSiteDocument"}  # of a job; never printed alone
+    assert tops - parts == {kind.__name__ for kind, _ in schemas.SCHEMAS.values()}
+    assert SAMPLES.keys() == schemas.SCHEMAS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_a_document_is_what_its_schema_says(name):
+    schema = json.loads((ROOT / "docs" / "schemas" / f"{name}.json").read_text())
+    document = json.loads(json.dumps(to_document(SAMPLES[name])))
+    assert list(mismatches(document, schema, schema)) == []
+
+
+@pytest.mark.parametrize("change", [{"job_id": None}, {"repeated": "no"}, {"app": 3}])
+def test_a_document_of_another_shape_does_not_fit(change):
+    schema = schemas.schema_of(doc.SubmitDocument, "")
+    document = {"job_id": "j", "app": "a", "state": "queued", "repeated": False} | change
+    assert len(list(mismatches(document, schema, schema))) == 1
+    assert len(list(mismatches({"job_id": "j"}, schema, schema))) == 3
+
+
+def test_comments_of_fields_become_descriptions():
+    parts = schemas.schema_of(doc.SubmitDocument, "")["$defs"]["SubmitDocument"]
+    assert parts["properties"]["repeated"]["description"] == "the token had made this job before"
+
+
+def test_a_field_that_json_schema_cannot_say_is_refused():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Odd:
+        """Odd."""
+
+        pair: complex
+
+    Odd.__annotations__ = {"pair": complex}
+    with pytest.raises(TypeError, match="teach"):
+        schemas.schema_of(Odd, "")
+
+
+_TYPES: Mapping[str, Any] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "null": type(None),
+    "array": list,
+    "object": dict,
+}
+
+
+def mismatches(value: Any, schema: Any, top: Any, where: str = "$") -> Iterator[str]:
+    """Where a JSON value breaks a schema; the few keywords that ours use."""
+    if "$ref" in schema:
+        yield from mismatches(value, top["$defs"][schema["$ref"].rpartition("/")[2]], top, where)
+        return
+    if "anyOf" in schema:
+        if all(any(mismatches(value, choice, top, where)) for choice in schema["anyOf"]):
+            yield f"{where} is none of the choices"
+        return
+    kind = schema["type"]
+    if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
+        yield f"{where} is no {kind}"
+        return
+    for key in schema.get("required", ()):
+        if key not in value:
+            yield f"{where}.{key} is missing"
+    for key, item in value.items() if kind == "object" else ():
+        inner = schema.get("properties", {}).get(key) or schema.get("additionalProperties")
+        if inner:
+            yield from mismatches(item, inner, top, f"{where}.{key}")
+    for number, item in enumerate(value) if kind == "array" else ():
+        yield from mismatches(item, schema["items"], top, f"{where}[{number}]")
+
+
+# ---- protobuf ----------------------------------------------------------------------------------
+
+
+def test_the_protobuf_module_is_made_from_the_proto_that_lies_beside_it(tmp_path):
+    protoc = pytest.importorskip("grpc_tools.protoc")
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+
+    from flprov.wire import flprov_pb2
+
+    out = tmp_path / "set"
+    words = ["protoc", f"-I{WIRE}", f"--descriptor_set_out={out}", str(WIRE / "flprov.proto")]
+    assert protoc.main(words) == 0
+    (made,) = FileDescriptorSet.FromString(out.read_bytes()).file
+    checked_in = FileDescriptorProto.FromString(flprov_pb2.DESCRIPTOR.serialized_pb)
+    for descriptor in (made, checked_in):  # how JSON names are spelled out depends on protoc's version
+        _drop_json_names(descriptor.message_type)
+    assert made == checked_in, "run: make proto"
+
+
+def _drop_json_names(messages: Any) -> None:
+    for message in messages:
+        for field in message.field:
+            field.ClearField("json_name")
+        _drop_json_names(message.nested_type)
+
+
+def test_the_stubs_name_every_message_and_field():
+    from flprov.wire import flprov_pb2
+
+    stubs = (WIRE / "flprov_pb2.pyi").read_text()
+    for message in flprov_pb2.DESCRIPTOR.message_types_by_name.values():
+        assert f"class {message.name}(" in stubs
+        for field in message.fields:
+            assert re.search(rf"^    {field.name}: ", stubs, re.MULTILINE), f"{message.name}.{field.name}"
+
+
+def test_the_protobuf_that_we_ask_pip_for_can_run_the_generated_module():
+    """Generated code refuses a runtime that is older than the protoc that made it."""
+    source = (WIRE / "flprov_pb2.py").read_text()
+    found = re.search(r"Protobuf Python Version: (\d+)\.(\d+)\.(\d+)", source)
+    assert found
+    major, minor, patch = map(int, found.groups())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (wanted,) = [one for one in map(Requirement, project["dependencies"]) if one.name == "protobuf"]
+    assert wanted.specifier.contains(f"{major}.{minor}.{patch}")
+    assert not wanted.specifier.contains(f"{major}.{minor - 1}.0"), f"needs protobuf>={major}.{minor}.{patch}"
+    assert not wanted.specifier.contains(f"{major - 1}.99.0"), f"needs protobuf>={major}.{minor}.{patch}"
+
+
+def test_the_protocol_version_is_the_newest_line_of_its_history():
+    source = Path(WIRE / "version.py").read_text()
+    lines = re.findall(r"^    (\d+)  (\d{4}-\d{2}-\d{2})  (\S.*)$", source, re.MULTILINE)
+    from flprov.wire import PROTOCOL
+    from flprov.wire.version import OLDEST
+
+    numbers = [int(number) for number, _, _ in lines]
+    dates = [date for _, date, _ in lines]
+    assert numbers == list(range(1, PROTOCOL + 1))
+    assert dates == sorted(dates)
+    assert OLDEST in (PROTOCOL, PROTOCOL - 1)
