@@ -89,7 +89,7 @@ class Network:
         self.running: dict[str, Running] = {}
         self._held = contextlib.ExitStack()
         lines = "\n".join(
-XX
+            f"  - {{name: {name}, org: org-{'ab'[n % 2]}}}" for n, name in enumerate(self.names)
         )
         (folder / "project.yml").write_text(PROJECT.format(port=self.port, sites=lines, people=PEOPLE))
         self.provision()

@@ -118,7 +118,8 @@ def test_a_job_that_was_queued_when_the_server_was_killed_runs_afterwards(make_n
 def test_a_worker_that_dies_costs_its_round_and_the_cause_is_named(network: Network, tmp_path):
     admin = network.admin()
     train = PLAIN.replace(
-        'print("round"', 'import os, signal\n    if task.round == 1 and site.name == "site-2":\n'
+        'print("round"',
+        'import os, signal\n    if task.round == 1 and site.name == "site-2":\n'
         '        os.kill(os.getpid(), signal.SIGSEGV)\n    print("round"',
     )
     job = admin.submit(write_app(tmp_path / "crash", train=train, job="sites: {min: 1}"))
@@ -150,7 +151,7 @@ def test_bad_updates_are_refused_by_site_and_tensor_and_the_round_goes_on(make_n
         "    if site.name == 'site-2' and task.round == 0:\n        w = w * np.float32('nan')\n"
         "    if site.name == 'site-3' and task.round == 1:\n        w = np.zeros(5, dtype=np.float32)\n"
         "    return Update(",
-    ).replace('float(w[0])', "0.0")
+    ).replace("float(w[0])", "0.0")
     job = admin.submit(write_app(tmp_path / "bad", train=train, job="sites: {min: 2}"))
     done = admin.wait(job.job_id, timeout=60)
     assert done.state == "degraded"
