@@ -12,6 +12,7 @@ from flprov.admin.link import Link
 from flprov.blobs import digest_file
 from flprov.errors import NotFound, ProtocolError
 from flprov.jobs import Bundle, JobSpec, read_bundle_spec
+from flprov.rpc import Connection
 from flprov.rpc import methods as m
 from flprov.wire import pb
 from flprov.wire.documents import AppDocument
@@ -27,12 +28,15 @@ def upload_bundle(link: Link, bundle: Bundle, progress: Progress | None = None) 
         return link.document(AppDocument, m.SHOW_APP, pb.Query(id=bundle.digest))
     except NotFound:
         pass
+    link.run(_upload(link.connection, bundle, progress))
+    return link.document(AppDocument, m.SHOW_APP, pb.Query(id=bundle.digest))
+
+
+async def _upload(connection: Connection, bundle: Bundle, progress: Progress | None) -> None:
     size = len(bundle.data)
-    start: asyncio.Future[int] | None = None
+    start: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def messages() -> AsyncIterator[pb.UploadMessage]:
-        nonlocal start
-        start = asyncio.get_running_loop().create_future()
         yield pb.UploadMessage(header=pb.UploadHeader(digest=bundle.digest, size=size, kind="app"))
         offset = await start
         while offset < size:
@@ -43,13 +47,12 @@ def upload_bundle(link: Link, bundle: Bundle, progress: Progress | None = None) 
                 progress(offset, size)
 
     complete = False
-    for reply in link.stream(m.UPLOAD_APP, messages()):
+    async for reply in connection.stream(m.UPLOAD_APP, messages()):
         complete = reply.complete
-        if start is not None and not start.done():
+        if not start.done():
             start.set_result(reply.offset)
     if not complete:
         raise ProtocolError("the server ended the upload without having all of it")
-    return link.document(AppDocument, m.SHOW_APP, pb.Query(id=bundle.digest))
 
 
 def fetch_spec(link: Link, app: AppDocument) -> JobSpec:

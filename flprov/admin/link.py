@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A blocking face on a connection: one private event loop, run only while a call is under way."""
+"""A blocking face on a connection: its event loop runs in a thread of its own.
+
+The loop runs all the time, not only during a call: grpc's flow control stalls for 0.1 s whenever a
+loop that was stopped goes on (measured: 7 MB/s instead of 650).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import queue
+import threading
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
@@ -16,13 +23,17 @@ from flprov.wire import Message, pb
 
 T = TypeVar("T")
 
+_AHEAD = 8  # replies that may wait for the caller
+
 
 class Link:
-    """Calls of the method table, one at a time, for code that does not await."""
+    """Calls of the method table for code that does not await."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._runner = asyncio.Runner()
+        self.connection = connection
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="flprov link", daemon=True)
+        self._thread.start()
 
     def __enter__(self) -> Link:
         return self
@@ -33,21 +44,32 @@ class Link:
         self.close()
 
     def close(self) -> None:
-        """Close the connection and the loop."""
-        self.run(self._connection.close())
-        self._runner.close()
+        """Close the connection and the loop. Closing twice is fine."""
+        if self._loop.is_closed():
+            return
+        try:
+            self.run(self.connection.close())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
     def run(self, work: Awaitable[T]) -> T:
-        """The result of something to await."""
+        """The result of something to await; Ctrl-C cancels it."""
 
         async def waiting() -> T:
             return await work
 
-        return self._runner.run(waiting())
+        future = asyncio.run_coroutine_threadsafe(waiting(), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
 
     def unary(self, method: Method, request: Message) -> Any:  # noqa: ANN401 - the table's reply type
         """The reply to one request."""
-        return self.run(self._connection.unary(method, request))
+        return self.run(self.connection.unary(method, request))
 
     def document(self, kind: type[T], method: Method, request: Message) -> T:
         """The document in the reply to one request."""
@@ -55,34 +77,53 @@ class Link:
 
     def download(self, method: Method, request: Message, *, timeout: float | None = None) -> Iterator[Any]:
         """Replies one by one. `timeout` bounds the whole."""
-        yield from self._each(self._connection.download(method, request), timeout)
+        yield from self._each(self.connection.download(method, request), timeout)
 
     def stream(self, method: Method, requests: AsyncIterator[Any]) -> Iterator[Any]:
         """Replies one by one while `requests` are sent."""
-        yield from self._each(self._connection.stream(method, requests), None)
+        yield from self._each(self.connection.stream(method, requests), None)
 
     def _each(self, replies: AsyncIterator[Any], timeout: float | None) -> Iterator[Any]:
-        deadline: list[float] = []
-
-        async def following() -> Any:  # noqa: ANN401
-            loop = asyncio.get_running_loop()
-            if timeout is not None and not deadline:
-                deadline.append(loop.time() + timeout)
-            async with asyncio.timeout_at(deadline[0] if deadline else None):
-                return await anext(replies, _END)
-
+        arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        room = asyncio.Semaphore(_AHEAD)
+        pump = asyncio.run_coroutine_threadsafe(_pump(replies, arrived, room, timeout), self._loop)
+        pump.add_done_callback(lambda _: arrived.put(_END))
         try:
-            while (reply := self._runner.run(following())) is not _END:
+            while (reply := arrived.get()) is not _END:
                 yield reply
+                self._loop.call_soon_threadsafe(room.release)
+            pump.result()
         except TimeoutError:
             raise TimedOut(f"nothing ended within {timeout:g} s") from None
         finally:
-            closing = getattr(replies, "aclose", None)
-            if closing is not None:
-                self.run(closing())
+            if pump.cancel():
+                self.run(_ended(replies))
 
 
 _END = object()
+
+
+async def _pump(
+    replies: AsyncIterator[Any],
+    arrived: queue.SimpleQueue[Any],
+    room: asyncio.Semaphore,
+    timeout: float | None,
+) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            async for reply in replies:
+                await room.acquire()
+                arrived.put(reply)
+    finally:
+        await _ended(replies)
+
+
+async def _ended(replies: AsyncIterator[Any]) -> None:
+    """Close an iterator; one that is being closed already is left to whoever does that."""
+    closing = getattr(replies, "aclose", None)
+    if closing is not None:
+        with contextlib.suppress(RuntimeError):  # "already running"
+            await closing()
 
 
 def read_document(kind: type[T], reply: pb.Document) -> T:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from flprov import __version__
-from flprov._base import Clock, SystemClock, canonical_json, hold_lock, to_iso, write_private
+from flprov._base import Clock, SystemClock, canonical_json, hold_lock, write_private
 from flprov.agent.bulk import Bulk
 from flprov.agent.config import AgentConfig
 from flprov.agent.control import Control, LinkState
@@ -22,11 +22,10 @@ from flprov.agent.leases import GPULeases
 from flprov.agent.vitals import GPUs, read_vitals
 from flprov.blobs import BlobStore
 from flprov.errors import KitRefused
-from flprov.pki import not_after
 from flprov.rpc import Connection, connect, serve_local
 from flprov.store import Row, Store, open_store
 from flprov.wire import PROTOCOL, pb
-from flprov.wire.documents import Vitals
+from flprov.wire.documents import LinkStatus, SiteStatusDocument, Vitals
 from flprov.workers import Launcher, ProcessLauncher
 
 logger = logging.getLogger(__name__)
@@ -182,25 +181,22 @@ class Agent:
         """What `flprov site status KIT` prints."""
         link, kit = self._control.link, self.config.kit
         return canonical_json(
-            {
-                "name": kit.name,
-                "org": kit.org,
-                "project": kit.project,
-                "version": __version__,
-                "server": list(kit.endpoints),
-                "connected": link.state is LinkState.CONNECTED,
-                "link": {
-                    "state": link.state,
-                    "since": link.since,
-                    "reason": link.reason,
-                    "tries": link.tries,
-                },
-                "cert_not_after": to_iso(not_after(kit.chain_pem)),
-                "policy": str(self.config.policy),
-                "site_settings": str(self.config.settings),
-                "jobs": self._jobs.states(),
-                "vitals": self._vitals,
-            }
+            SiteStatusDocument(
+                name=kit.name,
+                org=kit.org,
+                project=kit.project,
+                version=__version__,
+                server=kit.endpoints,
+                connected=link.state is LinkState.CONNECTED,
+                link=LinkStatus(
+                    state=link.state.value, since=link.since, reason=link.reason, tries=link.tries
+                ),
+                cert_not_after=kit.not_after,
+                policy=str(self.config.policy),
+                site_settings=str(self.config.settings),
+                jobs=self._jobs.states(),
+                vitals=self._vitals,
+            )
         )
 
 

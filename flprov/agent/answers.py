@@ -43,6 +43,10 @@ class Answers:
         """Every kept answer of a job."""
         return [kept.answer for key, kept in self._kept.items() if key.startswith(f"{job_id}/")]
 
+    def blobs(self) -> set[str]:
+        """Digests that kept answers name."""
+        return {kept.answer.update.tensors.digest for kept in self._kept.values()} - {""}
+
     async def keep(self, answer: pb.TaskAnswer, *, round: int) -> None:  # noqa: A002 - the field's word
         """Write an answer down; it is on disk when this returns."""
         key = f"{answer.job_id}/{answer.task_id}"
@@ -63,6 +67,5 @@ class Answers:
             return
         await self._store.commit([Delete("answer", key) for key in gone], None)
         digests = {self._kept.pop(key).answer.update.tensors.digest for key in gone}
-        held = {kept.answer.update.tensors.digest for kept in self._kept.values()}
-        for digest in digests - held - {""}:
+        for digest in digests - self.blobs() - {""}:
             self._blobs.remove(digest)

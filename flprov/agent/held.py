@@ -60,6 +60,7 @@ class SiteJobs:
             gpus=gpus,
             private=(config.kit.folder, config.policy, config.settings),
             answers=self._answers,
+            collect=self._collect,
             report=report,
         )
 
@@ -216,9 +217,15 @@ class SiteJobs:
             app = (self._store.get("job", job_id) or {}).get("app")
             row = Row(who="site", what="job.stop", object=job_id, reason=reason)
             await self._store.commit([Delete("job", job_id)], row)
-            used = {held.admitted.submission.app for held in self._jobs.values()}
-            if isinstance(app, str) and app not in used and self._blobs.has(app):
-                self._blobs.remove(app)
+            self._collect({app} if isinstance(app, str) else set())
+
+    def _collect(self, digests: set[str]) -> None:
+        """Remove blobs that no job here names any more."""
+        needed = {held.admitted.submission.app for held in self._jobs.values()} | self._answers.blobs()
+        for held in self._jobs.values():
+            needed |= held.models
+        for digest in digests - needed:
+            self._blobs.remove(digest)
 
     async def close(self) -> None:
         """The agent stops: no process of any job stays behind."""

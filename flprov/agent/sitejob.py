@@ -40,6 +40,7 @@ class Tools:
     gpus: GPUs
     private: tuple[Path, ...]  # what no job may ever see
     answers: Answers
+    collect: Callable[[set[str]], None]  # blobs that this job needs no more
     report: Callable[[pb.FromSite], None]  # to the server if connected; else dropped, and said again later
 
 
@@ -52,6 +53,7 @@ class SiteJob:
     folder: Path
     tools: Tools
     state: str = "deploying"  # deploying, ready, training, stopping
+    models: set[str] = field(default_factory=set)  # blobs that the open task needs
     _process: Process | None = None
     _log: LogSender | None = None
     _open: pb.TaskOrder | None = None
@@ -158,6 +160,8 @@ class SiteJob:
 
     async def _fetch_model(self, model: pb.Payload) -> pb.Payload:
         await self._fetch(model.digest, model.size)
+        older, self.models = self.models - {model.digest}, {model.digest}
+        self.tools.collect(older)
         self._serial += 1
         name = f"{self._serial:06d}.safetensors"
         for old in (self.folder / "in").iterdir():
@@ -277,6 +281,8 @@ class SiteJob:
             await self._log.flush()
         if not left:
             self.tools.gpus.leases.release(self.job_id)
+            older, self.models = self.models, set()
+            self.tools.collect(older)
             await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
         return left
 

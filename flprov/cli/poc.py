@@ -156,7 +156,7 @@ def down(folder: Path | None, delete: bool, as_json: bool) -> None:
     report = network.down(delete=delete)
     if delete:
         forget(kit)
-        _folder_file().unlink(missing_ok=True)
+        _forget_folder(network.place.folder)
     if as_json:
         print_json(report)
         return
@@ -195,3 +195,9 @@ def _remember_folder(folder: Path) -> None:
     from flprov._base import write_private
 
     write_private(_folder_file(), f"{folder}\n".encode())
+
+
+def _forget_folder(folder: Path) -> None:
+    path = _folder_file()
+    if path.exists() and path.read_text() == f"{folder}\n":
+        path.unlink()

@@ -19,7 +19,7 @@ from flprov.messages import Tensors, Update, UpdateKind
 from flprov.sdk.floats import is_float, narrow, widen
 
 Array = NDArray[np.generic]
-_PIECE = 1 << 16  # elements; two float64 buffers of it fit into the cache of one core
+_PIECE = 1 << 15  # elements; two float64 buffers of it fit into the cache of one core
 
 
 def weighted_mean(updates: Iterable[Update], base: Tensors | None = None) -> Tensors:
@@ -131,7 +131,7 @@ def _fold(name: str, updates: Sequence[Update], shares: Sequence[float], base: T
             piece += term
         piece /= total
         narrow(piece, flat[start:stop])
-        if not np.isfinite(widen(flat[start:stop], term)).all():
+        if not np.isfinite(widen(flat[start:stop], term) if flat.dtype.names else flat[start:stop]).all():
             raise UpdateRefused(f"the mean of tensor {name!r} leaves the range of {result.dtype}")
     return result
 

@@ -122,6 +122,34 @@ class StatusDocument:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LinkStatus:
+    """A site's connection to its server, as the site sees it."""
+
+    state: str  # connecting | connected | refused | stopped
+    since: datetime
+    reason: str = ""  # why it is not connected
+    tries: int = 0  # dials since it was last connected
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteStatusDocument:
+    """`site status KIT --json`: what the agent of this kit says of itself, on its own machine."""
+
+    name: str
+    org: str
+    project: str
+    version: str
+    server: tuple[str, ...]  # endpoints, "host:port", in the order in which they are tried
+    connected: bool
+    link: LinkStatus
+    cert_not_after: datetime
+    policy: str  # path of policy.yml
+    site_settings: str  # path of site.yml
+    jobs: Mapping[str, str] = field(default_factory=dict)  # job id -> how far it is here
+    vitals: Vitals | None = None  # as of the last heartbeat; None before the first
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contributor:
     """One site's part in a round."""
 
@@ -214,6 +242,17 @@ class AppDocument:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AppBuildDocument:
+    """`app build --json`."""
+
+    digest: str  # BLAKE3-256 of the bundle, hex: what sites and signatures name
+    name: str
+    size: int  # of the bundle
+    files: tuple[str, ...]
+    bundle: str | None = None  # where it was written; None without -o
+
+
+@dataclass(frozen=True, kw_only=True)
 class AppListDocument:
     """`app ls --json`."""
 
@@ -245,6 +284,16 @@ class ResultsDocument:
 
     job_id: str
     files: tuple[ResultFile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadDocument:
+    """`job download --json`."""
+
+    job_id: str
+    folder: str
+    files: tuple[str, ...]  # paths
+    no_plot: str = ""  # why there is no metrics.png; empty when there is one
 
 
 @dataclass(frozen=True, kw_only=True)

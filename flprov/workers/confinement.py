@@ -34,8 +34,6 @@ def enter_landlock(rules: Sequence[Sequence[str]]) -> int:
     Raises:
         OSError: a path of the rules is missing, or the kernel refused a step.
     """
-    # Held open: the rule for /proc/self is tied to the kernel's inode of it, which lives as long as this.
-    os.set_inheritable(os.open("/proc/self", os.O_PATH), True)  # noqa: FBT003
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
     landlock.restrict([(name, path) for name, path in rules])
     linux.drop_capabilities()
@@ -77,11 +75,15 @@ def forbid_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def make_private_mounts() -> None:
-    """Enter a mount namespace with a /dev/shm of its own, so that no job reads another's tensors.
+def make_private_mounts() -> bool:
+    """Enter a mount namespace in which a job sees nothing of other jobs in /dev/shm and /proc.
 
     As root directly, else inside a user namespace, where the machine lets its users make some. A
     process in which this failed half-way may have lost its user; it must end.
+
+    Returns:
+        Whether /proc was possible too: in a user namespace it is not. Without it, job code sees names
+        and command lines of other processes, but Landlock keeps it from their environment and memory.
 
     Raises:
         OSError: not allowed here.
@@ -94,7 +96,14 @@ def make_private_mounts() -> None:
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{user} {user} 1")
         _write("/proc/self/gid_map", f"{group} {group} 1")
-    linux.mount_private(SHARED_MEMORY)
+    linux.keep_mounts_apart()
+    linux.mount("tmpfs", SHARED_MEMORY, "mode=1777")
+    try:
+        # Only what the reader may trace: inside a Landlock domain, that is what runs in the same one.
+        linux.mount("proc", "/proc", "hidepid=ptraceable")
+    except OSError:
+        return False
+    return True
 
 
 def _write(path: str, text: str) -> None:

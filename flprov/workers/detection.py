@@ -47,19 +47,23 @@ def confinement_gaps(method: Method | None = None) -> tuple[str, ...]:
     gaps = []
     if landlock.abi() < 6:
         gaps.append("job code can send signals to other processes of this user (needs Linux 6.12)")
-    if not private_mounts_work():
+    mounts = try_private_mounts()
+    if mounts is None:
         gaps.append("jobs of this user see each other's /dev/shm (it may not make mount namespaces)")
+    if not mounts:
+        gaps.append("job code sees names and command lines of other processes (only root can hide them)")
     return tuple(gaps)
 
 
 @functools.cache
-def private_mounts_work() -> bool:
-    """Whether `confinement.make_private_mounts` works, tried in a process of its own."""
+def try_private_mounts() -> bool | None:
+    """What `confinement.make_private_mounts` answers, in a process of its own; None: it fails."""
     trial = (
         "import sys; sys.path.append(sys.argv[1]); "
-        "from flprov.workers.confinement import make_private_mounts; make_private_mounts()"
+        "from flprov.workers.confinement import make_private_mounts; print(make_private_mounts())"
     )
-    return _succeeds([sys.executable, "-I", "-S", "-c", trial, str(PACKAGE.parent)])
+    answer = _output([sys.executable, "-I", "-S", "-c", trial, str(PACKAGE.parent)])
+    return None if answer is None else "True" in answer
 
 
 @functools.cache
@@ -67,13 +71,13 @@ def _bubblewrap_works() -> bool:
     program = shutil.which("bwrap")
     if program is None or not seccomp.available():
         return False
-    return _succeeds(
-        [program, "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
-    )
+    command = [program, "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+    return _output(command) is not None
 
 
-def _succeeds(command: list[str]) -> bool:
+def _output(command: list[str]) -> str | None:
+    """What the command prints; None when it fails."""
     try:
-        return subprocess.run(command, capture_output=True, timeout=10, check=False).returncode == 0
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return False
+        return None

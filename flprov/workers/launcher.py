@@ -27,7 +27,7 @@ from flprov.workers import linux
 from flprov.workers.bubblewrap import FILTER_PLACE, bubblewrap_command
 from flprov.workers.channel import Channel, StreamChannel, open_channel
 from flprov.workers.confinement import drop_short_name, short_name
-from flprov.workers.detection import PACKAGE, Method, detect_method, private_mounts_work
+from flprov.workers.detection import PACKAGE, Method, detect_method, try_private_mounts
 from flprov.workers.order import LaunchOrder
 from flprov.workers.processes import TAG_VARIABLE, start_time
 from flprov.workers.reaping import collect, sweep, write_exit_record
@@ -283,7 +283,7 @@ def _confine(order: LaunchOrder, method: Method, short_work: str) -> _Confined:
     details = {
         "method": method.value,
         "rules": view.rules(),
-        "private_mounts": private_mounts_work(),
+        "private_mounts": try_private_mounts() is not None,
         "sockets": [str(path) for path in view.writable],
     }
     return _Confined(command=command, details=details)

@@ -57,15 +57,17 @@ def unshare(flags: int) -> None:
     _checked(_libc.unshare(ctypes.c_int(flags)))
 
 
-def mount_private(path: str) -> None:
-    """Put an empty tmpfs over `path`, seen in this mount namespace only. Raises OSError.
+def keep_mounts_apart() -> None:
+    """What this mount namespace mounts from now on stays in it. Raises OSError.
 
     What the machine mounts later, such as a network share with data, still appears.
     """
-    everything = ctypes.c_ulong(_MS_REC | _MS_SLAVE)
-    _checked(_libc.mount(b"none", b"/", None, everything, None))
-    flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV)
-    _checked(_libc.mount(b"tmpfs", os.fsencode(path), b"tmpfs", flags, b"mode=1777"))
+    _mount(b"none", "/", b"", _MS_REC | _MS_SLAVE, b"")
+
+
+def mount(kind: str, path: str, options: str) -> None:
+    """Put a new file system of this kind over `path`. Raises OSError."""
+    _mount(kind.encode(), path, kind.encode(), _MS_NOSUID | _MS_NODEV, options.encode())
 
 
 def drop_capabilities() -> None:
@@ -79,6 +81,10 @@ def drop_capabilities() -> None:
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     nothing = (ctypes.c_uint32 * 6)()
     call("capset", ctypes.addressof(header), ctypes.addressof(nothing))
+
+
+def _mount(source: bytes, path: str, kind: bytes, flags: int, options: bytes) -> None:
+    _checked(_libc.mount(source, os.fsencode(path), kind, ctypes.c_ulong(flags), options))
 
 
 def _argument(value: object) -> object:

@@ -11,7 +11,7 @@ from flprov.errors import ProtocolError
 from flprov.messages import Tensors
 from flprov.wire import encode_tensors, pb, write_tensors
 
-INLINE = 64 << 10  # bytes of tensors; above it a file is cheaper than the copies
+INLINE = 64 << 10  # bytes; above it a file is cheaper than the copies
 
 
 def open_payload(payload: pb.Payload, folder: Path) -> Path | bytes:
@@ -40,7 +40,8 @@ def make_payload(tensors: Tensors, metadata: Mapping[str, str], folder: Path) ->
     """
     if sum(array.nbytes for array in tensors.values()) <= INLINE:
         data = encode_tensors(tensors, metadata)
-        return pb.Payload(inline=data, size=len(data))
+        if len(data) <= INLINE:  # thousands of tiny tensors have a long header
+            return pb.Payload(inline=data, size=len(data))
     name = f"{secrets.token_hex(8)}.safetensors"  # new also after a restart, when old files may be there
     size = write_tensors(folder / "out" / name, tensors, metadata)
     return pb.Payload(file=name, size=size)

@@ -23,9 +23,8 @@ _SYSTEM = ["/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/nix
 _LOADER = ["alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "nvidia", "OpenCL", "vulkan"]
 _LOCAL = ["group", "localtime", "mime.types", "nsswitch.conf", "os-release", "passwd", "timezone"]
 _ETC = [*_LOADER, *_LOCAL, "ca-certificates", "fonts", "pki", "ssl"]
-# How many processors and how much memory, for OpenMP, BLAS and torch. /proc/self is the worker's own.
-_PROC = ["self", "cpuinfo", "filesystems", "loadavg", "meminfo", "stat", "uptime", "version", "vmstat"]
-_PROC_SYS = ["sys/fs", "sys/kernel", "sys/vm"]
+# How many processors and how much memory, for OpenMP, BLAS and torch.
+_SYS = ["sys/fs", "sys/kernel", "sys/vm"]
 _SYS = ["devices/system", "fs/cgroup", "kernel/mm"]
 _SYS_GPU = ["bus/pci", "class", "devices", "module"]
 _DEVICES = ["full", "null", "random", "urandom", "zero"]
@@ -65,7 +64,6 @@ def plan_view(order: LaunchOrder) -> View:
                 f"the dataset folder {path} does not exist", hint="correct `datasets` in the site's site.yml"
             )
     sys_names = [*_SYS, *_SYS_GPU] if order.gpus else _SYS
-    driver = ["driver"] if order.gpus else []
     view = View(
         system=(
             *_existing("/", _SYSTEM),
@@ -73,7 +71,9 @@ def plan_view(order: LaunchOrder) -> View:
             *interpreter_folders(order.python),
             PACKAGE,
         ),
-        kernel=(*_existing("/proc", [*_PROC, *_PROC_SYS, *driver]), *_existing("/sys", sys_names)),
+        # All of /proc: libraries read that of the job's own processes, which have yet to start. The
+        # kernel shows environment, memory and files of other processes to no confined one.
+        kernel=(Path("/proc"), *_existing("/sys", sys_names)),
         job=(*(order.folder / name for name in ("app", "in", "lib")), *order.readable),
         writable=(order.folder / "out", order.folder / "work"),
         devices=_existing("/dev", _DEVICES),

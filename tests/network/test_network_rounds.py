@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from harness import PLAIN, Network, write_app
+from harness import GATED, PLAIN, Network, write_app
 
 from flprov.errors import Conflict, NotFound, PermissionRefused
 from flprov.wire import read_tensors
@@ -106,3 +106,44 @@ def test_a_download_goes_on_where_it_broke_off_and_overwrites_nothing(network: N
     with pytest.raises(Conflict, match="other bytes"):
         admin.download(job.job_id, out)
     assert (out / "model.safetensors").read_bytes() == b"mine"
+
+
+def test_a_large_model_travels_as_blobs_and_nothing_of_it_stays_at_the_sites(network: Network, tmp_path):
+    admin = network.admin()
+    app = write_app(tmp_path / "large", train=PLAIN)
+    (app / "model.py").write_text(
+        "import numpy as np\n\n\ndef initial():\n    return {'w': np.zeros(2_000_000, dtype=np.float32)}\n"
+    )
+    job = admin.submit(app)
+    done = admin.wait(job.job_id, timeout=60)
+    assert (done.state, done.rounds_done) == ("completed", 3)
+    assert all(line.bytes > 8_000_000 for record in done.rounds for line in record.contributors)
+    admin.download(job.job_id, tmp_path / "out")
+    model = read_tensors(tmp_path / "out" / "model.safetensors")
+    np.testing.assert_allclose(model["w"], 3 * (10 / 3 + 40 / 3) / 30, rtol=1e-6)
+    for name in network.names:
+        blobs = network.local(name) / "state" / "blobs"
+        assert [path for path in blobs.rglob("*") if path.is_file() and path.stat().st_size > 1_000_000] == []
+    kept = [path.stat().st_size for path in (network.local("server") / "state" / "blobs").rglob("*")]
+    assert sum(size > 1_000_000 for size in kept) == 1  # the result
+
+
+def test_a_server_killed_in_mid_round_of_a_large_model_changes_nothing(network: Network, tmp_path):
+    admin = network.admin()
+    app = write_app(tmp_path / "large", train=GATED)
+    (app / "model.py").write_text(
+        "import numpy as np\n\n\ndef initial():\n    return {'w': np.zeros(500_000, dtype=np.float32)}\n"
+    )
+    job = admin.submit(app)
+    for seen in admin.watch(job.job_id, timeout=60):
+        if seen.rounds_done == 1:
+            break
+    network.open_gate("site-1")
+    network.kill("server")
+    network.open_gate("site-2")
+    network.start("server")
+    admin = network.admin()
+    assert admin.wait(job.job_id, timeout=60).state == "completed"
+    admin.download(job.job_id, tmp_path / "out")
+    model = read_tensors(tmp_path / "out" / "model.safetensors")
+    np.testing.assert_allclose(model["w"], 3 * (10 / 3 + 40 / 3) / 30, rtol=1e-6)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's side of a workflow's channel, without a server: answers come from functions."""
+
+from flprov._base import canonical_json
+from flprov.messages import Update
+from flprov.wire import encode_tensors, pb, read_tensors, tensor_infos, verify_update
+
+INLINE = 64 << 10
+
+
+class FakeServer:
+    """A channel for `run_workflow`. `answer(broadcast, site, model)` gives an Update or a text.
+
+    Args:
+        saved: the bytes of the state to go on with, and its round.
+        die_at: the step (a send or a receive) at which the workflow's process is killed.
+    """
+
+    def __init__(self, folder, spec, answer, *, sites=("b", "a"), saved=None, die_at=None):
+        self.folder, self.spec, self.answer = folder, spec, answer
+        self.sites, self.die_at = sites, die_at
+        self.steps = 0
+        self.frames = []
+        self.broadcasts = []
+        self.saved = []
+        self.metrics = []
+        self.results = {}
+        self.failure = None
+        self.progress = []
+        self.ready = False
+        self.serial = 0
+        for name in ("app", "in", "out", "work"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        begin = pb.StartWorkflow(job_id="j", spec=canonical_json(spec), sites=sites)
+        if saved is not None:
+            data, begin.round = saved
+            begin.state.CopyFrom(self.hand_in(data))
+        self.frames.append(pb.ToWorker(start_workflow=begin))
+
+    def receive(self):
+        self.step()
+        return self.frames.pop(0) if self.frames else None
+
+    def send(self, message):
+        self.step()
+        body = message.WhichOneof("body")
+        getattr(self, f"on_{body}")(getattr(message, body))
+
+    def step(self):
+        if self.steps == self.die_at:
+            raise Killed
+        self.steps += 1
+
+    # ---- what the workflow sends ---------------------------------------------------------
+
+    def on_ready(self, _):
+        self.ready = True
+
+    def on_broadcast(self, broadcast):
+        data = self.take_out(broadcast.model)
+        self.broadcasts.append((broadcast, data))
+        model, sites = read_tensors(data), list(broadcast.sites)
+        for number, site in enumerate(reversed(sites)):  # not in canonical order
+            answer = pb.SiteAnswer(task_id=broadcast.task_id, site=site, last=number + 1 == len(sites))
+            found = self.answer(broadcast, site, model)
+            if isinstance(found, Update):
+                answer.update.CopyFrom(self.to_message(found, tensor_infos(data), broadcast.expects))
+            else:
+                answer.absent.CopyFrom(pb.Failure(code="absent", message=found))
+            self.frames.append(pb.ToWorker(answer=answer))
+
+    def on_close(self, close):
+        self.saved.append(self.take_out(close.state))
+        self.metrics.append(dict(close.metrics))
+        self.frames.append(pb.ToWorker(saved=pb.RoundSaved(round=close.round)))
+        self.step()  # killed after the disk, before the reply
+        for path in (self.folder / "in").iterdir():
+            path.unlink()
+
+    def on_finished(self, finished):
+        self.results = {name: self.take_out(payload) for name, payload in finished.results.items()}
+
+    def on_failure(self, failure):
+        self.failure = failure
+
+    def on_progress(self, progress):
+        self.progress.append((dict(progress.values), progress.step))
+
+    # ---- bytes ---------------------------------------------------------------------------
+
+    def to_message(self, update, infos, expects):
+        data = encode_tensors(update.params, {"format": "pt"} if update.site == "torch" else {})
+        verify_update(infos, data, update.kind.value, expects)
+        return pb.UpdateMessage(
+            kind=update.kind.value,
+            tensors=self.hand_in(data),
+            samples=update.samples,
+            weight=update.weight,
+            metrics=update.metrics,
+        )
+
+    def hand_in(self, data):
+        if len(data) <= INLINE:
+            return pb.Payload(inline=data, size=len(data))
+        self.serial += 1
+        (self.folder / "in" / str(self.serial)).write_bytes(data)
+        return pb.Payload(file=str(self.serial), size=len(data))
+
+    def take_out(self, payload):
+        if payload.WhichOneof("where") == "inline":
+            return payload.inline
+        path = self.folder / "out" / payload.file
+        data = path.read_bytes()
+        path.unlink()
+        return data
+
+
+class Killed(BaseException):
+    """SIGKILL, as far as the workflow can tell."""
