@@ -16,6 +16,7 @@ from flprov._base.files import (
     write_private,
     write_tree,
 )
+from flprov._base.lazy import lazy_names
 from flprov._base.retry import backoff
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "from_document",
     "from_iso",
     "hold_lock",
+    "lazy_names",
     "parse_json",
     "replace_tree",
     "sync_folder",
@@ -41,10 +43,4 @@ __all__ = [
     "write_tree",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name == "Tasks":  # with asyncio, which a job's process does without
-        from flprov._base.tasks import Tasks
-
-        return Tasks
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, {"Tasks": "tasks"})  # with asyncio, which a job's process does without

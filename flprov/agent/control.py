@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -127,13 +126,15 @@ class Control:
                 self._obey(message)
         finally:
             beats.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await beats
+            await asyncio.wait([beats])  # not `await beats`: its end must not swallow our own cancellation
 
     async def _beat(self, seconds: float) -> None:
         while True:
-            vitals = await self._vitals()
-            self.report(pb.FromSite(heartbeat=pb.Heartbeat(vitals=canonical_json(vitals))))
+            try:
+                vitals = await self._vitals()
+                self.report(pb.FromSite(heartbeat=pb.Heartbeat(vitals=canonical_json(vitals))))
+            except (FlprovError, OSError):  # a disk that answers with EIO, say: the next beat tries again
+                logger.warning("the state of this machine could not be read", exc_info=True)
             await self._clock.sleep(min(max(seconds, 0.1), 60.0))
 
 

@@ -9,7 +9,7 @@ import click
 
 from flprov import __version__
 from flprov.cli.lazy import Entry, LazyGroup
-from flprov.errors import ExitCode, FlprovError
+from flprov.errors import ExitCode, FlprovError, LocalError
 
 __all__ = ["main", "report", "root"]
 
@@ -58,10 +58,12 @@ def root(ctx: click.Context, kit: str | None) -> None:
 
 
 def report(error: FlprovError) -> None:
-    """An error and what to do about it, for a person."""
-    click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+    """An error and what to do about it, for a person. Its words may come from elsewhere."""
+    from flprov.cli.output import clean
+
+    click.echo(click.style("error: ", fg="red", bold=True) + clean(str(error)), err=True)
     if error.hint:
-        click.echo(click.style("next:  ", fg="cyan") + error.hint, err=True)
+        click.echo(click.style("next:  ", fg="cyan") + clean(error.hint), err=True)
 
 
 def main() -> None:
@@ -79,5 +81,8 @@ def main() -> None:
         code = ExitCode.MISUSE
     except BrokenPipeError:
         sys.stderr.close()
+        code = ExitCode.FAILED
+    except OSError as error:  # a disk that is full, a folder that is not ours
+        report(LocalError(f"{error.filename or 'this machine'}: {error.strerror or error}"))
         code = ExitCode.FAILED
     sys.exit(int(code or 0))

@@ -11,7 +11,7 @@ from flprov.cli.acting import acting
 from flprov.cli.completion import complete_app
 from flprov.cli.output import ago, json_option, print_fields, print_json, print_table, size
 from flprov.cli.progress import bytes_bar
-from flprov.wire.documents import AppListDocument
+from flprov.wire.documents import AppBuildDocument, AppListDocument
 
 
 @click.group()
@@ -37,12 +37,13 @@ def build(folder: Path, output: Path | None, as_json: bool) -> None:
         write_atomic(output, bundle.data)
     if as_json:
         print_json(
-            {
-                "digest": bundle.digest,
-                "name": spec.name,
-                "size": len(bundle.data),
-                "files": list(bundle.files),
-            }
+            AppBuildDocument(
+                digest=bundle.digest,
+                name=spec.name,
+                size=len(bundle.data),
+                files=bundle.files,
+                bundle=str(output) if output else None,
+            )
         )
         return
     print_fields([("app", spec.name), ("digest", bundle.digest), ("size", size(len(bundle.data)))])

@@ -19,7 +19,7 @@ from flprov.cli.completion import (
 from flprov.cli.output import ago, clean, json_option, print_fields, print_json, print_table, size, span, talk
 from flprov.cli.progress import JobProgress, bytes_bar, describe_round, files_bar
 from flprov.errors import ExitCode, Misuse
-from flprov.wire.documents import JobListDocument, JobSiteDocument, WhyDocument
+from flprov.wire.documents import DownloadDocument, JobListDocument, JobSiteDocument, WhyDocument
 
 if TYPE_CHECKING:
     from flprov.admin import Admin
@@ -252,7 +252,8 @@ def download(job_id: str, output: Path | None, as_json: bool) -> None:
         with files_bar() as progress:
             files, no_plot = admin.download(found.id, target, progress=progress)
     if as_json:
-        print_json({"job_id": found.id, "folder": str(target), "files": [str(path) for path in files]})
+        names = tuple(str(path) for path in files)
+        print_json(DownloadDocument(job_id=found.id, folder=str(target), files=names, no_plot=no_plot))
         return
     for path in files:
         click.echo(f"{path}  {size(path.stat().st_size)}")

@@ -40,12 +40,17 @@ def print_json(value: object) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as they need to be; states in colour on a terminal."""
-    widths = [max(len(str(row[n])) for row in (header, *rows)) for n in range(len(header))]
+    """Columns as wide as they need to be; states in colour on a terminal. A row is one line."""
+    shown = [[_one_line(cell) for cell in row] for row in rows]
+    widths = [max(len(row[n]) for row in (header, *shown)) for n in range(len(header))]
     click.echo(click.style(_line(header, widths).rstrip(), bold=True))
-    for row in rows:
-        padded = [str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)]
+    for row in shown:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         click.echo("  ".join(_tint(cell) for cell in padded).rstrip())
+
+
+def _one_line(text: str) -> str:
+    return clean(text).replace("\n", " ").replace("\t", " ")
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -67,7 +72,7 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
     shown = [(name, value) for name, value in fields if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        click.echo(f"{click.style(name.ljust(width), bold=True)}  {_tint(value)}")
+        click.echo(f"{click.style(name.ljust(width), bold=True)}  {_tint(clean(value))}")
 
 
 def clean(text: str) -> str:

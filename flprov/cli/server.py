@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from flprov.cli.output import ago, json_option, print_fields, print_json, until
-from flprov.errors import ExitCode
+from flprov.cli.own import ask_own
+from flprov.errors import ExitCode, Unavailable
 
 
 @click.group()
@@ -35,19 +36,17 @@ def start(kit: Path, verbose: bool) -> None:
 @click.option("--health", is_flag=True, help="No output; exit 0 when it serves, 4 when it does not.")
 def server_status(kit: Path, as_json: bool, health: bool) -> None:
     """The server of this kit, asked on its own machine."""
-    from flprov._base import from_document, parse_json
-    from flprov.kits import load_kit
     from flprov.pki import Kind
-    from flprov.rpc import ask_local
     from flprov.wire.documents import ServerDocument
 
-    loaded = load_kit(kit, now=datetime.now(UTC), kind=Kind.SERVER)
-    answer = ask_local(
-        loaded.local / "state", what=f"the server {loaded.name}", hint=f"flprov server start {kit}"
-    )
+    try:
+        found = ask_own(kit, Kind.SERVER, ServerDocument)
+    except Unavailable:
+        if health:
+            raise SystemExit(ExitCode.UNREACHABLE) from None
+        raise
     if health:
         raise SystemExit(ExitCode.DONE)
-    found = from_document(ServerDocument, parse_json(answer))
     if as_json:
         print_json(found)
         return

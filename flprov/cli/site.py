@@ -5,14 +5,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from flprov.cli.acting import acting
 from flprov.cli.completion import complete_site
 from flprov.cli.output import ago, clean, json_option, print_fields, print_json, size, until
-from flprov.errors import ExitCode
+from flprov.cli.own import ask_own
+from flprov.errors import ExitCode, Unavailable
+
+if TYPE_CHECKING:
+    from flprov.wire.documents import SiteStatusDocument, Vitals
 
 
 @click.group()
@@ -38,49 +42,51 @@ def start(kit: Path, verbose: bool) -> None:
 @click.option("--health", is_flag=True, help="No output; exit 0 when connected, 4 when not.")
 def site_status(kit: Path, as_json: bool, health: bool) -> None:
     """The agent of this kit, asked on its own machine, without any admin kit."""
-    from flprov._base import parse_json
-    from flprov.kits import load_kit
     from flprov.pki import Kind
-    from flprov.rpc import ask_local
+    from flprov.wire.documents import SiteStatusDocument
 
-    loaded = load_kit(kit, now=datetime.now(UTC), kind=Kind.SITE)
-    answer = ask_local(
-        loaded.local / "state", what=f"the agent of {loaded.name}", hint=f"flprov site start {kit}"
-    )
-    found = parse_json(answer)
+    try:
+        found = ask_own(kit, Kind.SITE, SiteStatusDocument)
+    except Unavailable:
+        if health:
+            raise SystemExit(ExitCode.UNREACHABLE) from None
+        raise
+    code = ExitCode.DONE if found.connected else ExitCode.UNREACHABLE
     if health:
-        raise SystemExit(ExitCode.DONE if found["connected"] else ExitCode.UNREACHABLE)
+        raise SystemExit(code)
     if as_json:
         print_json(found)
     else:
         _print_own_status(found)
-    if not found["connected"]:
-        raise SystemExit(ExitCode.UNREACHABLE)
+    raise SystemExit(code)
 
 
-def _print_own_status(found: dict[str, Any]) -> None:
-    from flprov._base import from_iso
-
-    link, vitals = found["link"], found["vitals"] or {}
-    disk, gpus = vitals.get("disk"), vitals.get("gpus", [])
+def _print_own_status(found: SiteStatusDocument) -> None:
+    link, vitals = found.link, found.vitals
     print_fields(
         [
-            ("site", f"{found['name']} of {found['org']}, project {found['project']}"),
-            ("server", ", ".join(found["server"])),
-            ("link", f"{link['state']} since {ago(from_iso(link['since'])).removesuffix(' ago')}"),
-            ("reason", clean(link["reason"])),
-            ("certificate", until(from_iso(found["cert_not_after"]))),
-            ("policy", found["policy"]),
-            ("site.yml", found["site_settings"]),
-            ("datasets", ", ".join(vitals.get("datasets", []))),
-            ("gpus", ", ".join(gpu["name"] for gpu in gpus) or vitals.get("gpu_note", "")),
-            ("disk", f"{size(disk['available'])} free" if disk else ""),
-            ("confinement", vitals.get("confinement", "")),
-            ("jobs", ", ".join(f"{job} ({state})" for job, state in found["jobs"].items()) or "none"),
+            ("site", f"{found.name} of {found.org}, project {found.project}"),
+            ("server", ", ".join(found.server)),
+            ("link", f"{link.state} since {ago(link.since).removesuffix(' ago')}"),
+            ("reason", link.reason),
+            ("certificate", until(found.cert_not_after)),
+            ("policy", found.policy),
+            ("site.yml", found.site_settings),
+            *(_vital_fields(vitals) if vitals else ()),
+            ("jobs", ", ".join(f"{job} ({state})" for job, state in found.jobs.items()) or "none"),
         ]
     )
-    for note in vitals.get("notes", []):
+    for note in vitals.notes if vitals else ():
         click.echo(clean(note))
+
+
+def _vital_fields(vitals: Vitals) -> list[tuple[str, str]]:
+    return [
+        ("datasets", ", ".join(vitals.datasets)),
+        ("gpus", ", ".join(gpu.name for gpu in vitals.gpus) or vitals.gpu_note),
+        ("disk", f"{size(vitals.disk.available)} free"),
+        ("confinement", vitals.confinement),
+    ]
 
 
 @site.command("ls")

@@ -8,9 +8,9 @@ A job's process needs only what a job says; the rest is imported when it is firs
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from flprov._base import lazy_names
 from flprov.jobs.job import Filters, JobSpec, Membership, Resources, Workflow
 from flprov.jobs.states import TRANSITIONS, JobState, verify_step
 
@@ -86,10 +86,4 @@ _MODULES = {
     "verify_spec": "rules",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = found
-    return found
+__getattr__ = lazy_names(__name__, _MODULES)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flprov._base import lazy_names
 from flprov.kits.kit import Kit, KitListing, PersonEntry, RegistryEntry, list_kits, load_kit, verify_kits
 
 if TYPE_CHECKING:
@@ -44,10 +45,4 @@ _LATE = {
     "template_dir": "rendering",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), name)
+__getattr__ = lazy_names(__name__, _LATE)

@@ -7,9 +7,9 @@ and a worker do without.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from flprov._base import lazy_names
 from flprov.rpc import methods
 from flprov.rpc.calls import CallCancelled, DialledConnection
 from flprov.rpc.crossing import from_report, to_report
@@ -85,10 +85,4 @@ __all__ = [
     "to_report",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = found
-    return found
+__getattr__ = lazy_names(__name__, _LAZY)

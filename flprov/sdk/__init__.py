@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flprov._base import lazy_names
 from flprov.messages import Scalar, Site, Task, Tensors, Update, UpdateKind
 from flprov.sdk.aggregation import mean_metrics, weighted_mean
 from flprov.sdk.arrays import as_tensors, is_torch
@@ -75,10 +76,6 @@ __all__ = [
     "weighted_mean",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name in ("from_state_dict", "to_state_dict"):  # they import torch
-        from flprov.sdk import torch_tensors
-
-        return getattr(torch_tensors, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__, {"from_state_dict": "torch_tensors", "to_state_dict": "torch_tensors"}
+)  # with torch

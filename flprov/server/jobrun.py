@@ -218,6 +218,7 @@ class JobRun:
         if gather is not None and site in gather.open:
             self.sites.order(site, self.rounds.order())
         await self._maybe_begin()
+        await self._settle()  # who returns is not waited for any more
 
     async def _site_refused(self, event: ev.SiteDeployed) -> None:
         site, reason, record = event.site, event.refusal, self.record

@@ -6,9 +6,9 @@ What needs numpy is imported when it is first asked for: most commands never do.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from flprov._base import lazy_names
 from flprov.wire import flprov_pb2 as pb
 from flprov.wire.frames import HEADER_SIZE, MAX_FRAME, frame_length, pack_frame, parse_frame
 from flprov.wire.parsing import Message, parse_message
@@ -53,20 +53,16 @@ __all__ = [
 ]
 
 _WITH_NUMPY = {
-    "flprov.wire.tensors": {
-        "dtype_name",
-        "encode_tensors",
-        "numpy_dtype",
-        "read_metadata",
-        "read_tensors",
-        "write_tensors",
-    },
-    "flprov.wire.update_checks": {"format_kinds", "parse_kinds", "verify_numbers", "verify_update"},
+    "dtype_name": "tensors",
+    "encode_tensors": "tensors",
+    "format_kinds": "update_checks",
+    "numpy_dtype": "tensors",
+    "parse_kinds": "update_checks",
+    "read_metadata": "tensors",
+    "read_tensors": "tensors",
+    "verify_numbers": "update_checks",
+    "verify_update": "update_checks",
+    "write_tensors": "tensors",
 }
 
-
-def __getattr__(name: str) -> object:
-    for module, names in _WITH_NUMPY.items():
-        if name in names:
-            return getattr(import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _WITH_NUMPY)

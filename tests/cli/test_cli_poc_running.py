@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -45,63 +46,69 @@ def supervisor(tmp_path):
         yield sock
 
 
-def start(address: str, then: str = "") -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVICE.format(path=sys.path, then=then)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "NOTIFY_SOCKET": address},
-    )
-    assert process.stdout.readline() == "None\n"  # what it starts cannot speak in its name
-    return process
+@pytest.fixture
+def start():
+    """Starts the service; it goes on when it gets a line."""
+    started = []
+
+    def starting(address: str, then: str = "") -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVICE.format(path=sys.path, then=then)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            env={**os.environ, "NOTIFY_SOCKET": address},
+        )
+        started.append(process)
+        assert process.stdout.readline() == "None\n"  # what it starts cannot speak in its name
+        return process
+
+    yield starting
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def pending(sock: socket.socket) -> bytes | None:
-    try:
-        return sock.recv(100, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return None
+    found, _, _ = select.select([sock], [], [], 0)
+    return sock.recv(100) if found else None
 
 
-def test_it_says_ready_when_it_is_and_not_before(supervisor):
-    with start(supervisor.getsockname()) as process:
-        assert pending(supervisor) is None
-        process.stdin.write("go on\n")
-        process.stdin.flush()
-        assert supervisor.recv(100) == b"READY=1"
-        process.send_signal(signal.SIGTERM)
-        assert supervisor.recv(100) == b"STOPPING=1"
-        assert process.stdout.read() == "stopped\n"
-        assert process.wait() == 0
+def test_it_says_ready_when_it_is_and_not_before(supervisor, start):
+    process = start(supervisor.getsockname())
+    assert pending(supervisor) is None
+    process.stdin.write("go on\n")
+    assert supervisor.recv(100) == b"READY=1"
+    process.send_signal(signal.SIGTERM)
+    assert supervisor.recv(100) == b"STOPPING=1"
+    assert process.stdout.read() == "stopped\n"
+    assert process.wait() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_it_cleanly(supervisor, number):
-    with start(supervisor.getsockname()) as process:
-        process.stdin.write("\n")
-        process.stdin.flush()
-        supervisor.recv(100)
-        process.send_signal(number)
-        assert process.wait() == 0
+def test_a_signal_stops_it_cleanly(supervisor, start, number):
+    process = start(supervisor.getsockname())
+    process.stdin.write("go on\n")
+    supervisor.recv(100)
+    process.send_signal(number)
+    assert process.wait() == 0
 
 
-def test_one_that_fails_before_it_is_ready_never_says_so(supervisor):
-    with start(supervisor.getsockname(), then="raise LocalError('the port is taken')") as process:
-        process.stdin.write("\n")
-        process.stdin.flush()
-        assert "the port is taken" in process.stderr.read()
-        assert process.wait() == 1
-        assert pending(supervisor) is None
+def test_one_that_fails_before_it_is_ready_never_says_so(supervisor, start):
+    process = start(supervisor.getsockname(), then="raise LocalError('the port is taken')")
+    process.stdin.write("go on\n")
+    assert "the port is taken" in process.stderr.read()
+    assert process.wait() == 1
+    assert pending(supervisor) is None
 
 
-def test_a_supervisor_that_is_gone_does_no_harm(tmp_path):
-    with start(str(tmp_path / "gone")) as process:
-        process.stdin.write("\n")
-        process.stdin.flush()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait() == 0
+def test_a_supervisor_that_is_gone_does_no_harm(tmp_path, start):
+    process = start(str(tmp_path / "gone"))
+    process.stdin.write("go on\n")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 0
 
 
 def test_a_name_in_the_abstract_namespace_begins_with_an_at_sign():

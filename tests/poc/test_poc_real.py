@@ -38,10 +38,16 @@ def flprov(tmp_path):
     environment = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config")}
     environment.pop("FLPROV_KIT", None)
 
-    def run(*words: str, code: int = 0) -> str:
+    def run(*words: str, code: int = 0, said: str = "", **variables: str) -> str:
         command = [*starter().command, *words]
         done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=90
+            command,
+            input=said,
+            capture_output=True,
+            text=True,
+            env=environment | variables,
+            cwd=tmp_path,
+            timeout=90,
         )
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -62,6 +68,9 @@ def test_a_network_comes_up_is_seen_and_goes_down(flprov, tmp_path):
         ("site-1", "connected"),
         ("site-2", "connected"),
     ]
+    completed = flprov(_FLPROV_COMPLETE="bash_complete", COMP_WORDS="flprov site show site-", COMP_CWORD="3")
+    assert completed == "plain,site-1\nplain,site-2\n"
+    assert "site-2" in flprov("admin", said="site ls\nsite show nowhere\n", code=5)
     pids = {party["pid"] for party in found["parties"]}
     assert json.loads(flprov("poc", "down", "--json"))["killed"] == []
     assert [mark(pid) for pid in pids] == [None, None, None]
