@@ -30,13 +30,17 @@ SCHEMAS: dict[str, tuple[type, str]] = {
     "status": (doc.StatusDocument, "flprov status --json"),
     "server": (doc.ServerDocument, "flprov server status KIT --json"),
     "site": (doc.SiteDocument, "flprov site show NAME --json"),
+    "site-status": (doc.SiteStatusDocument, "flprov site status KIT --json"),
     "site-list": (doc.SiteListDocument, "flprov site ls --json"),
     "job": (doc.JobDocument, "flprov job show ID --json"),
     "job-list": (doc.JobListDocument, "flprov job ls --json"),
     "app": (doc.AppDocument, "flprov app show NAME --json"),
+    "app-build": (doc.AppBuildDocument, "flprov app build FOLDER --json"),
     "app-list": (doc.AppListDocument, "flprov app ls --json"),
     "submit": (doc.SubmitDocument, "flprov job submit APP --json"),
     "why": (doc.WhyDocument, "flprov job why ID --json"),
+    "download": (doc.DownloadDocument, "flprov job download ID --json"),
+    "plan": (doc.PlanDocument, "flprov plan PROJECT.YML --json"),
     "results": (doc.ResultsDocument, "none yet: what there is to download of a job"),
 }
 

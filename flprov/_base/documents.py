@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import functools
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -141,7 +142,7 @@ def canonical_json(value: object) -> bytes:
 
 
 def parse_json(data: bytes | str) -> Any:  # noqa: ANN401
-    """JSON from outside: duplicate keys and NaN are refused. Raises ValueError."""
+    """JSON from outside: duplicate keys, NaN and infinity are refused. Raises ValueError."""
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
@@ -149,10 +150,16 @@ def parse_json(data: bytes | str) -> Any:  # noqa: ANN401
             raise ValueError("a key stands twice in one JSON object")
         return found
 
+    def number(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(f"{text[:20]} is larger than any number here")
+        return value
+
     def constant(name: str) -> Any:  # noqa: ANN401
         raise ValueError(f"{name} is not JSON")
 
     try:
-        return json.loads(data, object_pairs_hook=pairs, parse_constant=constant)
+        return json.loads(data, object_pairs_hook=pairs, parse_constant=constant, parse_float=number)
     except RecursionError:
         raise ValueError("JSON nested too deep") from None

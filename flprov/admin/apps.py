@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -23,13 +24,22 @@ Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
 def upload_bundle(link: Link, bundle: Bundle, progress: Progress | None = None) -> AppDocument:
-    """Bring a bundle to the server, from where an earlier try broke off; nothing if it is there."""
-    try:
-        return link.document(AppDocument, m.SHOW_APP, pb.Query(id=bundle.digest))
-    except NotFound:
-        pass
+    """Bring a bundle to the server, from where an earlier try broke off; nothing if it is there.
+
+    Raises:
+        ProtocolError: the server speaks of another app than this one.
+    """
+    with contextlib.suppress(NotFound):
+        return _show(link, bundle)
     link.run(_upload(link.connection, bundle, progress))
-    return link.document(AppDocument, m.SHOW_APP, pb.Query(id=bundle.digest))
+    return _show(link, bundle)
+
+
+def _show(link: Link, bundle: Bundle) -> AppDocument:
+    found = link.document(AppDocument, m.SHOW_APP, pb.Query(id=bundle.digest))
+    if found.digest != bundle.digest:
+        raise ProtocolError(f"the server answered with app {found.digest[:12]} for {bundle.digest[:12]}")
+    return found
 
 
 async def _upload(connection: Connection, bundle: Bundle, progress: Progress | None) -> None:

@@ -25,8 +25,8 @@ from flprov.admin.download import Progress as FileProgress
 from flprov.admin.download import download_results
 from flprov.admin.link import Link, read_document
 from flprov.admin.plots import draw_metrics
-from flprov.errors import Misuse, NotFound, ServerUnavailable
-from flprov.jobs import JobSpec, JobState, Submission, build_bundle, load_job, override
+from flprov.errors import Misuse, NotFound, ProtocolError, ServerUnavailable
+from flprov.jobs import JobSpec, JobState, Submission, build_bundle, override
 from flprov.kits import Kit, load_kit
 from flprov.pki import Kind, sign
 from flprov.rpc import Connection, connect
@@ -145,7 +145,7 @@ class Admin:
             NotFound: no such app or site.
             Conflict: the token was used for another job.
         """
-        uploaded, spec = self._resolve(app, progress)
+        digest, spec = self._resolve(app, progress)
         spec = override(spec, settings or {})
         if min_sites is not None:
             spec = replace(spec, sites=replace(spec.sites, min=min_sites))
@@ -155,7 +155,7 @@ class Admin:
         now = self._clock.now()
         submission = Submission(
             project_id=self.kit.project_id,
-            app=uploaded.digest,
+            app=digest,
             spec=spec,
             sites=chosen,
             token=token or secrets.token_hex(16),
@@ -168,14 +168,19 @@ class Admin:
         )
         return self._link.document(doc.SubmitDocument, m.SUBMIT_JOB, request)
 
-    def _resolve(self, app: str | Path, progress: Progress | None) -> tuple[doc.AppDocument, JobSpec]:
+    def _resolve(self, app: str | Path, progress: Progress | None) -> tuple[str, JobSpec]:
+        """The digest and the spec to sign: of bytes that were read here, never the server's word."""
         folder = Path(app)
         if folder.is_dir():
-            return self.upload(folder, progress=progress), load_job(folder)
+            bundle = build_bundle(folder)
+            upload_bundle(self._link, bundle, progress)
+            return bundle.digest, bundle.spec
         if isinstance(app, Path) or "/" in app:
             raise NotFound(f"no folder {app}", hint="flprov app ls")
         found = self.app(app)
-        return found, fetch_spec(self._link, found)
+        if app != found.name and not found.digest.startswith(app):
+            raise ProtocolError(f"the server answered with app {found.name} ({found.digest}) for {app!r}")
+        return found.digest, fetch_spec(self._link, found)
 
     def jobs(self, name: str = "") -> tuple[doc.JobDocument, ...]:
         """Every job, newest first; `name` narrows it to one app's."""

@@ -7,6 +7,7 @@ that was broken into cannot run code at a site.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,8 @@ from flprov.policy import judge, load_policy, load_site_settings
 from flprov.rpc.methods import SUBMIT_JOB
 from flprov.wire import pb
 from flprov.workers import confinement_method
+
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,11 @@ def admit(
     )
 
 
+def names_folder(job_id: str) -> bool:
+    """Whether this id, which the server chose, may be the name of a folder here."""
+    return _FOLDER.fullmatch(job_id) is not None
+
+
 def _verify_signature(deploy: pb.Deploy, config: AgentConfig, now: datetime) -> tuple[Identity, Submission]:
     people = config.kit.anchors["people"]
     signer = verify_signed(
@@ -111,7 +119,7 @@ def _verify_meant_for_here(
         raise PermissionRefused(f"this submission was used before, for job {token_job}: it is a replay")
     if not known:
         submission.verify_fresh(now)
-    if "/" in deploy.job_id or not deploy.job_id or len(deploy.job_id) > 40 or deploy.job_id.startswith("."):
+    if not names_folder(deploy.job_id):
         raise ProtocolError("a job id that cannot be a folder's name")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flprov.blobs import BlobStore
 from flprov.errors import ProtocolError, StateDamaged
 from flprov.store import Delete, Put, Row, Store
 from flprov.wire import parse_message, pb
@@ -20,9 +19,8 @@ class _Kept:
 class Answers:
     """Every answer whose round is still open, by job and task."""
 
-    def __init__(self, store: Store, blobs: BlobStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._blobs = blobs
         self._kept: dict[str, _Kept] = {}
 
     def load(self) -> None:
@@ -56,16 +54,14 @@ class Answers:
         await self._store.commit([Put("answer", key, value)], row)
         self._kept[key] = _Kept(answer=answer, round=round)
 
-    async def drop(self, job_id: str, *, up_to: int | None = None) -> None:
-        """Forget a job's answers, of rounds up to `up_to` or all; their blobs go too."""
+    async def drop(self, job_id: str, *, up_to: int | None = None) -> set[str]:
+        """Forget a job's answers, of rounds up to `up_to` or all; returns the digests that they named."""
         gone = [
             key
             for key, kept in self._kept.items()
             if key.startswith(f"{job_id}/") and (up_to is None or kept.round <= up_to)
         ]
         if not gone:
-            return
+            return set()
         await self._store.commit([Delete("answer", key) for key in gone], None)
-        digests = {self._kept.pop(key).answer.update.tensors.digest for key in gone}
-        for digest in digests - self.blobs() - {""}:
-            self._blobs.remove(digest)
+        return {self._kept.pop(key).answer.update.tensors.digest for key in gone} - {""}

@@ -135,7 +135,7 @@ class Control:
                 self.report(pb.FromSite(heartbeat=pb.Heartbeat(vitals=canonical_json(vitals))))
             except (FlprovError, OSError):  # a disk that answers with EIO, say: the next beat tries again
                 logger.warning("the state of this machine could not be read", exc_info=True)
-            await self._clock.sleep(min(max(seconds, 0.1), 60.0))
+            await self._clock.sleep(min(max(0.1, seconds), 60.0))  # in this order: NaN becomes 0.1
 
 
 async def _drain(outgoing: asyncio.Queue[pb.FromSite]) -> AsyncIterator[pb.FromSite]:

@@ -7,22 +7,25 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 from flprov._base import Clock, Tasks
-from flprov.agent.admission import admit
+from flprov.agent.admission import admit, names_folder
 from flprov.agent.answers import Answers
 from flprov.agent.bulk import Bulk
 from flprov.agent.config import AgentConfig
 from flprov.agent.sitejob import SiteJob, Tools, refusal_of
 from flprov.agent.vitals import GPUs
-from flprov.blobs import BlobStore
-from flprov.errors import FlprovError, Refused
+from flprov.blobs import BlobStore, digest_of
+from flprov.errors import FlprovError, LocalError, ProtocolError, Refused
 from flprov.store import Delete, Put, Row, Store
 from flprov.wire import pb
 from flprov.workers import Launcher, reap_leftovers
 
 logger = logging.getLogger(__name__)
+
+_HALF_A_BLOB = timedelta(days=7)  # so long the beginning of a transfer is kept for its rest to come
 
 
 class SiteJobs:
@@ -45,11 +48,12 @@ class SiteJobs:
         self._store = store
         self._blobs = blobs
         self._report = report
-        self._answers = Answers(store, blobs)
+        self._answers = Answers(store)
         self._jobs: dict[str, SiteJob] = {}
         self._accepted: set[str] = set()  # admitted here, now or before a restart
         self._tokens: dict[str, str] = {}
         self._stopping: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, pb.Deploy] = {}  # for the stop of the same job to end
         self._work = Tasks("jobs")
         self._tools = Tools(
             site=config.kit.name,
@@ -77,6 +81,8 @@ class SiteJobs:
         self._accepted = set(self._store.load("job"))
         self._tokens = {key: str(value["job_id"]) for key, value in self._store.load("token").items()}
         self._answers.load()
+        self._collect(self._blobs.digests())  # what a killed agent could not remove
+        self._blobs.prune(self._clock.now() - _HALF_A_BLOB)
 
     @property
     def ids(self) -> list[str]:
@@ -106,23 +112,28 @@ class SiteJobs:
                 job.resend(answer)
 
     def deploy(self, message: pb.Deploy) -> None:
-        """Admit and prepare a job; the answer is Deployed."""
-        self._work.spawn(self._deploy(message))
+        """Admit and prepare a job, after the stop of it that may be under way; the answer is Deployed."""
+        if message.job_id in self._stopping:
+            self._waiting[message.job_id] = message
+        else:
+            self._work.spawn(self._deploy(message))
 
     async def _deploy(self, message: pb.Deploy) -> None:
         job_id = message.job_id
-        if job_id in self._stopping:
-            await asyncio.gather(self._stopping[job_id], return_exceptions=True)
         held = self._jobs.get(job_id)
         if held is not None:
-            if held.state != "deploying":
+            if held.stopped:
+                left = LocalError(f"what ran of job {job_id} before could not be ended here")
+                await self._refuse(job_id, left)
+            elif held.state != "deploying":
                 self._report(pb.FromSite(deployed=pb.Deployed(job_id=job_id, ready=True)))
             return
+        job: SiteJob | None = None
         try:
             job = await self._admit(message)
             await job.deploy(message.app_size)
         except FlprovError as error:
-            if job_id not in self._stopping:
+            if job is None or not job.stopped:
                 await self._refuse(job_id, error)
         else:
             for answer in self._answers.of(job_id):
@@ -130,21 +141,26 @@ class SiteJobs:
             self._report(pb.FromSite(deployed=pb.Deployed(job_id=job_id, ready=True)))
 
     async def _admit(self, message: pb.Deploy) -> SiteJob:
-        job_id = message.job_id
+        job_id, key = message.job_id, _token_key(message)
+        known = self._tokens.get(key) == job_id
+        if job_id in self._accepted and not known:
+            raise ProtocolError(
+                f"another submission came under the id of job {job_id}, which is here already"
+            )
         admitted = admit(
             message,
             config=self._config,
             now=self._clock.now(),
             jobs_here=len(self._jobs),
-            token_job=self._tokens.get(_token_key(message)),
-            known=job_id in self._accepted,
+            token_job=self._tokens.get(key),
+            known=known and job_id in self._accepted,
         )
         submission = admitted.submission
+        self._tokens[key] = job_id  # before anything is awaited: of two deploys at once, one is a replay
         job = self._jobs[job_id] = SiteJob(
             job_id=job_id, admitted=admitted, folder=self.folder / job_id, tools=self._tools
         )
         if job_id not in self._accepted:
-            key = _token_key(message)
             await self._store.commit(
                 [Put("job", job_id, {"app": submission.app}), Put("token", key, {"job_id": job_id})],
                 Row(
@@ -155,7 +171,6 @@ class SiteJobs:
                 ),
             )
             self._accepted.add(job_id)
-            self._tokens[key] = job_id
         return job
 
     async def _refuse(self, job_id: str, error: FlprovError) -> None:
@@ -175,27 +190,42 @@ class SiteJobs:
             job.order(message)
 
     def acknowledged(self, message: pb.AnswerAck) -> None:
-        """The server has the answer on disk, or refused it. It is kept until the round is saved."""
-        if message.HasField("refused"):
+        """The server has the answer on disk, refused it, or wants it again. It is kept all the same."""
+        answer = self._answers.get(message.job_id, message.task_id)
+        if message.refused.code == "unavailable" and answer is not None:
+            job = self._jobs.get(message.job_id)
+            if job is not None:
+                job.resend(answer)
+        elif message.HasField("refused"):
             logger.warning("job %s, task %s: %s", message.job_id, message.task_id, message.refused.message)
 
     def closed(self, message: pb.RoundClosed) -> None:
         """The round is saved at the server: its answers are not needed here any more."""
-        self._work.spawn(self._answers.drop(message.job_id, up_to=message.round))
+        self._work.spawn(self._drop(message.job_id, up_to=message.round))
+
+    async def _drop(self, job_id: str, *, up_to: int | None = None) -> None:
+        self._collect(await self._answers.drop(job_id, up_to=up_to))
 
     def stop(self, job_id: str, reason: str, grace: float) -> None:
         """End a job here and prove it; a job that is not here is proven at once."""
+        self._waiting.pop(job_id, None)
         if job_id not in self._stopping:
             task = self._work.spawn(self._stop(job_id, reason, grace))
             self._stopping[job_id] = task
-            task.add_done_callback(lambda _: self._stopping.pop(job_id, None))
+            task.add_done_callback(lambda done: self._stopped(job_id, done))
+
+    def _stopped(self, job_id: str, done: asyncio.Task[None]) -> None:
+        self._stopping.pop(job_id, None)
+        waiting = self._waiting.pop(job_id, None)
+        if waiting is not None and not done.cancelled():
+            self._work.spawn(self._deploy(waiting))
 
     async def _stop(self, job_id: str, reason: str, grace: float, *, tell: bool = True) -> None:
         job = self._jobs.get(job_id)
         left: tuple[int, ...] = ()
         if job is not None:
             left = await job.stop(reason, grace)
-        elif "/" not in job_id:
+        elif names_folder(job_id):
             left = await asyncio.to_thread(self._clear, job_id)
         if not left:
             await self._forget(job_id, reason)
@@ -205,13 +235,14 @@ class SiteJobs:
             self._report(pb.FromSite(stopped=stopped))
 
     def _clear(self, job_id: str) -> tuple[int, ...]:
-        left = reap_leftovers(self.folder / job_id)
-        shutil.rmtree(self.folder / job_id, ignore_errors=True)
-        return left.remaining
+        left = reap_leftovers(self.folder / job_id).remaining
+        if not left:  # else the record stays by which they are found again
+            shutil.rmtree(self.folder / job_id, ignore_errors=True)
+        return left
 
     async def _forget(self, job_id: str, reason: str) -> None:
         self._jobs.pop(job_id, None)
-        await self._answers.drop(job_id)
+        await self._drop(job_id)
         if job_id in self._accepted:
             self._accepted.discard(job_id)
             app = (self._store.get("job", job_id) or {}).get("app")
@@ -222,6 +253,7 @@ class SiteJobs:
     def _collect(self, digests: set[str]) -> None:
         """Remove blobs that no job here names any more."""
         needed = {held.admitted.submission.app for held in self._jobs.values()} | self._answers.blobs()
+        needed |= {str(value.get("app")) for value in self._store.load("job").values()}
         for held in self._jobs.values():
             needed |= held.models
         for digest in digests - needed:
@@ -234,5 +266,9 @@ class SiteJobs:
 
 
 def _token_key(message: pb.Deploy) -> str:
-    """What a submission may be used for once: the person's own signature over it."""
-    return message.signature.hex()
+    """What a submission may be used for once: the bytes that the person signed.
+
+    Not the signature: whoever has one over these bytes can make another that is as valid (of an ECDSA
+    signature (r, s), it is (r, -s)).
+    """
+    return digest_of(message.submission)

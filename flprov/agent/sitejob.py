@@ -17,15 +17,29 @@ from flprov.agent.bulk import Bulk
 from flprov.agent.logs import LogSender
 from flprov.agent.vitals import GPUs
 from flprov.blobs import BlobStore
-from flprov.errors import FlprovError, JobFailed, NotFound, PolicyRefused, ProtocolError
+from flprov.errors import (
+    FlprovError,
+    JobFailed,
+    NotFound,
+    PolicyRefused,
+    ProtocolError,
+    UpdateRefused,
+    error_class,
+)
 from flprov.jobs import check_needs, unpack_bundle
 from flprov.wire import pb, tensor_infos, verify_numbers, verify_update
 from flprov.workers import Launcher, LaunchOrder, Process, reap_leftovers
 
 logger = logging.getLogger(__name__)
 
-INLINE = 64 << 10
+INLINE = 64 << 10  # bytes of tensors in a message; what is larger travels as a blob
 _MOST_UPDATE = 64 << 30
+_MOST_SECONDS = 1e9  # that an update may say it took; as at the server
+_LONGEST_MESSAGE = 2000  # of a failure, as the job's process tells it
+_LONGEST_TRACEBACK = 64_000
+_MOST_PROGRESS = 16 << 10  # bytes
+_PROGRESS_EVERY = 0.2  # seconds; what a job says more often is passed over
+_LAST_WORD = 0.5  # seconds in which a process takes the word that it is to end, before it is ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +76,13 @@ class SiteJob:
     _fetching: asyncio.Task[None] | None = None
     _up: asyncio.Lock = field(default_factory=asyncio.Lock)
     _stopping: bool = False
+    _superseded: set[str] = field(default_factory=set)  # tasks that the server has gone on from
+    _told: float = -_PROGRESS_EVERY  # when progress was last passed on
+
+    @property
+    def stopped(self) -> bool:
+        """Its end was asked for: what fails from then on is nobody's news."""
+        return self._stopping
 
     # ---- deploy --------------------------------------------------------------------------
 
@@ -80,6 +101,7 @@ class SiteJob:
 
     async def _fetch(self, digest: str, size: int) -> None:
         """Bring a blob here; a stop ends it."""
+        self._verify_wanted()
         self._fetching = asyncio.create_task(self.tools.bulk.fetch(self.job_id, digest, size))
         try:
             await self._fetching
@@ -139,6 +161,8 @@ class SiteJob:
         if kept is not None:
             self.tools.report(pb.FromSite(answer=kept))
         elif self._open is None or self._open.task_id != order.task_id:
+            if self._open is not None:
+                self._superseded.add(self._open.task_id)
             self._open = order
             self._work.spawn(self._hand_over(order))
 
@@ -146,8 +170,11 @@ class SiteJob:
         try:
             task = pb.TaskOrder()
             task.CopyFrom(order)
-            if order.model.WhichOneof("where") == "digest":
-                task.model.CopyFrom(await self._fetch_model(order.model))
+            await self._fetch_model(order.model.digest, order.model.size)
+            if self._open is not order:  # the server, or the job's process, has gone on meanwhile
+                return
+            if order.model.digest:
+                task.model.CopyFrom(self._lay_in(order.model))
             async with self._up:
                 self._verify_wanted()
                 if self._process is None:
@@ -158,10 +185,15 @@ class SiteJob:
         except FlprovError as error:
             await self._answer_failure(order, error.code, str(error))
 
-    async def _fetch_model(self, model: pb.Payload) -> pb.Payload:
-        await self._fetch(model.digest, model.size)
-        older, self.models = self.models - {model.digest}, {model.digest}
+    async def _fetch_model(self, digest: str, size: int) -> None:
+        """Bring the model here, if it did not come with the task; it is named first, so that it stays."""
+        older, self.models = self.models, {digest} - {""}
         self.tools.collect(older)
+        if digest:
+            await self._fetch(digest, size)
+
+    def _lay_in(self, model: pb.Payload) -> pb.Payload:
+        """Put the model where the job's process can read it."""
         self._serial += 1
         name = f"{self._serial:06d}.safetensors"
         for old in (self.folder / "in").iterdir():
@@ -178,11 +210,12 @@ class SiteJob:
                 await self._worker_said(frame)
         except FlprovError as error:
             reason = str(error)
+            await process.stop(self.admitted.submission.spec.resources.grace_seconds)
         record = await process.wait()
         if self._process is process:
             self._process = None
         if self._open is not None and not self._stopping:
-            why = reason or f"the job's process {record.reason}"
+            why = reason or f"the job's process ended: {record.reason}"
             await self._answer_failure(self._open, "job-failed", why)
 
     async def _worker_said(self, frame: pb.FromWorker) -> None:
@@ -190,48 +223,71 @@ class SiteJob:
         if kind == "answer":
             await self._worker_answered(frame.answer)
         elif kind == "progress":
-            progress = pb.Progress()
-            progress.CopyFrom(frame.progress)
-            progress.job_id = self.job_id
-            self.tools.report(pb.FromSite(progress=progress))
+            self._worker_progressed(frame.progress)
         elif kind == "failure" and self._open is not None:
             failure = frame.failure
             await self._answer_failure(self._open, failure.code, failure.message, failure.traceback)
 
+    def _worker_progressed(self, said: pb.Progress) -> None:
+        now = self.tools.clock.monotonic()
+        if now - self._told < _PROGRESS_EVERY or said.ByteSize() > _MOST_PROGRESS:
+            return
+        self._told = now
+        progress = pb.Progress()
+        progress.CopyFrom(said)
+        progress.job_id = self.job_id
+        self.tools.report(pb.FromSite(progress=progress))
+
     async def _worker_answered(self, answer: pb.TaskAnswer) -> None:
         order = self._open
+        if answer.task_id in self._superseded:  # done while we were away, and no longer waited for
+            self._superseded.discard(answer.task_id)
+            if answer.update.tensors.file:
+                self._out_file(answer.update.tensors).unlink(missing_ok=True)
+            return
         if order is None or answer.task_id != order.task_id:
             raise ProtocolError("the job answered a task that is not open")
         if answer.WhichOneof("outcome") == "failure":
             failure = answer.failure
             await self._answer_failure(order, failure.code, failure.message, failure.traceback)
             return
+        update = pb.UpdateMessage()
+        update.CopyFrom(answer.update)
+        update.ClearField("tensors")
         try:
-            update = pb.UpdateMessage()
-            update.CopyFrom(answer.update)
             update.tensors.CopyFrom(await self._take_out(answer.update.tensors))
             await asyncio.to_thread(self._verify, update, order)
         except FlprovError as error:
+            self.tools.collect({update.tensors.digest} - {""})
             await self._answer_failure(order, error.code, str(error))
             return
         await self._answer(order, pb.TaskAnswer(job_id=self.job_id, task_id=order.task_id, update=update))
 
     async def _take_out(self, payload: pb.Payload) -> pb.Payload:
         """The worker's bytes, copied out of its reach."""
-        where = payload.WhichOneof("where")
-        if where == "inline" or payload.size == 0:
-            return payload
-        if where != "file" or "/" in payload.file or payload.file in ("", ".", ".."):
-            raise JobFailed("the job's process named tensors that are not a file in its own folder")
-        path = self.folder / "out" / payload.file
+        if payload.WhichOneof("where") == "inline":
+            data = payload.inline
+            if len(data) <= INLINE:
+                return pb.Payload(inline=data, size=len(data))
+            return pb.Payload(digest=await self.tools.blobs.put(data), size=len(data))
+        path = self._out_file(payload)
         digest, size = await self.tools.blobs.adopt(path, limit=_MOST_UPDATE)
         path.unlink(missing_ok=True)
         return pb.Payload(digest=digest, size=size)
+
+    def _out_file(self, payload: pb.Payload) -> Path:
+        """Where the job's process says its tensors are. Raises JobFailed when that is no place for them."""
+        name = payload.file
+        if not name or "/" in name or "\0" in name or name in (".", ".."):
+            raise JobFailed("the job's process named tensors that are not a file in its own folder")
+        return self.folder / "out" / name
 
     def _verify(self, update: pb.UpdateMessage, order: pb.TaskOrder) -> None:
         """The server checks the same again; here a bad update does not leave the building."""
         weight = update.weight if update.HasField("weight") else None
         verify_numbers(update.samples, weight, update.metrics)
+        if not 0 <= update.seconds <= _MOST_SECONDS:  # also true of NaN
+            raise UpdateRefused(f"seconds is {update.seconds}; it must be from 0 to {_MOST_SECONDS:g}")
         base = tensor_infos(self._source(order.model)) if order.model.size else None
         verify_update(base, self._source(update.tensors), update.kind, order.expects)
 
@@ -241,8 +297,9 @@ class SiteJob:
     async def _answer_failure(
         self, order: pb.TaskOrder, code: str, message: str, traceback: str = ""
     ) -> None:
-        shown = traceback if self.admitted.tracebacks else ""
-        failure = pb.Failure(code=code or "job-failed", message=message, traceback=shown)
+        shown = traceback[-_LONGEST_TRACEBACK:] if self.admitted.tracebacks else ""
+        known = code if error_class(code) is not FlprovError else "job-failed"
+        failure = pb.Failure(code=known, message=message[:_LONGEST_MESSAGE], traceback=shown)
         await self._answer(order, pb.TaskAnswer(job_id=self.job_id, task_id=order.task_id, failure=failure))
 
     async def _answer(self, order: pb.TaskOrder, answer: pb.TaskAnswer) -> None:
@@ -304,8 +361,9 @@ def _verify_needs(needs: tuple[str, ...], python: Path) -> None:
 
 async def _try_send(process: Process, message: pb.ToWorker) -> None:
     try:
-        await process.channel.send(message)
-    except FlprovError as error:
+        async with asyncio.timeout(_LAST_WORD):  # it may not read any more
+            await process.channel.send(message)
+    except (FlprovError, TimeoutError) as error:
         logger.debug("a job's process is gone already: %s", error)
 
 

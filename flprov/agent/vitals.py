@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flprov.agent.leases import GPULeases
-from flprov.errors import ConfigError
+from flprov.errors import ConfigError, LocalError
 from flprov.policy import load_policy, load_site_settings
 from flprov.wire.documents import CPU, GPU, Space, Vitals
 from flprov.workers import confinement_method
@@ -99,6 +99,8 @@ def read_vitals(
         datasets, python = tuple(sorted(site.datasets)), site.python or python
     except ConfigError as error:
         notes.append(error.problems[0])
+    except LocalError as error:  # a file that we may not read is no reason to fall silent
+        notes.append(str(error))
     return Vitals(
         cpu=CPU(count=os.cpu_count() or 1, load=os.getloadavg()[0], percent=psutil.cpu_percent(None)),
         memory=Space(total=memory.total, available=memory.available),

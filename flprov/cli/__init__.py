@@ -26,6 +26,8 @@ Examples:
 """
 
 ENTRIES = {
+    "init": Entry(target="init:init", help="Write a commented project.yml."),
+    "plan": Entry(target="plan:plan", help="What provision would change; writes nothing."),
     "provision": Entry(target="provision:provision", help="Make or update the kits of a project."),
     "kit": Entry(target="kit:kit", help="Look at kits and verify them."),
     "server": Entry(target="server:server", help="Run the server; ask it how it is."),

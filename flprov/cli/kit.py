@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`flprov kit`: look at kits and verify them."""
+"""`flprov kit`: look at kits, verify them, and deliver them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from flprov.cli.delivery import pack, send, unpack
 from flprov.cli.output import json_option, print_fields, print_json, print_table, talk, until
 from flprov.errors import ExitCode
 from flprov.kits import Kit, KitListing, list_kits, load_kit, verify_kits
@@ -19,14 +20,20 @@ _path = click.Path(path_type=Path)
 
 @click.group()
 def kit() -> None:
-    """Look at kits and verify them.
+    """Look at kits, verify them, and deliver them.
 
     \b
     A kit is the folder that one party received. Examples:
       flprov kit ls workspace
       flprov kit show workspace/kits/hospital-a
       flprov kit verify .
+      flprov kit pack workspace/kits/hospital-a -o hospital-a.zip
+      flprov kit send workspace/kits/hospital-a flprov@gpu1.hospital-a.example:/srv/flprov
     """
+
+
+for _command in (pack, send, unpack):
+    kit.add_command(_command)
 
 
 @kit.command("ls")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 import click
 
 from flprov.cli.output import json_option, on_terminal, print_json, print_table, talk, until
-from flprov.errors import LocalError, Misuse
+from flprov.cli.passphrases import CA, PEOPLE, passphrase_options, read_passphrase
 from flprov.kits import KitOutcome, Outcome, Progress, ProvisionReport, RemovedParty
 from flprov.kits import provision as make_kits
 from flprov.pki import Kind
@@ -23,7 +22,6 @@ from flprov.project import Project, load_project, split_address
 
 _LONGEST_TABLE = 20
 _FEWEST_FOR_A_BAR = 50  # fewer kits are made before a bar could be seen
-_LARGEST_PASSPHRASE = 1024
 _COMMANDS = {
     Kind.SERVER: "flprov server start",
     Kind.SITE: "flprov site start",
@@ -39,18 +37,16 @@ _COMMANDS = {
     type=click.Path(path_type=Path),
     help="Where the CA and the kits are kept. Default: workspace/ beside PROJECT.YML.",
 )
-@click.option(
-    "--passphrase-file",
-    type=click.Path(path_type=Path),
-    help="Encrypt and open the CA's private keys with the passphrase in this file.",
-)
-@click.option("--passphrase", "ask", is_flag=True, help="The same, with a passphrase typed at the terminal.")
+@passphrase_options(CA, "ca")
+@passphrase_options(PEOPLE, "people")
 @json_option
 def provision(
     project_file: Path,
     workspace: Path | None,
-    passphrase_file: Path | None,
-    ask: bool,
+    ca_file: Path | None,
+    ask_ca: bool,
+    people_file: Path | None,
+    ask_people: bool,
     as_json: bool,
 ) -> None:
     """Make or update the certificate authority and one kit for each party of PROJECT.YML.
@@ -61,16 +57,29 @@ def provision(
       flprov provision project.yml -o /secure/heart-study --passphrase-file ~/ca-passphrase
 
     Run it again after every change of PROJECT.YML, and from time to time: it renews certificates past two
-    thirds of their life, and touches nothing else. It never makes a second CA for a project that has one.
+    thirds of their life, and touches nothing else. `flprov plan PROJECT.YML` shows beforehand what it would
+    do. It never makes a second CA for a project that has one; the kits of those who are no longer in
+    PROJECT.YML are moved to removed/ in the workspace.
 
     The passphrase of the CA's keys is taken from --passphrase-file, from --passphrase, or from the
-    environment variable FLPROV_CA_PASSPHRASE.
+    environment variable FLPROV_CA_PASSPHRASE; that of the keys in people's kits from
+    --people-passphrase-file, --people-passphrase or FLPROV_PEOPLE_PASSPHRASE. Whoever acts with such a kit
+    is asked for it, or sets FLPROV_KIT_PASSPHRASE.
     """
     project = load_project(project_file)
-    folder = workspace or project_file.parent / "workspace"
-    secret = _read_passphrase(passphrase_file, ask=ask, is_new=not (folder / "ca").exists())
-    with _progress_bar(project) as progress:
-        report = make_kits(project, folder, now=datetime.now(UTC), passphrase=secret, progress=progress)
+    folder = workspace or default_workspace(project_file)
+    is_new = not (folder / "ca").exists()
+    passphrase = read_passphrase(CA, ca_file, ask=ask_ca, is_new=is_new)
+    people_passphrase = read_passphrase(PEOPLE, people_file, ask=ask_people, is_new=True)
+    with progress_bar(project) as progress:
+        report = make_kits(
+            project,
+            folder,
+            now=datetime.now(UTC),
+            passphrase=passphrase,
+            people_passphrase=people_passphrase,
+            progress=progress,
+        )
     if as_json:
         print_json(_document(report))
     else:
@@ -79,39 +88,14 @@ def provision(
     _talk_next(report)
 
 
-def _read_passphrase(file: Path | None, *, ask: bool, is_new: bool) -> bytes | None:
-    if file is not None and ask:
-        raise Misuse("--passphrase and --passphrase-file were both given", hint="give one of them")
-    if file is not None:
-        return _read_passphrase_file(file)
-    if ask:
-        return _ask_passphrase(is_new=is_new)
-    text = os.environ.get("FLPROV_CA_PASSPHRASE")
-    return text.encode() if text else None
-
-
-def _ask_passphrase(*, is_new: bool) -> bytes:
-    if not sys.stdin.isatty():
-        raise Misuse("--passphrase asks at a terminal, and there is none", hint="--passphrase-file FILE")
-    typed: str = click.prompt(
-        "Passphrase of the CA's keys", hide_input=True, confirmation_prompt=is_new, err=True
-    )
-    return typed.encode()
-
-
-def _read_passphrase_file(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            secret = opened.read(_LARGEST_PASSPHRASE + 2).removesuffix(b"\n").removesuffix(b"\r")
-    except OSError as error:
-        raise LocalError(f"{file} cannot be read: {error.strerror}") from error
-    if not secret or b"\n" in secret or len(secret) > _LARGEST_PASSPHRASE - 1:
-        raise Misuse(f"{file} does not hold a passphrase: one line of 1 to {_LARGEST_PASSPHRASE - 1} bytes")
-    return secret
+def default_workspace(project_file: Path) -> Path:
+    """Where the CA and the kits are kept if nothing else is said."""
+    return project_file.parent / "workspace"
 
 
 @contextlib.contextmanager
-def _progress_bar(project: Project) -> Iterator[Progress | None]:
+def progress_bar(project: Project) -> Iterator[Progress | None]:
+    """A bar on stderr for projects that take their time."""
     count = 1 + len(project.sites) + len(project.people)
     if not on_terminal() or count < _FEWEST_FOR_A_BAR:
         yield None
@@ -193,7 +177,7 @@ def _talk_warnings(report: ProvisionReport, project: Project) -> None:
 
 
 def _talk_removed(party: RemovedParty) -> None:
-    kit = f"its kit stays in {party.folder} until you delete it" if party.folder else "its kit is gone"
+    kit = f"its kit is in {party.folder}" if party.folder else "its kit is gone"
     still = {
         Kind.SITE: "the server refuses it once it runs with its new kit",
         Kind.SERVER: "sites and people believe it until then",

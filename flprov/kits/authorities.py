@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from flprov._base import canonical_json, from_document, parse_json, write_atomic, write_private
@@ -24,8 +24,10 @@ from flprov.pki import (
     create_root,
     create_signer,
     fingerprint,
+    is_encrypted,
     load_authority,
     not_after,
+    not_before,
 )
 from flprov.project import Validity
 
@@ -76,11 +78,21 @@ class Authorities:
     @property
     def encrypted(self) -> bool:
         """Whether every private key at rest is encrypted."""
-        return all(b"ENCRYPTED" in key for key in self._keys.values())
+        return all(map(is_encrypted, self._keys.values()))
+
+    @property
+    def any_encrypted(self) -> bool:
+        """Whether signing may need the passphrase."""
+        return any(map(is_encrypted, self._keys.values()))
 
     def anchor(self, kind: Kind | None) -> bytes:
         """The certificate of the CA that issues this kind; of the root for None. PEM."""
         return self._certificates[UNITS[kind] if kind else _ROOT]
+
+    def lifetime(self, kind: Kind | None) -> timedelta:
+        """How long the CA of this kind was made for; the root for None. To the nearest minutes."""
+        pem = self.anchor(kind)
+        return not_after(pem) - not_before(pem)
 
     def issuing(self, kind: Kind) -> Authority:
         """The CA that issues this kind, ready to sign."""
@@ -113,12 +125,12 @@ class Authorities:
 
     def _load(self, name: str) -> Authority:
         key = self._keys[name]
-        if b"ENCRYPTED" in key and not self._passphrase:
+        if is_encrypted(key) and not self._passphrase:
             raise Misuse(
                 f"the CA keys in {self._folder} are encrypted, and no passphrase was given",
                 hint="give --passphrase-file FILE, or --passphrase to be asked, or set FLPROV_CA_PASSPHRASE",
             )
-        passphrase = self._passphrase if b"ENCRYPTED" in key else None
+        passphrase = self._passphrase if is_encrypted(key) else None
         try:
             return load_authority(self._certificates[name], key, passphrase)
         except Misuse as error:

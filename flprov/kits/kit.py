@@ -8,14 +8,14 @@ cover is the machine's own and lies beside it, in `<kit>.local/`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from flprov._base import from_document, parse_json
 from flprov.config import Section, open_config
-from flprov.errors import FlprovError, KitRefused, NotFound
+from flprov.errors import FlprovError, KitRefused, Misuse, NotFound
 from flprov.kits.manifest import (
     ANCHORS,
     CERTIFICATE,
@@ -31,12 +31,16 @@ from flprov.pki import (
     Identity,
     Kind,
     Role,
+    decrypt_key,
+    is_encrypted,
     load_anchors,
     not_after,
     parse_identity,
     verify_key_matches,
     verify_peer,
 )
+
+Passphrase = bytes | Callable[[Path], bytes | None]
 
 _STARTS = {
     Kind.SERVER: "flprov server start",
@@ -89,7 +93,7 @@ class Kit:
     endpoints: tuple[str, ...]  # "host:port", as advertised, in the order to try
     listen: str  # "0.0.0.0:8443"; empty for who does not listen
     chain_pem: bytes = field(repr=False)  # leaf and issuing CA
-    private_pem: bytes = field(repr=False)
+    private_pem: bytes = field(repr=False)  # in clear
     not_after: datetime  # the last moment at which the certificate is valid
     anchors: Mapping[str, Anchors] = field(repr=False)  # "root", "servers", "sites", "people", as present
     manifest_digest: str  # SHA-256 of manifest.json, hex
@@ -120,17 +124,35 @@ class _Settings:
     listen: str
 
 
-def load_kit(folder: Path, *, now: datetime, kind: Kind | None = None) -> Kit:
+def load_kit(
+    folder: Path, *, now: datetime, kind: Kind | None = None, passphrase: Passphrase | None = None
+) -> Kit:
     """The kit in `folder`, after every check: signature, files, key, certificate. A few milliseconds.
 
     Args:
         kind: what the caller can work with; any kind when None.
+        passphrase: opens a private key that is encrypted; or who is asked for it, given the kit's
+            folder, and only if it is. The key is in clear in the memory of this process alone.
 
     Raises:
+        Misuse: the private key is encrypted, and the passphrase is missing or wrong.
         NotFound: there is no such folder.
         KitRefused: something is not as it was made, can be read by others, has expired, or the kit is
             another kind's; the message names the file or the date.
     """
+    return _load(folder, now=now, kind=kind, open_key=lambda kit, key: _open_key(kit, key, passphrase))
+
+
+def look_at_kit(folder: Path, *, now: datetime) -> Kit:
+    """The same checks, for showing a kit: a key that is encrypted stays so, and `private_pem` is empty.
+
+    Raises:
+        NotFound, KitRefused: as `load_kit`.
+    """
+    return _load(folder, now=now, kind=None, open_key=lambda _, key: b"" if is_encrypted(key) else key)
+
+
+def _load(folder: Path, *, now: datetime, kind: Kind | None, open_key: Callable[[Path, bytes], bytes]) -> Kit:
     folder = folder.resolve()
     contents = read_contents(folder, now=now)
     settings = _read_settings(folder, contents)
@@ -141,7 +163,8 @@ def load_kit(folder: Path, *, now: datetime, kind: Kind | None = None) -> Kit:
             hint=f"this one is for: {_STARTS[settings.kind]} {folder}",
         )
     _verify_key_is_private(folder, contents)
-    identity, end = _verify_certificate(folder, contents, settings, now)
+    private = open_key(folder, _take(folder, contents, KEY))
+    identity, end = _verify_certificate(folder, contents, settings, now, private)
     registry = _read_registry(folder, contents)
     return Kit(
         folder=folder,
@@ -158,7 +181,7 @@ def load_kit(folder: Path, *, now: datetime, kind: Kind | None = None) -> Kit:
         endpoints=settings.endpoints,
         listen=settings.listen,
         chain_pem=_take(folder, contents, CERTIFICATE),
-        private_pem=_take(folder, contents, KEY),
+        private_pem=private,
         not_after=end,
         anchors=_read_anchors(folder, contents),
         manifest_digest=contents.digest,
@@ -197,7 +220,7 @@ def verify_kits(folders: Iterable[Path], *, now: datetime) -> tuple[KitListing, 
 
 def _listing_of(folder: Path, now: datetime) -> KitListing:
     try:
-        return KitListing(folder=folder, kit=load_kit(folder, now=now), problem=None)
+        return KitListing(folder=folder, kit=look_at_kit(folder, now=now), problem=None)
     except FlprovError as error:
         return KitListing(folder=folder, kit=None, problem=error)
 
@@ -262,14 +285,35 @@ def _verify_key_is_private(folder: Path, contents: Contents) -> None:
         )
 
 
+def _open_key(folder: Path, key: bytes, passphrase: Passphrase | None) -> bytes:
+    if not is_encrypted(key):
+        return key
+    secret = passphrase(folder) if callable(passphrase) else passphrase
+    if not secret:
+        raise Misuse(
+            f"{folder / KEY} is encrypted, and no passphrase was given",
+            hint="set FLPROV_KIT_PASSPHRASE, or run this at a terminal to be asked",
+        )
+    try:
+        return decrypt_key(key, secret)
+    except Misuse as error:
+        raise Misuse(
+            f"the passphrase does not open {folder / KEY}",
+            hint="give the one that came with this kit; whoever provisions this project chose it",
+        ) from error
+    except FlprovError as error:
+        raise KitRefused(f"{folder / KEY}: {error}", hint=error.hint) from error
+
+
 def _verify_certificate(
-    folder: Path, contents: Contents, settings: _Settings, now: datetime
+    folder: Path, contents: Contents, settings: _Settings, now: datetime, private_pem: bytes
 ) -> tuple[Identity, datetime]:
     chain, path = _take(folder, contents, CERTIFICATE), folder / CERTIFICATE
     try:
         end = not_after(chain)
         _verify_not_expired(path, end, now, settings.contact)
-        verify_key_matches(chain, _take(folder, contents, KEY))
+        if private_pem:  # else nobody has opened it, and it will be checked when somebody does
+            verify_key_matches(chain, private_pem)
         _, _, issuer = chain.partition(b"-----END CERTIFICATE-----\n")
         found = verify_peer(chain, load_anchors(issuer), now=now, kinds=[settings.kind])
         named = parse_identity(settings.identity)

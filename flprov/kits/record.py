@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from flprov._base import from_document, parse_json, to_document
+from flprov._base import from_document, parse_json, to_document, write_atomic
 from flprov.errors import StateDamaged
 from flprov.kits.reading import Unreadable, read_stored
 from flprov.pki import Kind
 
 FILE = "project.json"
 FORMAT = 1
+BACKUP = ".bak"
 _LARGEST = 256 << 20  # 100,000 kits have 60 MB
 
 
@@ -41,6 +43,16 @@ class KitRecord:
     names: tuple[str, ...] = ()  # host names in the certificate
     manifest: str  # SHA-256 of the kit's manifest.json
     certificates: tuple[IssuedCertificate, ...]  # that are still valid; the kit's own last
+    key_encrypted: bool = False  # the private key in the kit, at rest
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovedRecord:
+    """A party that project.yml no longer names; its certificates are still valid."""
+
+    name: str
+    kit: KitRecord
+    removed_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +65,7 @@ class ProjectRecord:
     trust_domain: str
     root_fingerprint: str
     kits: Mapping[str, KitRecord] = field(default_factory=dict)
+    removed: Mapping[str, RemovedRecord] = field(default_factory=dict)  # by the folder in removed/
 
 
 def read_record(path: Path) -> ProjectRecord | None:
@@ -67,7 +80,9 @@ def read_record(path: Path) -> ProjectRecord | None:
         record = from_document(ProjectRecord, parse_json(read_stored(path, limit=_LARGEST).data))
     except (Unreadable, ValueError) as error:
         raise StateDamaged(
-            f"{path} cannot be read: {error}", hint=f"restore {path} from the backup of this workspace"
+            f"{path} cannot be read: {error}",
+            hint=f"restore {path} from the backup of this workspace; {path.name}{BACKUP} beside it is what it"
+            " said before the last change",
         ) from error
     if record.format != FORMAT:
         raise StateDamaged(
@@ -80,3 +95,15 @@ def read_record(path: Path) -> ProjectRecord | None:
 def encode_record(record: ProjectRecord) -> bytes:
     """The file's bytes: the same for the same record, a line per field so that people can compare."""
     return json.dumps(to_document(record), indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def replace_keeping_backup(path: Path, data: bytes) -> None:
+    """Replace a file of locked state in one step; what it said before is kept as `<name>.bak`.
+
+    Raises:
+        OSError: the disk is full, or the folder is not ours to write.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        before = path.read_bytes()
+        write_atomic(path.with_name(path.name + BACKUP), before, mode=path.stat().st_mode & 0o777)
+    write_atomic(path, data)

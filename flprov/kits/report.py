@@ -15,7 +15,8 @@ class Outcome(enum.Enum):
     """What happened to one kit."""
 
     CREATED = "created"  # it is new
-    UPDATED = "updated"  # what it is made from changed, or its certificate was due
+    UPDATED = "updated"  # what it is made from changed; certificate and key are the same
+    REISSUED = "reissued"  # it has a new certificate and a new key
     REPAIRED = "repaired"  # its folder was not as it had been made
     UNCHANGED = "unchanged"  # nothing was touched
 
@@ -35,11 +36,11 @@ class KitOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class RemovedParty:
-    """One who has a kit here and is no longer in project.yml."""
+    """One who is no longer in project.yml and has a certificate that is still valid."""
 
     name: str
     kind: Kind
-    folder: Path | None  # where its kit still lies, if it does
+    folder: Path | None  # where its kit lies now, if it does
     not_after: datetime  # until when its certificate is valid
 
 

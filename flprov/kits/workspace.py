@@ -3,8 +3,10 @@
 
     workspace/
       project.json     the locked state; written last, so a run that died is finished by the next
+      project.json.bak what it said before the last change
       ca/              root and issuing CAs; its private keys never leave this machine
       kits/<party>/    one folder for each server, site and person
+      removed/         the kits of those whom project.yml no longer names
       .staging/        what a run builds before it renames it into place; leftovers are removed
       .lock            held while a run works
 
@@ -14,6 +16,8 @@ A project has one CA for ever. Where traces of one are found and its keys are no
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +31,8 @@ from flprov.kits.placement import spread_subfolders
 from flprov.kits.record import ProjectRecord, read_record
 from flprov.project import Project
 
-_OURS = {".gitignore", ".lock", ".staging", "kits", authorities.FOLDER, record.FILE}
+_OURS = {".gitignore", ".lock", ".staging", "kits", "removed", authorities.FOLDER, record.FILE}
+_OURS |= {record.FILE + record.BACKUP}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,18 @@ class Workspace:
     def kits(self) -> Path:
         """One folder for each kit."""
         return self.folder / "kits"
+
+    @property
+    def removed(self) -> Path:
+        """The kits of those who have left."""
+        return self.folder / "removed"
+
+    def list_kits(self) -> list[Path]:
+        """The folders in `kits/` that can be kits: not hidden, not a machine's own `<kit>.local`."""
+        if not self.kits.exists():
+            return []
+        names = (path for path in sorted(self.kits.iterdir()) if not path.name.startswith("."))
+        return [path for path in names if path.is_dir() and not path.name.endswith(".local")]
 
     @property
     def record(self) -> Path:
@@ -77,13 +94,69 @@ def open_workspace(folder: Path) -> Iterator[Workspace]:
             finally:
                 shutil.rmtree(workspace.staging, ignore_errors=True)
     except BlockingIOError:
-        raise Conflict(
-            f"another `flprov provision` (process {_holder(folder)}) works on {folder}",
-            hint="wait until it is done, then run this again",
-        ) from None
+        raise _held_by_another(folder) from None
     except OSError as error:
         what = f"{error.filename or folder}: {error.strerror or error}"
-        raise LocalError(f"the workspace cannot be written: {what}") from error
+        raise LocalError(
+            f"the workspace cannot be written: {what}",
+            hint="nothing is lost: make it possible to write there (room, permissions), then run this again",
+        ) from error
+
+
+@contextlib.contextmanager
+def look_at_workspace(folder: Path) -> Iterator[Workspace]:
+    """The workspace in `folder` for reading, if there is one; nothing is written, not even a lock.
+
+    Raises:
+        Conflict: a run works on it, or did while we read.
+        Misuse: the folder holds other things.
+        LocalError: it cannot be read.
+    """
+    workspace = Workspace(folder=folder)
+    try:
+        _verify_no_run(folder)
+        before = _stamps(workspace)
+        if folder.exists():
+            _verify_is_workspace(workspace)
+        yield workspace
+        _verify_no_run(folder)
+        if _stamps(workspace) != before:
+            raise Conflict(f"{folder} changed while it was read", hint="run this again")
+    except OSError as error:
+        what = f"{error.filename or folder}: {error.strerror or error}"
+        raise LocalError(f"the workspace cannot be read: {what}") from error
+
+
+def _verify_no_run(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder / ".lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _held_by_another(folder) from None
+    finally:
+        os.close(descriptor)
+
+
+def _stamps(workspace: Workspace) -> list[tuple[int, int] | None]:
+    """What every run that does something changes."""
+    found: list[tuple[int, int] | None] = []
+    for path in (workspace.record, workspace.ca, workspace.kits, workspace.folder):
+        try:
+            status = path.lstat()
+            found.append((status.st_ino, status.st_mtime_ns))
+        except FileNotFoundError:
+            found.append(None)
+    return found
+
+
+def _held_by_another(folder: Path) -> Conflict:
+    return Conflict(
+        f"another `flprov provision` (process {_holder(folder)}) works on {folder}",
+        hint="wait until it is done, then run this again",
+    )
 
 
 def _verify_is_workspace(workspace: Workspace) -> None:
@@ -152,7 +225,7 @@ def _verify_never_had_ca(workspace: Workspace, project: Project, found: ProjectR
             f" (root {found.root_fingerprint})",
             hint=restore,
         )
-    kits = sorted(path.name for path in workspace.kits.iterdir() if path.is_dir())
+    kits = [path.name for path in workspace.list_kits()]
     if kits:
         raise StateDamaged(
             f"{workspace.kits} holds kits ({', '.join(kits[:3])}), and the CA that made them is missing",

@@ -17,7 +17,7 @@ from flprov.pki.certificates import (
 )
 from flprov.pki.identity import Identity, Kind, Role, parse_identity
 from flprov.pki.issuing import Credential, create_signer, issue_identity
-from flprov.pki.keys import create_key, public_key_pem
+from flprov.pki.keys import create_key, decrypt_key, encrypt_key, is_encrypted, public_key_pem
 from flprov.pki.requests import create_request, verify_request
 from flprov.pki.signatures import sign, verify_key_matches, verify_signature, verify_signed
 from flprov.pki.verification import verify_peer, verify_signer
@@ -35,8 +35,11 @@ __all__ = [
     "create_request",
     "create_root",
     "create_signer",
+    "decrypt_key",
+    "encrypt_key",
     "fingerprint",
     "host_names",
+    "is_encrypted",
     "issue_identity",
     "join_anchors",
     "load_anchors",

@@ -113,3 +113,28 @@ def write_private_key(key: PrivateKey, passphrase: bytes | None = None) -> bytes
             raise Misuse(f"a passphrase has 1 to 1023 bytes, this one has {len(passphrase)}")
         protection = serialization.BestAvailableEncryption(passphrase)
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
+
+
+def encrypt_key(private_pem: bytes, passphrase: bytes) -> bytes:
+    """The same private key, encrypted with `passphrase`.
+
+    Raises:
+        Misuse: it is encrypted already, or the passphrase is empty or too long.
+        IdentityRefused: it is no private key.
+    """
+    return write_private_key(read_private_key(private_pem), passphrase)
+
+
+def decrypt_key(private_pem: bytes, passphrase: bytes) -> bytes:
+    """The same private key in clear, for the memory of one process.
+
+    Raises:
+        Misuse: the passphrase does not open it, or it is not encrypted.
+        IdentityRefused: it is no private key.
+    """
+    return write_private_key(read_private_key(private_pem, passphrase))
+
+
+def is_encrypted(private_pem: bytes) -> bool:
+    """Whether a passphrase is needed to use this key."""
+    return private_pem.lstrip().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")

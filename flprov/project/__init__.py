@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`project.yml`: who takes part. From the YAML to a Project that is right in itself."""
 
+from flprov.project.flare import Conversion, convert_flare
 from flprov.project.model import (
     ROLES,
     Organisation,
@@ -11,18 +12,23 @@ from flprov.project.model import (
     Validity,
 )
 from flprov.project.names import NAME, NAME_IN_WORDS, split_address
-from flprov.project.reading import load_project
+from flprov.project.reading import load_project, parse_project
+from flprov.project.sample import sample_project
 
 __all__ = [
     "NAME",
     "NAME_IN_WORDS",
     "ROLES",
+    "Conversion",
     "Organisation",
     "Person",
     "Project",
     "ServerParty",
     "SiteParty",
     "Validity",
+    "convert_flare",
     "load_project",
+    "parse_project",
+    "sample_project",
     "split_address",
 ]

@@ -21,7 +21,7 @@ from flprov.project.names import (
 )
 
 _TITLE = r".{1,200}"
-_EMAIL = r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,8}"
+EMAIL = r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,8}"
 _FINGERPRINT = r"SHA256:([0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}"
 _CENTURY_DAYS = 36_525
 _SHORTEST_DAYS = 0.01  # a quarter of an hour: enough to watch a renewal
@@ -39,10 +39,18 @@ def load_project(path: Path) -> Project:
         with open_config(path) as top:
             project = _read_project(top, path)
     except NotFound as error:
-        raise NotFound(
-            str(error), hint="start from the commented project.yml that comes with flprov"
-        ) from None
+        raise NotFound(str(error), hint="`flprov init` writes a commented one") from None
     return project
+
+
+def parse_project(text: bytes, source: Path) -> Project:
+    """The project in the text of a file; `source` is what messages call it.
+
+    Raises:
+        ConfigError: with every mistake, by line.
+    """
+    with open_config(source, text=text) as top:
+        return _read_project(top, source)
 
 
 def _read_project(top: Section, source: Path) -> Project:
@@ -132,7 +140,7 @@ class _PartyReader:
             name=self._read_party(section, "a person"),
             org=self._read_org(section),
             role=section.choice("role", ROLES),
-            email=section.text("email", None, pattern=_EMAIL, what="an e-mail address"),
+            email=section.text("email", None, pattern=EMAIL, what="an e-mail address"),
         )
 
     def _read_party(self, section: Section, what: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from flprov._base import lazy_names
 from flprov.rpc import methods
 from flprov.rpc.calls import CallCancelled, DialledConnection
-from flprov.rpc.crossing import from_report, to_report
+from flprov.rpc.crossing import clean_text, from_report, to_report
 from flprov.rpc.dispatch import Arrival, CallerGone, Dispatcher
 from flprov.rpc.methods import BY_PATH, METHODS, Method, ObjectRule, Shape
 from flprov.rpc.transport import (
@@ -76,6 +76,7 @@ __all__ = [
     "StreamHandler",
     "UnaryHandler",
     "ask_local",
+    "clean_text",
     "connect",
     "from_report",
     "methods",

@@ -14,6 +14,7 @@ from flprov.jobs import list_bundle, read_bundle_spec
 from flprov.kits import Kit
 from flprov.rpc import Call
 from flprov.server.access import verify_may_touch
+from flprov.server.foreign import foreign_line
 from flprov.server.jobrun import JobRun
 from flprov.server.jobs import Jobs
 from flprov.server.logs import LogBook
@@ -82,8 +83,13 @@ class AdminService:
     ) -> AsyncIterator[pb.UploadReply]:
         """A bundle; it becomes an app once its job.yml was read."""
         headers: list[pb.UploadHeader] = []
+
+        def verify(header: pb.UploadHeader) -> bool:
+            headers.append(header)
+            return header.digest in self._jobs.apps  # which everybody who may upload may also download
+
         async for reply in receive_blob(
-            self._blobs, requests, owner=call.caller.uri, verify=headers.append, most=_MOST_APP
+            self._blobs, requests, owner=call.caller.uri, verify=verify, most=_MOST_APP
         ):
             if reply.complete:
                 await self._add_app(call, headers[0])
@@ -97,7 +103,7 @@ class AdminService:
             spec = await asyncio.to_thread(read_bundle_spec, path)
             files = await asyncio.to_thread(list_bundle, path)
         except Exception:
-            self._blobs.remove(header.digest)
+            self._jobs.collect({header.digest})  # unless it is something else that a job needs
             raise
         await self._jobs.add_app(
             AppRecord(
@@ -187,7 +193,7 @@ class AdminService:
         """End a job in any state. Repeating it has no second effect."""
         self._verify_fresh(request.not_after)
         run = self._find(call, request.job_id)
-        await self._jobs.abort(run, call.caller, request.reason[:200])
+        await self._jobs.abort(run, call.caller, foreign_line(request.reason, 200))
         return self._job_document(run)
 
     async def list_results(self, call: Call, request: pb.Query) -> pb.Document:
@@ -212,7 +218,7 @@ class AdminService:
         """A command that was held up on the way must not act later."""
         try:
             limit: datetime | None = from_iso(not_after) if not_after else None
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise Misuse(f"not_after is not a time: {not_after[:40]!r}") from error
         if limit is not None and limit < self._clock.now():
             raise Misuse("the command came after its not_after and was not carried out", hint="send it again")

@@ -8,11 +8,10 @@ import logging
 from flprov._base import Clock, Tasks
 from flprov.errors import FlprovError
 from flprov.pki import Identity
+from flprov.rpc.methods import BY_PATH
 from flprov.store import Row, Store
 
 logger = logging.getLogger(__name__)
-
-_MOST_KEPT = 10_000
 
 
 class Denials:
@@ -31,11 +30,13 @@ class Denials:
         if minute != self._minute:
             self._minute = minute
             self._seen.clear()
-        key = (caller.uri if caller else "unknown", method)
-        if key in self._seen or len(self._seen) >= _MOST_KEPT:
+        who = caller.uri if caller else "unknown"
+        what = method if method in BY_PATH else "a method that does not exist"
+        key = (who, what)
+        if key in self._seen:
             return
         self._seen.add(key)
-        row = Row(who=key[0], what="call", object=method[:200], outcome="denied", reason=str(error)[:500])
+        row = Row(who=who, what="call", object=method[:200], outcome="denied", reason=str(error)[:500])
         self._tasks.spawn(self._write(row))
 
     async def _write(self, row: Row) -> None:

@@ -55,6 +55,14 @@ class SiteUpdated:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SiteLate:
+    """A site's update came for a task that is not open; nobody has looked at it."""
+
+    site: str
+    task_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class SiteFailed:
     """A site's task failed, or its update was refused by our checks."""
 
@@ -63,16 +71,6 @@ class SiteFailed:
     code: str
     message: str
     traceback: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SiteProgressed:
-    """Telemetry: how far a site is."""
-
-    site: str
-    task_id: str
-    step: int
-    values: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +125,8 @@ Event = (
     | SiteWent
     | SiteDeployed
     | SiteUpdated
+    | SiteLate
     | SiteFailed
-    | SiteProgressed
     | SiteStopped
     | WorkflowSaid
     | WorkflowGone

@@ -19,21 +19,24 @@ from pathlib import Path
 
 from flprov._base import Clock, Tasks, canonical_json, to_document
 from flprov.blobs import BlobStore
-from flprov.errors import FlprovError
+from flprov.errors import FlprovError, LocalError, ProtocolError
 from flprov.jobs import JobState
 from flprov.server import jobevents as ev
+from flprov.server.foreign import CODE, TRACEBACK, foreign_line, foreign_text
 from flprov.server.jobsites import JobSites
 from flprov.server.ledger import JobLedger
 from flprov.server.records import JobRecord, UpdateRecord
 from flprov.server.rounds import Rounds
 from flprov.server.sessions import Sessions
 from flprov.server.stopping import Stopping
-from flprov.server.workflow import Workflow
+from flprov.server.workflow import Workflow, verify_names
 from flprov.store import Delete, Put, Row, Store
 from flprov.wire import pb
 from flprov.workers import Launcher
 
 logger = logging.getLogger(__name__)
+
+_MOST_WAITING = 100  # events; beyond it, who tells of more has to wait
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,8 @@ class JobRun:
     def __init__(self, record: JobRecord, around: Surroundings, known: dict[str, UpdateRecord]) -> None:
         self._around = around
         self._inbox: asyncio.Queue[ev.Event] = asyncio.Queue()
+        self._taken = asyncio.Event()  # set whenever the inbox has become shorter
+        self._over = record.state.terminal and not record.unconfirmed
         self._tasks = Tasks(f"job {record.id}")
         self._timer: asyncio.TimerHandle | None = None
         self._workflow_ready = False
@@ -70,6 +75,7 @@ class JobRun:
             blobs=around.blobs,
             unconfined=around.unconfined,
             tell=self.tell,
+            hear=self.hear,
             log_grew=lambda: around.log_grew(record.id),
         )
         self.sites = JobSites(self._ledger, around.sessions, around.clock)
@@ -89,8 +95,16 @@ class JobRun:
         return self.record.state in (JobState.DEPLOYING, JobState.RUNNING)
 
     def tell(self, event: ev.Event) -> None:
-        """Put an event into the inbox."""
-        self._inbox.put_nowait(event)
+        """Put an event into the inbox; nobody hears it once the run is over."""
+        if not self._over:
+            self._inbox.put_nowait(event)
+
+    async def hear(self, event: ev.Event) -> None:
+        """`tell`, for what a site says: whoever says it faster than it is handled has to wait."""
+        while self._inbox.qsize() >= _MOST_WAITING and not self._over:
+            self._taken.clear()
+            await self._taken.wait()
+        self.tell(event)
 
     def choose(self, sites: tuple[str, ...]) -> None:
         """The scheduler starts this job at these sites."""
@@ -105,14 +119,28 @@ class JobRun:
 
     async def run(self) -> None:
         """Handle events until the job has ended and every site has confirmed it."""
-        await self._resume()
-        while not (self.record.state.terminal and not self.record.unconfirmed):
-            event = await self._inbox.get()
-            try:
-                await self._handle(event)
-            except FlprovError as error:
-                logger.warning("job %s: %s", self.record.id, error, exc_info=True)
-                await self._fail_of(error)
+        try:
+            await self._resume()
+            while not (self.record.state.terminal and not self.record.unconfirmed):
+                event = await self._inbox.get()
+                self._taken.set()
+                await self._handle_or_fail(event)
+        finally:
+            self._over = True
+            self._taken.set()
+
+    async def _handle_or_fail(self, event: ev.Event) -> None:
+        try:
+            await self._handle(event)
+        except FlprovError as error:
+            logger.warning("job %s: %s", self.record.id, error, exc_info=True)
+            await self._fail_of(error)
+        except Exception:  # the outermost loop of a job: a fault of ours ends this job and no other
+            logger.exception("job %s: %s could not be handled", self.record.id, type(event).__name__)
+            fault = LocalError("internal error at the server; its log has the details")
+            if isinstance(event, ev.AbortAsked):
+                _settle_future(event.recorded, fault)
+            await self._fail_of(fault)
 
     async def close(self) -> None:
         """The server stops: leave processes to their shims and everything else to the store."""
@@ -149,10 +177,10 @@ class JobRun:
                 await self._handle_site(event)
             case ev.SiteUpdated():
                 await self._site_updated(event)
+            case ev.SiteLate():
+                self._site_late(event.site, event.task_id)
             case ev.SiteFailed():
                 await self._site_failed(event)
-            case ev.SiteProgressed():
-                self.sites.note_progress(event.site, event.step)
             case ev.WorkflowSaid():
                 await self._workflow_said(event.frame)
             case ev.WorkflowGone() if self.active:
@@ -171,9 +199,9 @@ class JobRun:
                 self._site_came(event.site)
             case ev.SiteWent():
                 await self._site_went(event.site)
-            case ev.SiteDeployed() if self.active:
+            case ev.SiteDeployed() if self.active and self.sites.holds(event.site):
                 await (self._site_ready(event.site) if event.ready else self._site_refused(event))
-            case ev.SiteStopped():
+            case ev.SiteStopped() if not self.active:
                 await self._stopping.site_stopped(event.site, clean=event.clean, reason=event.reason)
                 await self._maybe_end()
 
@@ -203,12 +231,16 @@ class JobRun:
         if self.record.state is JobState.DEPLOYING:
             await self._maybe_begin()
         elif self.record.state is JobState.RUNNING:
+            if self.rounds.open is not None and site in self.rounds.open.open:
+                self.sites.miss(site)  # also one that was never ready: it was asked, and is waited for
             await self._settle()
         else:
             self._stopping.give_up(site)
             await self._maybe_end()
 
     async def _site_ready(self, site: str) -> None:
+        if self.sites.parts[site].state != "deploying":
+            return  # nobody asked
         self.sites.set(site, "ready")
         if site not in self.record.members:
             members = tuple(sorted({*self.record.members, site}))
@@ -249,9 +281,8 @@ class JobRun:
 
     async def _site_updated(self, event: ev.SiteUpdated) -> None:
         site, update = event.site, event.update
-        if not self.rounds.awaits(update.task_id, site):
-            late = "" if self.rounds.holds(update.task_id, site) else "the round went on without it"
-            self.sites.acknowledge(site, update.task_id, late)
+        if not (self.active and self.rounds.awaits(update.task_id, site)):
+            self._site_late(site, update.task_id)
             return
         gather = self.rounds.open
         assert gather is not None
@@ -265,10 +296,14 @@ class JobRun:
         await self.rounds.pass_on(site)
         await self._settle()
 
+    def _site_late(self, site: str, task_id: str) -> None:
+        late = "" if self.rounds.holds(task_id, site) else "the round went on without it"
+        self.sites.acknowledge(site, task_id, late)
+
     async def _site_failed(self, event: ev.SiteFailed) -> None:
         site, message = event.site, event.message
         self.sites.acknowledge(site, event.task_id, message)
-        if not self.rounds.awaits(event.task_id, site):
+        if not (self.active and self.rounds.awaits(event.task_id, site)):
             return
         gather = self.rounds.open
         assert gather is not None
@@ -350,7 +385,12 @@ class JobRun:
             return
         if kind == "failure":
             failure = frame.failure
-            await self._fail("workflow", failure.code, failure.message, traceback=failure.traceback)
+            await self._fail(
+                "workflow",
+                foreign_line(failure.code, CODE) or "job-failed",
+                foreign_line(failure.message),
+                traceback=foreign_text(failure.traceback, TRACEBACK),
+            )
         elif kind == "ready":
             self._workflow_ready = True
             if self.record.state is JobState.RUNNING:
@@ -364,7 +404,14 @@ class JobRun:
         elif kind == "finished":
             await self._finish(frame.finished)
 
+    def _verify_round(self, number: int) -> None:
+        if number != self.record.round:
+            raise ProtocolError(
+                f"the workflow is in round {number}, and the job in round {self.record.round}"
+            )
+
     async def _broadcast(self, frame: pb.Broadcast) -> None:
+        self._verify_round(frame.round)
         gather = await self.rounds.begin(frame, self.record.refusals)
         for site in gather.open:
             part = self.sites.parts[site]
@@ -376,6 +423,7 @@ class JobRun:
         await self._settle()
 
     async def _close_round(self, frame: pb.CloseRound) -> None:
+        self._verify_round(frame.round)
         used = self._blobs()
         updates = self.rounds.updates()
         model = await self.workflow.take_out(frame.state)
@@ -396,6 +444,7 @@ class JobRun:
         self._around.collect(used)
 
     async def _finish(self, frame: pb.Finished) -> None:
+        verify_names(frame.results)
         results = {name: await self.workflow.take_out(payload) for name, payload in frame.results.items()}
         outcome = JobState.DEGRADED if self.record.degraded else JobState.COMPLETED
         await self._ledger.step(JobState.FINISHING, "", "job.finish", results=results, outcome=outcome.value)
@@ -450,8 +499,14 @@ class JobRun:
         used = self._blobs()
         last = JobState.ABORTED if record.state is JobState.ABORTING else JobState(record.outcome)
         await self._ledger.step(
-            last, record.reason, "job.end", finished_at=self._around.clock.now(), model=None
+            last,
+            record.reason,
+            "job.end",
+            *(Delete("update", update.key) for update in self.rounds.updates()),
+            finished_at=self._around.clock.now(),
+            model=None,
         )
+        self.rounds.drop()
         self._arm(None)
         await asyncio.to_thread(self.workflow.clear)
         self._around.collect(used)

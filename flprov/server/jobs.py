@@ -11,13 +11,14 @@ from typing import TypeVar
 
 from flprov._base import Clock, from_document, to_document
 from flprov.blobs import BlobStore
-from flprov.errors import NotFound
+from flprov.errors import LocalError, Misuse, NotFound
 from flprov.jobs import (
     Capacity,
     GPURoom,
     JobState,
     JobView,
     Lease,
+    Plan,
     SiteView,
     Snapshot,
     Submission,
@@ -85,14 +86,14 @@ class Jobs:
             unconfined=unconfined,
             log_grew=logs.tell,
             on_change=self._on_change,
-            collect=self._collect,
+            collect=self.collect,
         )
         sessions.listen(self._on_session)
 
     # ---- from disk -----------------------------------------------------------------------
 
     def load(self) -> None:
-        """Read every record; jobs that have not ended go on."""
+        """Read every record; jobs that have not ended go on. Blobs that no record names are removed."""
         self.apps = self._read("app", AppRecord)
         self._tokens = {key: str(value["job_id"]) for key, value in self._store.load("token").items()}
         for record in self._read("round", RoundRecord).values():
@@ -103,15 +104,16 @@ class Jobs:
         for job in sorted(self._read("job", JobRecord).values(), key=lambda job: (job.submitted_at, job.id)):
             known = {key: update for key, update in updates.items() if update.job_id == job.id}
             self._add(job, known)
+        self.collect(self._blobs.digests())
 
     def _read(self, kind: str, record: type[T]) -> dict[str, T]:
         return {key: from_document(record, value) for key, value in self._store.load(kind).items()}
 
     def _add(self, job: JobRecord, known: dict[str, UpdateRecord]) -> JobRun:
         run = self._runs[job.id] = JobRun(job, self._around, known)
-        if job.state.terminal and not job.unconfirmed:
+        if job.state.terminal:
             self.logs.tell(job.id, ended=True)
-        else:
+        if not job.state.terminal or job.unconfirmed:
             self._loops[job.id] = asyncio.create_task(self._drive(run), name=f"job {job.id}")
         return run
 
@@ -155,8 +157,17 @@ class Jobs:
         return self._rounds.get(job_id, [])
 
     def find_app(self, text: str) -> AppRecord:
-        """An app by digest, unique prefix of one, or name (the newest of that name)."""
+        """An app by digest, by name, or by a unique prefix of its digest.
+
+        Raises:
+            Misuse: several people have uploaded different apps of this name, or the prefix is not unique.
+        """
+        if text in self.apps:
+            return self.apps[text]
         named = [app for app in self.apps.values() if app.name == text]
+        if len({app.uploaded_by for app in named}) > 1:
+            choices = ", ".join(f"{app.digest[:12]} by {app.uploaded_by.rpartition('/')[2]}" for app in named)
+            raise Misuse(f"several people have an app named {text!r}: {choices}", hint="name its digest")
         if named:
             return max(named, key=lambda app: app.uploaded_at)
         return self.apps[match_prefix(text, self.apps, what="app")]
@@ -223,20 +234,22 @@ class Jobs:
 
         Raises:
             NotFound: it has ended already.
+            LocalError: it could not be written down.
         """
-        if run.record.state.terminal:
-            raise NotFound(
-                f"job {run.record.id} has ended ({run.record.state.value}); there is nothing to abort",
-                hint=f"flprov job show {run.record.id}",
-            )
+        _verify_not_ended(run)
         recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         run.tell(ev.AbortAsked(who=caller.uri, reason=reason, recorded=recorded))
-        await recorded
+        loop = self._loops.get(run.record.id)
+        if loop is not None:
+            await asyncio.wait([recorded, loop], return_when=asyncio.FIRST_COMPLETED)
+        if not recorded.done():  # the run was over before it came to this
+            _verify_not_ended(run)
+            raise LocalError(f"nobody drives job {run.record.id} any more", hint="start the server again")
+        recorded.result()
 
     def _on_change(self, job_id: str) -> None:
         run = self._runs[job_id]
-        done = run.record.round - len(self._rounds.get(job_id, []))
-        if done > 0:
+        if run.record.round > len(self._rounds.get(job_id, [])):
             stored = self._store.get("round", f"{job_id}/{run.record.round - 1:06d}")
             if stored is not None:
                 self._rounds.setdefault(job_id, []).append(from_document(RoundRecord, stored))
@@ -255,8 +268,8 @@ class Jobs:
                 run.tell(kind(site=session.name))
         self._wake.set()
 
-    def _collect(self, digests: Iterable[str]) -> None:
-        """Remove blobs that no record and no open round names any more."""
+    def collect(self, digests: Iterable[str]) -> None:
+        """Remove these blobs, save those that a record or an open round names."""
         needed = set(self.apps)
         for run in self._runs.values():
             refs = [*run.record.results.values(), *([run.record.model] if run.record.model else [])]
@@ -274,20 +287,26 @@ class Jobs:
         """Start jobs whenever something changed that may let one start."""
         while True:
             self._wake.clear()
-            plan = schedule(self._snapshot())
-            for start in plan.starts:
-                self._runs[start.job_id].choose(start.sites)
-            for join in plan.joins:
-                self._runs[join.job_id].tell(ev.Joined(sites=join.sites))
-            for job_id, reason in plan.reasons.items():
-                self._runs[job_id].note_queued(reason, plan.site_reasons.get(job_id, {}))
+            try:
+                self._apply(schedule(self._snapshot()))
+            except Exception:  # the outermost loop of scheduling: the next event tries again
+                logger.exception("nothing could be scheduled")
             await self._wake.wait()
+
+    def _apply(self, plan: Plan) -> None:
+        for start in plan.starts:
+            self._runs[start.job_id].choose(start.sites)
+        for join in plan.joins:
+            self._runs[join.job_id].tell(ev.Joined(sites=join.sites))
+        for job_id, reason in plan.reasons.items():
+            self._runs[job_id].note_queued(reason, plan.site_reasons.get(job_id, {}))
 
     def _snapshot(self) -> Snapshot:
         runs = self.all()
         queued = [run for run in runs if run.record.state is JobState.QUEUED and not run.sites.granted]
         active = [run for run in runs if run.active and run.sites.lacking]
-        names = {site for run in (*queued, *active) for site in run.record.targets}
+        targets = {site for run in (*queued, *active) for site in run.record.targets}
+        names = targets & self._registry.sites.keys()  # a site may have left the project since
         return Snapshot(
             jobs=tuple(_job_view(run, run.record.targets) for run in queued),
             running=tuple(_job_view(run, run.sites.lacking) for run in active),
@@ -308,6 +327,14 @@ class Jobs:
                 if run.sites.holds(name)
             ),
             refused={run.record.id: run.record.refusals[name] for run in runs if name in run.record.refusals},
+        )
+
+
+def _verify_not_ended(run: JobRun) -> None:
+    if run.record.state.terminal:
+        raise NotFound(
+            f"job {run.record.id} has ended ({run.record.state.value}); there is nothing to abort",
+            hint=f"flprov job show {run.record.id}",
         )
 
 

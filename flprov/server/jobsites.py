@@ -62,7 +62,7 @@ class JobSites:
         """Why a queued job cannot use these sites."""
         for site, reason in reasons.items():
             if self.parts[site].reason != reason:
-                self.parts[site] = SitePart(state="waiting", reason=reason, since=self._clock.now())
+                self.set(site, "waiting", reason)
 
     def note_progress(self, site: str, step: int) -> None:
         """How far the site's task is, by its own word."""
@@ -75,6 +75,10 @@ class JobSites:
         """After a restart: every member that is not here is away since now."""
         now = self._clock.now()
         self.away = {site: now for site in self._ledger.record.members if site not in self._sessions}
+
+    def miss(self, site: str) -> None:
+        """The site is waited for since now."""
+        self.away.setdefault(site, self._clock.now())
 
     def came(self, site: str) -> None:
         """The site has a control stream."""

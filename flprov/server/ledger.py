@@ -28,12 +28,12 @@ class JobLedger:
         self._on_change = on_change
 
     async def step(
-        self, state: JobState, reason: str, what: str, *, who: str = "server", **changes: object
+        self, state: JobState, reason: str, what: str, *more: Change, who: str = "server", **changes: object
     ) -> None:
-        """Go to another state, as the table of states allows."""
+        """Go to another state, as the table of states allows, and make `more` of it in one transaction."""
         verify_step(self.record.state, state)
         row = Row(who=who, what=what, object=self.record.id, outcome=state.value, reason=reason)
-        await self.save(row, state=state, reason=reason, **changes)
+        await self.save(row, *more, state=state, reason=reason, **changes)
 
     async def save(self, row: Row | None, *more: Change, **changes: object) -> None:
         """Change the record, and `more` with it in one transaction.

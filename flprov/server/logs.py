@@ -93,7 +93,7 @@ class LogBook:
 
     async def _read(self, job_id: str, party: str, offset: int) -> AsyncIterator[LogPart]:
         path = self.path(job_id, party)
-        while path.exists():
+        while offset < self.size(job_id, party):
             data = await asyncio.to_thread(_read_at, path, offset)
             if not data:
                 return

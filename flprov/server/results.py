@@ -74,7 +74,7 @@ class Results:
 
 def _read_file(path: Path, offset: int) -> Iterator[bytes]:
     with path.open("rb") as file:
-        file.seek(offset)
+        file.seek(min(offset, path.stat().st_size))
         while chunk := file.read(_CHUNK):
             yield chunk
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,6 +16,11 @@ from flprov.server.records import JobRecord, RoundRecord, UpdateRecord
 from flprov.server.workflow import Workflow, to_payload
 from flprov.wire import pb
 from flprov.wire.documents import Contributor, Missing
+
+_TASK_ID = re.compile(r"[!-~]{1,200}")  # becomes part of a record's id and of rows in the log
+_MOST_SCALARS = 64 << 10  # bytes
+_LONGEST_NAME = 100  # characters
+_MOST_SENT = 64  # blobs of one site in one round; each broadcast takes one
 
 
 class Rounds:
@@ -34,6 +41,7 @@ class Rounds:
         self._known = dict(known)  # updates that were accepted before a restart of the server
         self._began: datetime | None = None
         self._closed: list[Gather] = []
+        self._sent: dict[str, set[str]] = {}  # site -> digests that it sent whole since the last boundary
         self.open: Gather | None = None
         self.total: int | None = None
 
@@ -45,6 +53,10 @@ class Rounds:
             raise ProtocolError("the workflow broadcast a task while another was open")
         if self.open is not None:
             self._closed.append(self.open)
+        if len(frame.scalars) > _MOST_SCALARS or len(frame.name) > _LONGEST_NAME:
+            raise ProtocolError("the workflow broadcast a task that is larger than a message may be")
+        if not _TASK_ID.fullmatch(frame.task_id):
+            raise ProtocolError(f"the workflow named a task {ascii(frame.task_id)[:80]}")
         unknown = sorted(set(frame.sites) - set(self._targets))
         if unknown:
             raise ProtocolError(f"the workflow sent a task to {unknown[0]}, which is not a site of this job")
@@ -58,7 +70,7 @@ class Rounds:
             expects=frame.expects,
             model=await self._workflow.take_out(frame.model),
             scalars=frame.scalars,
-            sites=tuple(sorted(frame.sites or self._targets)),
+            sites=tuple(sorted(set(frame.sites) or self._targets)),
         )
         self.open = gather = Gather(
             asked,
@@ -98,7 +110,8 @@ class Rounds:
 
     def holds(self, task_id: str, site: str) -> bool:
         """Whether this site's answer to this task was taken before."""
-        return any(g.asked.task_id == task_id and site in g.taken for g in self._gathers())
+        known = f"{self._job_id}/{task_id}/{site}" in self._known
+        return known or any(g.asked.task_id == task_id and site in g.taken for g in self._gathers())
 
     async def pass_on(self, site: str) -> None:
         """Hand one site's outcome in the open broadcast to the workflow."""
@@ -127,6 +140,36 @@ class Rounds:
             return Verdict()
         return self.open.judge(away, self._clock.now())
 
+    # ---- blobs ---------------------------------------------------------------------------
+
+    def verify_may_send(self, site: str, digest: str) -> bool:
+        """Whether the site is known to have this blob, so that its bytes need not come (again).
+
+        Raises:
+            ProtocolError: it has sent more blobs than a round has tasks.
+        """
+        sent = self._sent.get(site, set())
+        if digest not in sent and len(sent) >= _MOST_SENT:
+            raise ProtocolError(f"{site} has sent {len(sent)} blobs in one round of job {self._job_id}")
+        return digest in sent | self.models() | {u.tensors.digest for u in self.updates() if u.site == site}
+
+    def note_sent(self, site: str, digest: str) -> None:
+        """The site has sent this blob whole; its update may name it."""
+        self._sent.setdefault(site, set()).add(digest)
+
+    def sent_by(self, site: str, digest: str) -> bool:
+        """Whether the site has sent this blob whole in this round."""
+        return digest in self._sent.get(site, ())
+
+    def models(self) -> set[str]:
+        """Digests of what the sites were given in this round."""
+        return {gather.asked.model.digest for gather in self._gathers() if gather.asked.model.digest}
+
+    def blobs(self) -> set[str]:
+        """Digests that the open round needs."""
+        updates = {update.tensors.digest for update in self.updates() if update.tensors.digest}
+        return self.models().union(updates, *self._sent.values())
+
     # ---- its end -------------------------------------------------------------------------
 
     def close(self, frame: pb.CloseRound) -> RoundRecord:
@@ -142,20 +185,21 @@ class Rounds:
             contributors=_contributors(gathers),
             absent=_missing(absent),
             refused=_missing(refused),
-            metrics=dict(frame.metrics),
+            metrics={name: value for name, value in frame.metrics.items() if math.isfinite(value)},
         )
-        self._closed, self.open, self._began = [], None, None
-        self._known.clear()
+        self.drop()
         return record
 
-    def updates(self) -> list[UpdateRecord]:
-        """Every accepted update of the round."""
-        return [update for gather in self._gathers() for update in gather.taken.values()]
+    def drop(self) -> None:
+        """Forget the round: it is saved, or the job has ended."""
+        self._closed, self.open, self._began = [], None, None
+        self._known.clear()
+        self._sent.clear()
 
-    def blobs(self) -> set[str]:
-        """Digests that the open round needs."""
-        found = {gather.asked.model.digest for gather in self._gathers()}
-        return {digest for digest in found | {u.tensors.digest for u in self.updates()} if digest}
+    def updates(self) -> list[UpdateRecord]:
+        """Every accepted update of the round, also those of before a restart that nobody asked for again."""
+        taken = [update for gather in self._gathers() for update in gather.taken.values()]
+        return list({update.key: update for update in (*self._known.values(), *taken)}.values())
 
     def _gathers(self) -> list[Gather]:
         return [*self._closed, *([self.open] if self.open else [])]

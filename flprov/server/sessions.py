@@ -85,7 +85,12 @@ class Sessions:
             )
 
     def add(self, session: Session) -> None:
-        """Register a session; an older socket of the same installation is closed."""
+        """Register a session; an older socket of the same installation is closed.
+
+        Raises:
+            KitRefused: another installation holds the session.
+        """
+        self.verify_free(session.identity, session.hello)
         older = self._live.get(session.name)
         self._live[session.name] = session
         if older is not None:

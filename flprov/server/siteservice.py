@@ -12,13 +12,22 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from flprov import __version__
-from flprov._base import Clock, from_document, parse_json
+from flprov._base import Clock
 from flprov.blobs import BlobStore
-from flprov.errors import FlprovError, PermissionRefused, ProtocolError, UpdateRefused
+from flprov.errors import (
+    FlprovError,
+    NotFound,
+    PermissionRefused,
+    ProtocolError,
+    Unavailable,
+    UpdateRefused,
+)
 from flprov.rpc import Call
 from flprov.rpc.methods import ObjectRule
 from flprov.server import jobevents as ev
 from flprov.server.access import verify_may_touch
+from flprov.server.foreign import CODE, TRACEBACK, foreign_line, foreign_text, read_vitals
+from flprov.server.gather import Asked
 from flprov.server.jobrun import JobRun
 from flprov.server.jobs import Jobs
 from flprov.server.logs import LogBook
@@ -26,12 +35,14 @@ from flprov.server.records import BlobRef, UpdateRecord
 from flprov.server.registry import Registry
 from flprov.server.sessions import Session, Sessions
 from flprov.server.transfers import receive_blob, send_blob
+from flprov.server.workflow import INLINE
 from flprov.wire import PROTOCOL, pb, tensor_infos, verify_numbers, verify_protocol, verify_update
-from flprov.wire.documents import Vitals
 
 logger = logging.getLogger(__name__)
 
 _MOST_UPDATE = 64 << 30  # bytes; the disk is the true limit
+_LONGEST_WORK = 1e9  # seconds that an update may say it took; thirty years
+_LONGEST_TASK = 200  # characters of a task id, as in rounds.py
 
 
 class SiteService:
@@ -57,27 +68,37 @@ class SiteService:
         self._logs = logs
         self._installation = installation
         self._heartbeat_seconds = heartbeat_seconds
-        self._sent: set[tuple[str, str, str]] = set()  # site, job, digest: uploads that arrived whole
 
     # ---- control -------------------------------------------------------------------------
 
     async def control(self, call: Call, requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
         """A site's one stream: its Hello first, then reports up and commands down."""
         hello = await self._hello(requests)
-        self._sessions.verify_free(call.caller, hello)
         session = Session(call.caller, hello, since=self._clock.now())
-        await self._registry.saw(session, call.not_after)
-        active = [run.record.id for run in self._jobs.active_at(session.name)]
-        yield pb.ToSite(
+        self._sessions.add(session)
+        try:
+            await self._registry.saw(session, call.not_after)
+            yield self._welcome(session)
+            async for message in self._converse(session, requests):
+                yield message
+        finally:
+            self._sessions.remove(session)
+            await self._registry.lost(session)
+
+    def _welcome(self, session: Session) -> pb.ToSite:
+        return pb.ToSite(
             welcome=pb.Welcome(
                 protocol=PROTOCOL,
                 version=__version__,
                 installation=self._installation,
                 heartbeat_seconds=self._heartbeat_seconds,
-                jobs=active,
+                jobs=[run.record.id for run in self._jobs.active_at(session.name)],
             )
         )
-        self._sessions.add(session)
+
+    async def _converse(
+        self, session: Session, requests: AsyncIterator[pb.FromSite]
+    ) -> AsyncIterator[pb.ToSite]:
         reader = asyncio.create_task(self._read(session, requests), name=f"control {session.name}")
         try:
             while (message := await session.outgoing()) is not None:
@@ -85,8 +106,6 @@ class SiteService:
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
-            self._sessions.remove(session)
-            await self._registry.lost(session)
 
     async def _hello(self, requests: AsyncIterator[pb.FromSite]) -> pb.Hello:
         first = await anext(requests, None)
@@ -95,6 +114,8 @@ class SiteService:
         verify_protocol(first.hello.protocol, peer="the site")
         if not 8 <= len(first.hello.installation) <= 64:
             raise ProtocolError("Hello without an installation")
+        first.hello.host = foreign_line(first.hello.host, 255)
+        first.hello.version = foreign_line(first.hello.version, 64)
         return first.hello
 
     async def _read(self, session: Session, requests: AsyncIterator[pb.FromSite]) -> None:
@@ -118,86 +139,81 @@ class SiteService:
                 self._heartbeat(session, message.heartbeat)
             case "deployed":
                 body = message.deployed
-                self._tell(
+                await self._tell(
                     session,
                     body.job_id,
                     ev.SiteDeployed(
                         site=session.name,
                         ready=body.ready,
-                        refusal=body.refused.message,
-                        code=body.refused.code,
+                        refusal=foreign_line(body.refused.message),
+                        code=foreign_line(body.refused.code, CODE),
                     ),
                 )
             case "answer":
                 await self._answer(session, message.answer)
             case "progress":
-                progress = message.progress
-                values = dict(progress.values)
-                self._tell(
-                    session,
-                    progress.job_id,
-                    ev.SiteProgressed(
-                        site=session.name, task_id=progress.task_id, step=progress.step, values=values
-                    ),
-                )
+                run = self._run(session, message.progress.job_id)
+                if run is not None:
+                    run.sites.note_progress(session.name, message.progress.step)
             case "stopped":
                 stopped = message.stopped
-                event = ev.SiteStopped(site=session.name, clean=stopped.clean, reason=stopped.reason)
-                self._tell(session, stopped.job_id, event)
+                reason = foreign_line(stopped.reason)
+                event = ev.SiteStopped(site=session.name, clean=stopped.clean, reason=reason)
+                await self._tell(session, stopped.job_id, event)
             case other:
                 raise ProtocolError(f"a site cannot send {other or 'an empty message'} here")
 
     def _heartbeat(self, session: Session, beat: pb.Heartbeat) -> None:
         first = session.vitals is None
-        try:
-            session.vitals = from_document(Vitals, parse_json(beat.vitals))
-        except ValueError as error:
-            raise ProtocolError(f"heartbeat: {error}") from error
+        session.vitals = read_vitals(beat.vitals)
         if first:
             self._jobs.wake()
 
-    def _tell(self, session: Session, job_id: str, event: ev.Event) -> None:
+    def _run(self, session: Session, job_id: str) -> JobRun | None:
+        """The job, if it is one of this site's; what a site says of others is passed over."""
         run = self._jobs.get(job_id)
-        if run is not None and session.name in run.record.targets:
-            run.tell(event)
+        return run if run is not None and session.name in run.record.targets else None
+
+    async def _tell(self, session: Session, job_id: str, event: ev.Event) -> None:
+        run = self._run(session, job_id)
+        if run is not None:
+            await run.hear(event)
 
     # ---- answers -------------------------------------------------------------------------
 
     async def _answer(self, session: Session, answer: pb.TaskAnswer) -> None:
-        run = self._jobs.get(answer.job_id)
-        if run is None or session.name not in run.record.targets:
+        run = self._run(session, answer.job_id)
+        if run is None:
             return
         site, task = session.name, answer.task_id
+        if len(task) > _LONGEST_TASK:
+            raise ProtocolError(f"an answer names a task of {len(task)} characters")
         if answer.WhichOneof("outcome") == "failure":
-            failure = answer.failure
-            run.tell(
-                ev.SiteFailed(
-                    site=site,
-                    task_id=task,
-                    code=failure.code or "job-failed",
-                    message=failure.message[:2000],
-                    traceback=failure.traceback[:20_000],
-                )
-            )
+            await run.hear(_failed(site, task, answer.failure))
+            return
+        gather = run.rounds.open
+        if gather is None or gather.asked.task_id != task:
+            await run.hear(ev.SiteLate(site=site, task_id=task))
             return
         try:
-            update = await self._verify(run, site, task, answer.update)
-        except UpdateRefused as error:
-            run.tell(ev.SiteFailed(site=site, task_id=task, code=error.code, message=str(error)))
+            update = await self._verify(run, site, gather.asked, answer.update)
+        except Unavailable as error:
+            again = pb.AnswerAck(job_id=answer.job_id, task_id=task)
+            again.refused.CopyFrom(pb.Failure(code=error.code, message=str(error)))
+            session.send(pb.ToSite(ack=again))
+        except (UpdateRefused, NotFound) as error:  # a blob is gone once its round is over
+            code = UpdateRefused("").code
+            await run.hear(ev.SiteFailed(site=site, task_id=task, code=code, message=str(error)))
         else:
-            run.tell(ev.SiteUpdated(site=site, update=update))
+            await run.hear(ev.SiteUpdated(site=site, update=update))
 
-    async def _verify(self, run: JobRun, site: str, task_id: str, update: pb.UpdateMessage) -> UpdateRecord:
+    async def _verify(self, run: JobRun, site: str, asked: Asked, update: pb.UpdateMessage) -> UpdateRecord:
         """The update as a record, if it fits the task that it answers."""
         tensors = self._tensors(run, site, update.tensors)
-        gather = run.rounds.open
-        if gather is not None and gather.asked.task_id == task_id:
-            await asyncio.to_thread(
-                self._verify_tensors, update, tensors, gather.asked.model, gather.asked.expects
-            )
+        await asyncio.to_thread(self._verify_tensors, update, tensors, asked.model, asked.expects)
         return UpdateRecord(
             job_id=run.record.id,
-            task_id=task_id,
+            task_id=asked.task_id,
             site=site,
             kind=update.kind,
             tensors=tensors,
@@ -209,9 +225,13 @@ class SiteService:
 
     def _tensors(self, run: JobRun, site: str, payload: pb.Payload) -> BlobRef:
         if payload.WhichOneof("where") == "digest":
-            if (site, run.record.id, payload.digest) not in self._sent:
-                raise UpdateRefused("the update names a blob that this site has not sent for this job")
+            if not run.rounds.sent_by(site, payload.digest):
+                raise Unavailable(
+                    "this server has not seen the site send that blob: it may have been restarted"
+                )
             return BlobRef(digest=payload.digest, size=self._blobs.size(payload.digest))
+        if len(payload.inline) > INLINE:
+            raise UpdateRefused(f"{len(payload.inline)} bytes came by value; at most {INLINE} may")
         return BlobRef(inline=payload.inline.hex(), size=len(payload.inline))
 
     def _verify_tensors(
@@ -219,6 +239,8 @@ class SiteService:
     ) -> None:
         weight = update.weight if update.HasField("weight") else None
         verify_numbers(update.samples, weight, update.metrics)
+        if not 0 <= update.seconds <= _LONGEST_WORK:  # also true of NaN
+            raise UpdateRefused(f"seconds is {update.seconds}; it must be from 0 to {_LONGEST_WORK:g}")
         base = tensor_infos(self._source(model)) if model.size else None
         verify_update(base, self._source(tensors), update.kind, expects)
 
@@ -230,7 +252,7 @@ class SiteService:
     async def fetch_blob(self, call: Call, request: pb.BlobRequest) -> AsyncIterator[pb.Chunk]:
         """An app or a model that one of the site's own jobs needs."""
         run = self._own_job(call, request.job_id)
-        if request.digest != run.record.app and request.digest not in run.rounds.blobs():
+        if request.digest != run.record.app and request.digest not in run.rounds.models():
             raise PermissionRefused(
                 f"job {run.record.id} has no blob {request.digest[:12]!r} for {call.caller.name}"
             )
@@ -241,17 +263,24 @@ class SiteService:
         self, call: Call, requests: AsyncIterator[pb.UploadMessage]
     ) -> AsyncIterator[pb.UploadReply]:
         """An update's tensors; resumable."""
-        headers: list[pb.UploadHeader] = []
+        site = call.caller.name
+        taken: list[tuple[JobRun, str]] = []
 
-        def verify(header: pb.UploadHeader) -> None:
-            self._own_job(call, header.job_id)
-            headers.append(header)
+        def verify(header: pb.UploadHeader) -> bool:
+            run = self._own_job(call, header.job_id)
+            if not run.active:
+                raise PermissionRefused(
+                    f"job {run.record.id} is {run.record.state.value}: it takes no updates"
+                )
+            taken.append((run, header.digest))
+            return run.rounds.verify_may_send(site, header.digest)
 
         async for reply in receive_blob(
             self._blobs, requests, owner=call.caller.uri, verify=verify, most=_MOST_UPDATE
         ):
             if reply.complete:
-                self._sent.add((call.caller.name, headers[0].job_id, headers[0].digest))
+                run, digest = taken[0]
+                run.rounds.note_sent(site, digest)
             yield reply
 
     async def send_logs(
@@ -269,3 +298,13 @@ class SiteService:
             raise PermissionRefused(f"no job {job_id[:40]!r} for site {call.caller.name}")
         verify_may_touch(call.caller, run.record, ObjectRule.OWN_SITE, self._registry.orgs)
         return run
+
+
+def _failed(site: str, task_id: str, failure: pb.Failure) -> ev.SiteFailed:
+    return ev.SiteFailed(
+        site=site,
+        task_id=task_id,
+        code=foreign_line(failure.code, CODE) or "job-failed",
+        message=foreign_line(failure.message),
+        traceback=foreign_text(failure.traceback, TRACEBACK),
+    )

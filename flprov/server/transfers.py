@@ -25,14 +25,16 @@ async def receive_blob(
     requests: AsyncIterator[pb.UploadMessage],
     *,
     owner: str,
-    verify: Callable[[pb.UploadHeader], None],
+    verify: Callable[[pb.UploadHeader], bool],
     most: int,
 ) -> AsyncIterator[pb.UploadReply]:
     """Take one blob: the header is answered with the bytes that are here, the end with `complete`.
 
     Args:
         owner: who sends; nobody can spoil another's upload of the same digest.
-        verify: raises when the header is not acceptable.
+        verify: raises when the header is not acceptable; says whether the sender is known to have this
+            blob. Who is not has to send every byte of it, also when it is here already: the name of a
+            blob is no proof of having it.
         most: bytes that are taken at all.
 
     Raises:
@@ -42,17 +44,35 @@ async def receive_blob(
     if first is None or first.WhichOneof("body") != "header":
         raise ProtocolError("an upload begins with its header")
     header = first.header
-    verify(header)
+    known = verify(header)
     if header.size > most:
         raise ProtocolError(f"{header.size} bytes; at most {most} are taken here")
     if blobs.has(header.digest):
+        if not known:
+            yield pb.UploadReply(offset=0)
+            await _compare(blobs, header.digest, requests)
         yield pb.UploadReply(offset=header.size, complete=True)
         return
     upload = blobs.upload(header.digest, header.size, owner=owner)
     yield pb.UploadReply(offset=upload.offset)
     async for message in requests:
-        if message.WhichOneof("body") != "data":
-            raise ProtocolError("an upload has one header")
-        await upload.write(message.data)
+        await upload.write(_data(message))
     await upload.finish()
     yield pb.UploadReply(offset=header.size, complete=True)
+
+
+async def _compare(blobs: BlobStore, digest: str, requests: AsyncIterator[pb.UploadMessage]) -> None:
+    """Take the bytes of a blob that is here already, and keep none of them."""
+    with blobs.path(digest).open("rb") as file:
+        async for message in requests:
+            data = _data(message)
+            if file.read(len(data)) != data:
+                raise ProtocolError(f"what was sent as blob {digest[:12]} has another digest")
+        if file.read(1):
+            raise ProtocolError(f"blob {digest[:12]} ended after {file.tell() - 1} bytes")
+
+
+def _data(message: pb.UploadMessage) -> bytes:
+    if message.WhichOneof("body") != "data":
+        raise ProtocolError("an upload has one header")
+    return message.data

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 from flprov.blobs import BlobStore
@@ -16,8 +18,25 @@ from flprov.server.records import BlobRef
 from flprov.wire import pb
 from flprov.workers import Launcher, LaunchOrder, Process, reap_leftovers
 
+_RESULT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_OURS = frozenset({"metrics.json", "record.json", "logs"})  # what we put beside the results
+_MOST_RESULTS = 100
+
 INLINE = 64 << 10  # bytes; larger tensors travel as files
 _MOST_RESULT = 64 << 30
+
+
+def verify_names(names: Collection[str]) -> None:
+    """Check the names of a workflow's results: they become files on other people's machines.
+
+    Raises:
+        ProtocolError: one is not a plain file name, or is taken by a file of ours.
+    """
+    if len(names) > _MOST_RESULTS:
+        raise ProtocolError(f"the workflow left {len(names)} results; at most {_MOST_RESULTS} are kept")
+    for name in names:
+        if not _RESULT_NAME.fullmatch(name) or name in _OURS:
+            raise ProtocolError(f"the workflow named a result {ascii(name)[:80]}")
 
 
 def to_payload(ref: BlobRef) -> pb.Payload:
@@ -39,6 +58,7 @@ class Workflow:
         blobs: BlobStore,
         unconfined: bool,
         tell: Callable[[Event], None],
+        hear: Callable[[Event], Awaitable[None]],
         log_grew: Callable[[], None],
     ) -> None:
         self.folder = folder
@@ -47,6 +67,7 @@ class Workflow:
         self._blobs = blobs
         self._unconfined = unconfined
         self._tell = tell
+        self._hear = hear  # for what the process says: it waits while the job is behind
         self._log_grew = log_grew
         self._process: Process | None = None
         self._started: asyncio.Event | None = None  # set once the start has succeeded or failed
@@ -67,9 +88,11 @@ class Workflow:
                 self._started.set()
             process.on_log(self._log_grew)
             while (frame := await process.channel.receive()) is not None:
-                self._tell(WorkflowSaid(frame=frame))
+                await self._hear(WorkflowSaid(frame=frame))
             record = await process.wait()
-            self._tell(WorkflowGone(code="job-failed", message=f"the workflow's process {record.reason}"))
+            self._tell(
+                WorkflowGone(code="job-failed", message=f"the workflow's process ended: {record.reason}")
+            )
         except FlprovError as error:
             self._tell(WorkflowGone(code=error.code, message=str(error)))
         except OSError as error:
@@ -129,8 +152,9 @@ class Workflow:
 
     def drop_inputs(self) -> None:
         """Remove what was handed in; the process has committed its round."""
-        for path in (self.folder / "in").iterdir():
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # an unconfined job may have taken the folder away
+            for path in (self.folder / "in").iterdir():
+                path.unlink(missing_ok=True)
 
     async def take_out(self, payload: pb.Payload) -> BlobRef:
         """Bytes from the process, which is not trusted: a copy of them, in the blob store or by value.
@@ -148,7 +172,8 @@ class Workflow:
             raise ProtocolError(f"the workflow named {name!r}, which is not a file in its folder")
         path = self.folder / "out" / name
         digest, size = await self._blobs.adopt(path, limit=_MOST_RESULT)
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder is the process's own: it may have locked it
+            path.unlink(missing_ok=True)
         return BlobRef(digest=digest, size=size)
 
     async def _keep(self, data: bytes) -> BlobRef:

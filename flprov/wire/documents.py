@@ -316,3 +316,42 @@ class WhyDocument:
     answer: str  # one sentence
     causes: tuple[Cause, ...] = ()
     hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedAuthority:
+    """What is to be done about the certificate authority."""
+
+    change: str  # unchanged | new | adopted | encrypted
+    root_fingerprint: str | None  # None: there is none yet
+    not_after: datetime | None  # when the first of the issuing CAs ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedParty:
+    """What is to be done about one party."""
+
+    name: str
+    kind: str  # server | site | person
+    org: str
+    change: str  # new | changed | reissued | repaired | removed
+    reason: str
+    details: tuple[str, ...]  # which settings: "endpoints: a:8443 -> a:443"
+    files: tuple[str, ...]  # of its kit that will differ
+    folder: str  # of its kit; of a removed one: where it goes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanDocument:
+    """`plan --json`."""
+
+    project: str
+    project_id: str | None  # None: not provisioned yet
+    workspace: str
+    changes: bool  # whether `provision` has anything to do; then the exit code is 7
+    unfinished: bool  # an earlier run died before it wrote down what it had done
+    authority: PlannedAuthority
+    parties: tuple[PlannedParty, ...]  # about which something is to be done
+    unchanged: int  # parties about which nothing is
+    needs: tuple[str, ...] = ()  # passphrases that `provision` will want
+    notes: tuple[str, ...] = ()  # what project.yml says and nothing can be done about

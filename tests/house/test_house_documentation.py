@@ -23,7 +23,7 @@ from flprov import errors
 from flprov.cli import root
 from flprov.errors import ExitCode, FlprovError
 from flprov.jobs import JobSpec, load_job
-from flprov.kits import provision
+from flprov.kits import provision, read_hosts
 from flprov.policy import load_policy, load_site_settings
 from flprov.project import load_project
 from flprov.sdk import build_controller, build_result_filters, build_task_filters
@@ -241,6 +241,7 @@ JOB_KEYS = {
 }
 POLICY_KEYS = {"allow", "ceilings", "unconfined", "tracebacks"}
 SITE_KEYS = {"datasets", "python"}
+HOSTS_KEYS = {"kits", "defaults", "hosts"}
 PROJECT_KEYS = {"name", "trust_domain", "root_fingerprint", "organisations", "server", "sites", "people"} | {
     "validity"
 }
@@ -257,6 +258,9 @@ def load_shown(text: str, folder: Path) -> str:
     if keys <= SITE_KEYS:
         load_site_settings(_write(folder / "site.yml", text))
         return "site.yml"
+    if keys <= HOSTS_KEYS:
+        read_hosts(_write(folder / "hosts.yml", text), user="me")
+        return "hosts.yml"
     if keys <= JOB_KEYS and not keys & (PROJECT_KEYS - {"name", "sites"}) and _is_job(document):
         whole = text if {"name", "tasks"} <= keys else yaml.safe_dump(_SHORTEST | document, sort_keys=False)
         _write_app(folder, yaml.safe_load(whole))

@@ -86,6 +86,27 @@ JOB = doc.JobDocument(
 )
 APP = doc.AppDocument(digest="ab" * 32, name="first", size=3, uploaded_at=NOW, uploaded_by="x", files=("a",))
 CAUSE = doc.Cause(at=None, party="hospital-a", code="job-failed", message="it failed")
+PLAN = doc.PlanDocument(
+    project="heart-study",
+    project_id=None,
+    workspace="/w",
+    changes=True,
+    unfinished=False,
+    authority=doc.PlannedAuthority(change="new", root_fingerprint=None, not_after=NOW),
+    parties=(
+        doc.PlannedParty(
+            name="hospital-a",
+            kind="site",
+            org="org-a",
+            change="changed",
+            reason="endpoints: a:1 -> a:2",
+            details=("endpoints: a:1 -> a:2",),
+            files=("kit.yml",),
+            folder="/w/kits/hospital-a",
+        ),
+    ),
+    unchanged=4,
+)
 SAMPLES: dict[str, object] = {
     "status": doc.StatusDocument(server=SERVER, sites=(SITE,)),
     "server": SERVER,
@@ -97,6 +118,23 @@ SAMPLES: dict[str, object] = {
     "app-list": doc.AppListDocument(apps=(APP,)),
     "submit": doc.SubmitDocument(job_id="j1", app="ab" * 32, state="queued"),
     "why": doc.WhyDocument(job_id="j1", state="failed", answer="it failed", causes=(CAUSE,)),
+    "site-status": doc.SiteStatusDocument(
+        name="hospital-a",
+        org="org-a",
+        project="heart-study",
+        version="0.1.0",
+        server=("fl.heart-study.example:8443",),
+        connected=True,
+        link=doc.LinkStatus(state="connected", since=NOW),
+        cert_not_after=NOW,
+        policy="hospital-a.local/policy.yml",
+        site_settings="hospital-a.local/site.yml",
+        jobs={"j1": "training"},
+        vitals=doc.Vitals(cpu=doc.CPU(count=2, load=0.5, percent=3), memory=SPACE, disk=SPACE, gpus=(GPU,)),
+    ),
+    "app-build": doc.AppBuildDocument(digest="ab" * 32, name="first", size=3, files=("job.yml",)),
+    "download": doc.DownloadDocument(job_id="j1", folder="j1", files=("j1/metrics.json",)),
+    "plan": PLAN,
     "results": doc.ResultsDocument(job_id="j1", files=(doc.ResultFile(name="model.safetensors", size=3),)),
 }
 

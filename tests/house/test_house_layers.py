@@ -45,6 +45,7 @@ DOORS = {
     "prompt_toolkit": {"cli"},
     "psutil": {"agent", "poc"},
     "pynvml": {"agent", "workers"},
+    "pyzipper": {"kits"},
     "safetensors": {"wire"},
     "sqlite3": {"store"},
     "torch": {"sdk"},

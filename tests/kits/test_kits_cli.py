@@ -107,7 +107,7 @@ def test_provision_says_why_each_kit_was_touched(here):
     provision()
     (here / "project.yml").write_text(TEXT.replace("fl.heart.example:8443", "fl.heart.example:443"))
     result = provision()
-    assert re.search(r"^alice .*updated +README\.md, kit\.yml changed$", result.stdout, re.MULTILINE)
+    assert re.search(r"^alice .*updated +endpoints: \S+:8443 -> \S+:443$", result.stdout, re.MULTILINE)
     assert "replaces the folder" in result.stderr
 
 
@@ -124,7 +124,10 @@ def test_provision_names_who_is_gone(here):
     (here / "project.yml").write_text(TEXT.replace("  - {name: hospital-b, org: org-b}\n", ""))
     result = provision()
     assert "no longer in project.yml: site hospital-b" in result.stderr
-    assert (here / "workspace/kits/hospital-b").is_dir()
+    assert not (here / "workspace/kits/hospital-b").exists()
+    [kept] = (here / "workspace/removed").iterdir()
+    assert kept.name.startswith("hospital-b-")
+    assert f"its kit is in {kept}" in result.stderr
 
 
 def test_provision_into_a_folder_of_ones_choice(here):

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kit_parties import NOW, PROJECT, contents, with_endpoints
+from kit_parties import NOW, PROJECT, contents, with_endpoints, with_site
 
 from flprov._base import hold_lock
 from flprov.errors import Conflict, LocalError
@@ -55,15 +59,15 @@ FIRST_RUN = [
     ("provisioning", "sync_folder", 1, "before"),  # the CA has its name, no kit has
     ("provisioning", "replace_tree", 1, "before"),
     ("provisioning", "replace_tree", 3, "after"),
-    ("provisioning", "write_atomic", 1, "before"),  # everything but the record
-    ("provisioning", "write_atomic", 1, "after"),
+    ("provisioning", "replace_keeping_backup", 1, "before"),  # everything but the record
+    ("provisioning", "replace_keeping_backup", 1, "after"),
 ]
 LATER_RUN = [
     ("builder", "write_tree", 2, "after"),
     ("provisioning", "sync_tree", 1, "after"),
     ("provisioning", "replace_tree", 1, "after"),
     ("provisioning", "replace_tree", 4, "before"),
-    ("provisioning", "write_atomic", 1, "before"),
+    ("provisioning", "replace_keeping_backup", 1, "before"),
 ]
 
 
@@ -92,7 +96,7 @@ def expect_finished(workspace, project):
     assert provision(project, workspace, now=NOW).changed == ()
     names = {party.name for party in (project.server, *project.sites, *project.people)}
     assert expect_only_whole_kits(workspace) == names
-    assert {path.name for path in workspace.iterdir()} == {
+    assert {path.name for path in workspace.iterdir()} - {"project.json.bak", "removed"} == {
         ".gitignore",
         ".lock",
         "ca",
@@ -127,7 +131,7 @@ def test_a_later_run_that_is_killed_leaves_old_or_new_kits_and_is_finished(works
 
 
 def test_a_run_that_was_killed_can_also_be_undone(workspace):
-    run_and_kill(workspace, "provisioning", "write_atomic", 1, "before", "moved")
+    run_and_kill(workspace, "provisioning", "replace_keeping_backup", 1, "before", "moved")
     provision(PROJECT, workspace, now=NOW)
     assert load_kit(workspace / "kits/alice", now=NOW).endpoints == PROJECT.server.endpoints
 
@@ -181,3 +185,157 @@ def test_a_disk_that_is_full_changes_nothing_and_is_named(workspace, monkeypatch
     after = contents(workspace)
     del before[".lock"], after[".lock"]
     assert after == before
+
+
+# ---- a disk that is full for real, and SIGKILL at any system call ------------------------------
+
+
+@contextlib.contextmanager
+def file_limit(size):
+    """No file can grow beyond `size` bytes, as on a disk that has no more room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [0, 100, 1000, 2000, 4000])
+def test_a_first_run_without_room_fails_clearly_and_the_next_one_finishes(tmp_path, size):
+    workspace = tmp_path / "workspace"
+    with file_limit(size), pytest.raises(LocalError, match=r"the workspace cannot be written: .*too large"):
+        provision(PROJECT, workspace, now=NOW)
+    expect_finished(workspace, PROJECT)
+
+
+@pytest.mark.parametrize("size", [10, 1000, 4000])
+def test_a_later_run_without_room_leaves_every_kit_and_the_record_whole(workspace, size):
+    before, moved = contents(workspace), with_endpoints("new.heart.example:443")
+    with file_limit(size), pytest.raises(LocalError):
+        provision(moved, workspace, now=NOW)
+    after = contents(workspace)
+    assert {name for name in before if after.get(name) != before[name]} <= {".lock"}
+    expect_finished(workspace, moved)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system with room for 700 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=700k", "none", str(place)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let us mount a file system")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_small_disk_fills_up_and_the_workspace_stays_whole(small_disk):
+    workspace = small_disk / "workspace"
+    provision(PROJECT, workspace, now=NOW)
+    ca, sites = contents(workspace / "ca"), PROJECT.sites
+    many = replace(PROJECT, sites=(*sites, *(replace(sites[0], name=f"site-{n}") for n in range(30))))
+    with pytest.raises(LocalError, match="No space left on device") as caught:
+        provision(many, workspace, now=NOW)
+    assert "nothing is lost" in caught.value.hint
+    assert expect_only_whole_kits(workspace) >= {"server", "hospital-a", "hospital-b", "alice", "bob"}
+    assert contents(workspace / "ca") == ca
+    expect_finished(workspace, PROJECT)
+
+
+EDITED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from dataclasses import replace
+from pathlib import Path
+from kit_parties import NOW, PROJECT, with_site
+from flprov.kits import provision
+project = with_site("hospital-c") if sys.argv[3] == "first" else replace(
+    PROJECT, sites=PROJECT.sites[:1], server=replace(PROJECT.server, endpoints=("new.heart.example:443",))
+)
+provision(project, Path(sys.argv[2]), now=NOW)
+"""
+# strace counts each kind of call by itself. The step: how many are passed over in the long tests.
+WRITES = {
+    "mkdir": 5,
+    "rename": 1,
+    "renameat2": 1,
+    "unlinkat": 5,
+    "rmdir": 5,
+    "fsync": 1,
+    "syncfs": 1,
+    "write": 9,
+}
+SECOND = replace(
+    PROJECT,
+    sites=PROJECT.sites[:1],
+    server=replace(PROJECT.server, endpoints=("new.heart.example:443",)),
+)
+
+
+def kill_at(workspace, run, name, call):
+    """Run with SIGKILL at the n-th system call of one kind; whether it was killed."""
+    command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}"]
+    command += ["-e", f"inject={name}:signal=KILL:when={call}"]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", EDITED, str(HERE), str(workspace), run],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode != 0
+
+
+@pytest.fixture(scope="session")
+def tracing(tmp_path_factory):
+    if shutil.which("strace") is None:
+        pytest.skip("no strace on this machine")
+    if kill_at(tmp_path_factory.mktemp("trace") / "w", "first", "mkdir", 60_000):
+        pytest.skip("this machine does not let us trace a process")
+
+
+def killed_everywhere(copy, run, wanted, name, folder):
+    """Kill a run at the calls of one kind until it gets through; each time the next one must finish."""
+    for count, call in enumerate(range(1, 2000, WRITES[name])):
+        workspace = folder / str(call)
+        if copy is not None:
+            shutil.copytree(copy, workspace)
+        killed = kill_at(workspace, run, name, call)
+        if (workspace / "kits").exists():
+            expect_only_whole_kits(workspace)
+        keys = contents(workspace / "ca") if (workspace / "ca").exists() else None
+        expect_finished(workspace, wanted)
+        assert keys in (None, contents(workspace / "ca"))
+        shutil.rmtree(workspace)
+        if not killed:
+            return count
+    raise AssertionError("it never got through")
+
+
+@pytest.mark.usefixtures("tracing")
+@pytest.mark.parametrize(
+    ("name", "call"), [("write", 7), ("syncfs", 1), ("renameat2", 2), ("rename", 3), ("fsync", 4)]
+)
+def test_killed_at_a_system_call_of_a_later_run(workspace, name, call):
+    assert kill_at(workspace, "later", name, call)
+    assert expect_only_whole_kits(workspace) >= {"server", "hospital-a", "alice", "bob"}
+    expect_finished(workspace, SECOND)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tracing")
+@pytest.mark.parametrize("name", ["mkdir", "rename", "fsync", "syncfs", "write"])
+def test_killed_at_any_system_call_of_a_first_run(tmp_path, name):
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    assert killed_everywhere(None, "first", with_site("hospital-c"), name, folder) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tracing")
+@pytest.mark.parametrize("name", sorted(WRITES))
+def test_killed_at_any_system_call_of_a_later_run(provisioned, tmp_path, name):
+    assert killed_everywhere(provisioned, "later", SECOND, name, tmp_path / "runs") > 0

@@ -123,7 +123,8 @@ def test_a_second_run_changes_no_byte_and_no_file_time(workspace):
 def test_a_new_endpoint_changes_settings_and_keeps_every_identity_but_the_servers(workspace):
     before = contents(workspace / "kits")
     report = provision(with_endpoints("new.heart.example:443"), workspace, now=NOW + DAY)
-    assert set(outcomes(report).values()) == {Outcome.UPDATED}
+    updated = dict.fromkeys(NAMES, Outcome.UPDATED)
+    assert outcomes(report) == updated | {"server": Outcome.REISSUED}
     changed = changed_files(before, contents(workspace / "kits"))
     signed = {"manifest.json", "manifest.sig", "signer.pem"}
     assert {name for name in changed if name.startswith("alice/")} == {
@@ -190,23 +191,101 @@ def test_expired_kits_are_made_new(workspace):
     assert load_kit(workspace / "kits/alice", now=NOW + 400 * DAY).name == "alice"
 
 
-def test_a_removed_party_keeps_its_kit_and_is_reported_until_it_is_gone(workspace):
-    fewer = replace(PROJECT, sites=PROJECT.sites[:1])
-    report = provision(fewer, workspace, now=NOW + DAY)
-    assert [(party.name, party.kind) for party in report.removed] == [("hospital-b", Kind.SITE)]
-    assert report.removed[0].folder == workspace / "kits/hospital-b"
-    assert load_kit(workspace / "kits/hospital-b", now=NOW + DAY).name == "hospital-b"
-    shutil.rmtree(workspace / "kits/hospital-b")
-    assert provision(fewer, workspace, now=NOW + DAY).removed[0].folder is None
-    assert provision(fewer, workspace, now=NOW + 100 * DAY).removed == ()
+FEWER = replace(PROJECT, sites=PROJECT.sites[:1])
 
 
-def test_a_site_that_comes_back_finds_its_old_kit(workspace):
+def test_the_kit_of_a_removed_party_is_moved_aside_whole_and_reported_until_it_expires(workspace):
     before = contents(workspace / "kits/hospital-b")
-    provision(replace(PROJECT, sites=PROJECT.sites[:1]), workspace, now=NOW + DAY)
+    report = provision(FEWER, workspace, now=NOW + DAY)
+    [removed] = report.removed
+    assert (removed.name, removed.kind) == ("hospital-b", Kind.SITE)
+    assert removed.folder.parent == workspace / "removed"
+    assert contents(removed.folder) == before
+    assert not (workspace / "kits/hospital-b").exists()
+    assert mode(workspace / "removed") == 0o700
+    again = provision(FEWER, workspace, now=NOW + 2 * DAY)
+    assert again.changed == ()
+    assert again.removed == report.removed
+    shutil.rmtree(removed.folder)
+    assert provision(FEWER, workspace, now=NOW + 3 * DAY).removed[0].folder is None
+    assert provision(FEWER, workspace, now=NOW + 100 * DAY).removed == ()
+
+
+def test_what_a_removed_party_kept_beside_its_kit_stays(workspace):
+    local = workspace / "kits/hospital-b.local"
+    local.mkdir()
+    (local / "policy.yml").write_text("allow: {people: [bob]}\n")
+    provision(FEWER, workspace, now=NOW + DAY)
+    assert contents(local) == {"policy.yml": b"allow: {people: [bob]}\n"}
+
+
+def test_a_site_that_comes_back_is_new(workspace):
+    key = (workspace / "kits/hospital-b/identity/key.pem").read_bytes()
+    provision(FEWER, workspace, now=NOW + DAY)
     report = provision(PROJECT, workspace, now=NOW + 2 * DAY)
-    assert outcomes(report)["hospital-b"] is Outcome.UNCHANGED
+    assert outcomes(report)["hospital-b"] is Outcome.CREATED
+    assert (workspace / "kits/hospital-b/identity/key.pem").read_bytes() != key
+    assert report.removed[0].name == "hospital-b"  # its first certificate is still valid
+    provision(FEWER, workspace, now=NOW + 3 * DAY)
+    assert len(list((workspace / "removed").iterdir())) == 2
+
+
+def test_a_kit_that_is_moved_back_before_the_site_returns_is_kept(workspace):
+    before = contents(workspace / "kits/hospital-b")
+    [removed] = provision(FEWER, workspace, now=NOW + DAY).removed
+    removed.folder.rename(workspace / "kits/hospital-b")
+    provision(PROJECT, workspace, now=NOW + 2 * DAY)
     assert contents(workspace / "kits/hospital-b") == before
+    assert provision(PROJECT, workspace, now=NOW + 2 * DAY).changed == ()
+
+
+def test_a_copy_of_a_removed_kit_is_moved_aside_beside_the_first(workspace):
+    [removed] = provision(FEWER, workspace, now=NOW + DAY).removed
+    shutil.copytree(removed.folder, workspace / "kits/hospital-b")
+    provision(FEWER, workspace, now=NOW + DAY)
+    assert {path.name for path in (workspace / "removed").iterdir()} == {
+        removed.folder.name,
+        f"{removed.folder.name}-2",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"site_days": 30}, {"hospital-a", "hospital-b"}),
+        ({"person_days": 100}, {"alice", "bob"}),
+        ({"server_days": 30.5}, {"server"}),
+    ],
+)
+def test_another_validity_reissues_those_whom_it_is_for(workspace, change, names):
+    before = contents(workspace / "kits")
+    project = replace(PROJECT, validity=replace(PROJECT.validity, **change))
+    report = provision(project, workspace, now=NOW + DAY)
+    assert {kit.name for kit in report.kits if kit.outcome is Outcome.REISSUED} == names == touched(report)
+    changed = changed_files(before, contents(workspace / "kits"))
+    assert {name.partition("/")[0] for name in changed} == names
+    assert provision(project, workspace, now=NOW + DAY).changed == ()
+
+
+def test_a_validity_beyond_the_authoritys_end_is_no_change_for_ever(tmp_path):
+    short = replace(PROJECT, validity=replace(PROJECT.validity, issuing_days=200, person_days=150))
+    provision(short, tmp_path / "w", now=NOW)
+    longer = replace(short, validity=replace(short.validity, person_days=199))
+    later = NOW + 60 * DAY
+    assert touched(provision(longer, tmp_path / "w", now=later)) >= {"alice", "bob"}
+    assert touched(provision(longer, tmp_path / "w", now=later)) == set()
+
+
+def test_the_record_before_the_last_change_is_kept(workspace):
+    before = (workspace / "project.json").read_bytes()
+    assert not (workspace / "project.json.bak").exists()
+    provision(with_site("hospital-c"), workspace, now=NOW + DAY)
+    assert (workspace / "project.json.bak").read_bytes() == before
+    between = (workspace / "project.json").read_bytes()
+    provision(with_site("hospital-c"), workspace, now=NOW + DAY)  # nothing to do
+    assert (workspace / "project.json.bak").read_bytes() == before
+    provision(PROJECT, workspace, now=NOW + DAY)
+    assert (workspace / "project.json.bak").read_bytes() == between
 
 
 # ---- kits that are not as they were made -------------------------------------------------------
@@ -363,7 +442,7 @@ def test_a_pinned_root_is_the_only_one(workspace, tmp_path):
     refuses_and_changes_nothing(workspace, pinned, Conflict, "pins the root SHA256:00")
     with pytest.raises(Conflict, match="has no CA"):
         provision(pinned, tmp_path / "new", now=NOW)
-    assert not (tmp_path / "new/ca").exists()
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_with_other_things_is_no_workspace(tmp_path):

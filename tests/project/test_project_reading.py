@@ -368,7 +368,7 @@ def test_a_fingerprint_is_kept_in_the_spelling_of_openssl(load):
 )
 def test_what_is_no_fingerprint(problems, value):
     (problem,) = problems(("name: heart-study\n", f"name: heart-study\nroot_fingerprint: {value}\n"))
-    assert problem.startswith("2: 'root_fingerprint' must be a fingerprint as `flprov ca show` prints it")
+    assert problem.startswith("2: 'root_fingerprint' must be a fingerprint as `flprov provision` prints it")
 
 
 def test_validity_is_read_and_shortened_defaults_keep_the_order(load):

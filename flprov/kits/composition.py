@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a kit should hold: the texts, the anchors, the registry, around a party's certificate and key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from flprov._base import canonical_json
+from flprov.kits.authorities import UNITS, Authorities
+from flprov.kits.holding import Held
+from flprov.kits.kit import PersonEntry, Registry, RegistryEntry
+from flprov.kits.manifest import ANCHORS, CERTIFICATE, KEY, REGISTRY, ROOT, Files
+from flprov.kits.party import Party, contact_of
+from flprov.kits.rendering import Renderer, template_dir
+from flprov.pki import Kind
+from flprov.project import Project
+
+_BELIEVES: Mapping[Kind, tuple[Kind, ...]] = {
+    Kind.SERVER: (Kind.SITE, Kind.PERSON, Kind.SERVER),
+    Kind.SITE: (Kind.SERVER, Kind.PERSON),
+    Kind.PERSON: (Kind.SERVER,),
+}
+
+
+class Composer:
+    """Composes the kits of one project: everything but manifest and signature."""
+
+    def __init__(self, project: Project, parties: Sequence[Party], authorities: Authorities) -> None:
+        self._authorities = authorities
+        self._renderer = Renderer(template_dir())
+        self._registry = _encode_registry(parties)
+        self._shared = {
+            "project": {
+                "name": project.name,
+                "id": authorities.record.project_id,
+                "trust_domain": project.trust_domain,
+                "contact": contact_of(project),
+            },
+            "server": {
+                "name": project.server.name,
+                "listen": project.server.listen,
+                "endpoints": project.server.endpoints,
+            },
+        }
+
+    def compose(self, party: Party, held: Held) -> Files:
+        """The files of one party's kit."""
+        context = {
+            **self._shared,
+            "kind": party.kind.value,
+            "name": party.name,
+            "org": party.org,
+            "role": party.identity.role.value if party.identity.role else "",
+            "identity": party.identity.uri,
+            "certificate_not_after": f"{held.certificate.not_after:%Y-%m-%d %H:%M} UTC",
+        }
+        files = {
+            **self._renderer.render(party.kind, context),
+            CERTIFICATE: (held.chain_pem, 0o644),
+            KEY: (held.private_pem, 0o600),
+            ROOT: (self._authorities.anchor(None), 0o644),
+        }
+        for kind in _BELIEVES[party.kind]:
+            files[f"{ANCHORS}/{UNITS[kind]}.pem"] = (self._authorities.anchor(kind), 0o644)
+        if party.kind is Kind.SERVER:
+            files[REGISTRY] = (self._registry, 0o644)
+        return files
+
+
+def _encode_registry(parties: Sequence[Party]) -> bytes:
+    """`registry.json`: the sites and people that a server knows."""
+    registry = Registry(
+        sites=tuple(
+            RegistryEntry(name=party.name, org=party.org) for party in parties if party.kind is Kind.SITE
+        ),
+        people=tuple(
+            PersonEntry(name=party.name, org=party.org, role=party.identity.role)
+            for party in parties
+            if party.identity.role is not None
+        ),
+    )
+    return canonical_json(registry) + b"\n"

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan: what provisioning would do, as a value computed from project.yml and the workspace alone.
+
+Nothing here writes. `flprov plan` prints the value, and `provision` computes the same one while it
+holds the workspace and carries it out; there is no second opinion on what is to be done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+from flprov.errors import Conflict, FlprovError, KitRefused, NotFound
+from flprov.kits.authorities import Authorities
+from flprov.kits.composition import Composer
+from flprov.kits.differences import changed_files, describe_changes
+from flprov.kits.holding import Held, describe_certificate, rescue
+from flprov.kits.manifest import CERTIFICATE, KEY, MANIFEST, Contents, read_contents
+from flprov.kits.party import Party, list_parties
+from flprov.kits.plans import AuthorityChange, Change, KitPlan, Plan, RemovalPlan
+from flprov.kits.record import KitRecord, ProjectRecord
+from flprov.kits.workspace import Workspace, look_at_workspace, read_state
+from flprov.pki import Kind, is_encrypted, load_anchors, not_after, parse_identity, verify_peer
+from flprov.project import Project
+
+Progress = Callable[[int, int], None]  # parties done, parties in all
+
+_BACKDATED = timedelta(minutes=5)  # certificates are valid from before they were issued
+_WHOLE_SECONDS = timedelta(seconds=2)  # and X.509 knows no fractions
+
+
+def plan(
+    project: Project,
+    workspace: Path,
+    *,
+    now: datetime,
+    encrypt: bool = False,
+    people_passphrase: bytes | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """What `provision` would do now. Writes nothing, needs no CA key.
+
+    Args:
+        workspace: may not exist yet.
+        encrypt: whether the CA's keys are to be encrypted if they are not.
+        people_passphrase: as for `provision`.
+        progress: called after each party.
+
+    Raises:
+        StateDamaged, Conflict, Misuse: whatever `provision` would refuse for.
+        LocalError: this machine does not let us read.
+    """
+    with look_at_workspace(workspace.absolute()) as opened:
+        record, authorities = read_state(opened, project, None)
+        planner = Planner(project, opened, authorities, record, now=now, people_passphrase=people_passphrase)
+        return planner.plan(encrypt=encrypt, progress=progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What lies at a kit's place."""
+
+    contents: Contents | None = None  # None: nothing, or not what was made
+    problem: str = ""  # what is wrong with it
+    is_recorded: bool = False  # it is exactly the kit that the record names
+
+
+class Planner:
+    """Plans for one project in one workspace."""
+
+    def __init__(
+        self,
+        project: Project,
+        workspace: Workspace,
+        authorities: Authorities | None,
+        record: ProjectRecord | None,
+        *,
+        now: datetime,
+        people_passphrase: bytes | None,
+    ) -> None:
+        self._project = project
+        self._workspace = workspace
+        self._authorities = authorities
+        self._record = record
+        self._now = now
+        self._passphrase = people_passphrase
+        self._parties = list(list_parties(project))
+        self._composer = Composer(project, self._parties, authorities) if authorities else None
+        self._anchors = cache(lambda kind: load_anchors(self._certificate_of(kind)))
+        self._end = cache(lambda kind: not_after(self._certificate_of(kind)))
+
+    def plan(self, *, encrypt: bool, progress: Progress | None = None) -> Plan:
+        """The whole plan."""
+        known = dict(self._record.kits) if self._record else {}
+        kits = []
+        locked = any(record.key_encrypted for record in known.values())
+        for count, party in enumerate(self._parties, 1):
+            kit = self._plan_kit(party, known.get(party.name))
+            kits.append(replace(kit, must_lock=locked) if party.kind is Kind.PERSON else kit)
+            if progress is not None:
+                progress(count, len(self._parties))
+        return Plan(
+            project=self._project,
+            workspace=self._workspace.folder,
+            authority=self._plan_authority(encrypt=encrypt),
+            authorities=self._authorities,
+            kits=tuple(kits),
+            removals=tuple(self._plan_removals(known)),
+            record=self._record,
+            notes=tuple(self._list_notes()),
+            unfinished=any(kit.change is Change.UNCHANGED and not kit.is_recorded for kit in kits),
+        )
+
+    def _plan_authority(self, *, encrypt: bool) -> AuthorityChange:
+        if self._authorities is None:
+            return AuthorityChange.NEW
+        if encrypt and not self._authorities.encrypted:
+            return AuthorityChange.ENCRYPTED
+        return AuthorityChange.UNCHANGED if self._record else AuthorityChange.ADOPTED
+
+    def _list_notes(self) -> Iterator[str]:
+        """Validities that came too late: the authorities were made with others."""
+        if self._authorities is None:
+            return
+        validity, root = self._project.validity, self._authorities.lifetime(None)
+        issuing = self._authorities.lifetime(Kind.SITE)
+        for key, wanted, found in (
+            ("root_days", timedelta(days=validity.root_days), root),
+            ("issuing_days", timedelta(days=min(validity.issuing_days, root.days)), issuing),
+        ):
+            if abs(wanted - found) > timedelta(hours=1):
+                yield (
+                    f"validity.{key} is {wanted.days}, and the authority was made for {found.days} days:"
+                    " it stays as it is"
+                )
+
+    def _certificate_of(self, kind: Kind) -> bytes:
+        assert self._authorities is not None
+        return self._authorities.anchor(kind)
+
+    # ---- one party ----
+
+    def _plan_kit(self, party: Party, known: KitRecord | None) -> KitPlan:
+        folder = self._workspace.kits / party.name
+        if self._composer is None:
+            return KitPlan(party=party, folder=folder, change=Change.NEW)
+        found = self._examine(folder, known)
+        held = self._find_held(folder, party, known, found)
+        due = self._why_due(party, known, held)
+        if due or held is None:
+            return self._plan_issue(party, folder, known, found, held, due)
+        files = self._composer.compose(party, held)
+        changed = changed_files(found.contents, files)
+        encrypt = self._must_encrypt(party, held)
+        if found.contents is not None and not (changed or found.problem or encrypt):
+            change = Change.UNCHANGED if known else Change.NEW
+            reason = "" if known else "an earlier run made it and died before it said so"
+            return KitPlan(
+                party=party,
+                folder=folder,
+                change=change,
+                reason=reason,
+                known=known,
+                held=held,
+                manifest=found.contents.digest,
+                is_recorded=found.is_recorded,
+            )
+        details = describe_changes(found.contents, files, changed) if found.contents else ()
+        details += ("private key: encrypted with the passphrase of people's keys",) if encrypt else ()
+        problem = found.problem or ("" if found.contents else "its folder was gone")
+        return KitPlan(
+            party=party,
+            folder=folder,
+            change=Change.REPAIRED if problem else Change.CHANGED,
+            reason=problem or "; ".join(details),
+            details=details,
+            known=known,
+            held=held,
+            files=changed or ((KEY,) if encrypt else ()),
+            encrypt_key=encrypt,
+        )
+
+    def _plan_issue(
+        self,
+        party: Party,
+        folder: Path,
+        known: KitRecord | None,
+        found: _Found,
+        held: Held | None,
+        due: str,
+    ) -> KitPlan:
+        """A party that needs a new certificate; what else changes is compared as if it kept the old one."""
+        if known is None and found.contents is None and not found.problem:
+            return KitPlan(party=party, folder=folder, change=Change.NEW, known=known)
+        details: tuple[str, ...] = ()
+        files: tuple[str, ...] = ()
+        if found.contents is not None and self._composer is not None:
+            kept = held or _held_in(found.contents)
+            composed = self._composer.compose(party, kept)
+            files = changed_files(found.contents, composed)
+            details = describe_changes(found.contents, composed, files)
+            files = tuple(sorted({*files, CERTIFICATE, KEY}))
+        problem = found.problem or ("" if found.contents else "its folder was gone")
+        why = due or "new certificate and key: the old ones were gone"
+        return KitPlan(
+            party=party,
+            folder=folder,
+            known=known,
+            change=Change.REPAIRED if problem else Change.REISSUED,
+            reason="; ".join(filter(None, [problem, why])),
+            details=details,
+            files=files,
+        )
+
+    def _examine(self, folder: Path, known: KitRecord | None) -> _Found:
+        if folder.is_symlink() or folder.is_file():
+            raise Conflict(
+                f"{folder} is not a folder, and a kit is one",
+                hint="put the kit's own folder back in its place, or delete what is there for a new one",
+            )
+        try:
+            contents = read_contents(folder, now=self._now, trusted=known.manifest if known else None)
+        except NotFound:
+            return _Found()
+        except KitRefused as error:
+            return _Found(problem=str(error).removeprefix(f"{folder}: "))
+        key = contents.files.get(KEY)
+        problem = f"{KEY} could be read by others" if key and key.mode & 0o077 else ""
+        recorded = known is not None and known.manifest == contents.digest
+        return _Found(contents=contents, problem=problem, is_recorded=recorded)
+
+    def _find_held(self, folder: Path, party: Party, known: KitRecord | None, found: _Found) -> Held | None:
+        """The certificate and key that lie there, if they are this party's."""
+        if known is not None and (known.identity, known.names) != (party.identity.uri, party.names):
+            return None
+        if found.contents is not None and found.is_recorded and known is not None:
+            return _held_in(found.contents, known)
+        certificates = known.certificates if known else ()
+        anchors = self._anchors(party.kind)
+        return rescue(
+            folder, party, certificates, anchors=anchors, passphrase=self._passphrase, now=self._now
+        )
+
+    def _why_due(self, party: Party, known: KitRecord | None, held: Held | None) -> str:
+        """Why the certificate that the party has will not do any more; empty if it will."""
+        if known is not None and known.identity != party.identity.uri:
+            end = known.certificates[-1].not_after
+            return f"it was {known.identity}; that certificate is valid until {end:%Y-%m-%d %H:%M} UTC"
+        if known is not None and known.names != party.names:
+            return "new certificate: the server's host names changed"
+        certificate = held.certificate if held else (known.certificates[-1] if known else None)
+        if certificate is None:
+            return ""
+        if certificate.is_due(self._now):
+            return "new certificate: two thirds of the old one's life are over"
+        issued = certificate.not_before + _BACKDATED
+        wanted = min(issued + timedelta(days=party.days), self._end(party.kind))
+        if held is not None and abs(wanted - certificate.not_after) > _WHOLE_SECONDS:
+            lasts = (certificate.not_after - issued) / timedelta(days=1)
+            return f"new certificate: validity {lasts:.4g} -> {party.days:.4g} days"
+        return ""
+
+    def _must_encrypt(self, party: Party, held: Held) -> bool:
+        wanted = self._passphrase is not None and party.kind is Kind.PERSON
+        return wanted and not is_encrypted(held.private_pem)
+
+    # ---- who has left ----
+
+    def _plan_removals(self, known: dict[str, KitRecord]) -> list[RemovalPlan]:
+        present = {party.name for party in self._parties}
+        gone = {name: record for name, record in known.items() if name not in present}
+        if self._authorities is not None:
+            gone |= self._find_unrecorded(present | known.keys())
+        return [self._plan_removal(name, gone[name]) for name in sorted(gone)]
+
+    def _plan_removal(self, name: str, record: KitRecord) -> RemovalPlan:
+        folder = self._workspace.kits / name
+        return RemovalPlan(
+            name=name,
+            identity=parse_identity(record.identity),
+            folder=folder if folder.exists() else None,
+            target=self._workspace.removed / f"{name}-{record.manifest[:12]}",
+            record=record,
+        )
+
+    def _find_unrecorded(self, names: set[str]) -> dict[str, KitRecord]:
+        """Whole kits of ours that a run made and died, and that project.yml no longer names."""
+        found = {}
+        for folder in self._workspace.list_kits():
+            if folder.name in names or folder.is_symlink() or not (folder / MANIFEST).is_file():
+                continue
+            record = self._read_unrecorded(folder)
+            if record is not None:
+                found[folder.name] = record
+        return found
+
+    def _read_unrecorded(self, folder: Path) -> KitRecord | None:
+        try:
+            contents = read_contents(folder, now=self._now)
+            anchors = self._anchors(contents.manifest.kind)
+            held = _held_in(contents)
+            identity = verify_peer(held.chain_pem, anchors, now=self._now)
+        except FlprovError:
+            return None
+        return KitRecord(
+            kind=contents.manifest.kind,
+            identity=identity.uri,
+            manifest=contents.digest,
+            certificates=(held.certificate,),
+            key_encrypted=is_encrypted(held.private_pem),
+        )
+
+
+def _held_in(contents: Contents, known: KitRecord | None = None) -> Held:
+    """Certificate and key of a kit that agrees with its manifest."""
+    try:
+        chain, key = (contents.files[name].data for name in (CERTIFICATE, KEY))
+    except KeyError as error:
+        raise KitRefused(f"{MANIFEST} lists no {error.args[0]}, and every kit has one") from None
+    certificate = known.certificates[-1] if known else describe_certificate(chain)
+    return Held(chain_pem=chain, private_pem=key, certificate=certificate)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A site's answers: on disk until their round is saved at the server. For their blobs see test_agent_held."""
+
+from __future__ import annotations
+
+import pytest
+
+from flprov.agent.answers import Answers
+from flprov.errors import StateDamaged
+from flprov.store import MemoryStore, Put
+from flprov.wire import pb
+
+DIGEST, OTHER = "ab" * 32, "cd" * 32
+
+
+@pytest.fixture
+def store():
+    return MemoryStore()
+
+
+@pytest.fixture
+def answers(store):
+    return Answers(store)
+
+
+def update(job_id: str, task_id: str, digest: str) -> pb.TaskAnswer:
+    tensors = pb.Payload(digest=digest, size=3)
+    return pb.TaskAnswer(
+        job_id=job_id, task_id=task_id, update=pb.UpdateMessage(kind="full", tensors=tensors, samples=7)
+    )
+
+
+def failure(job_id: str, task_id: str) -> pb.TaskAnswer:
+    return pb.TaskAnswer(
+        job_id=job_id, task_id=task_id, failure=pb.Failure(code="job-failed", message="it broke")
+    )
+
+
+async def test_an_answer_is_found_by_its_job_and_task(answers):
+    await answers.keep(failure("j1", "0/train/1"), round=0)
+    assert answers.get("j1", "0/train/1") == failure("j1", "0/train/1")
+    assert answers.get("j1", "1/train/1") is None
+    assert answers.get("j2", "0/train/1") is None
+
+
+async def test_the_answers_of_a_job_are_not_those_of_one_whose_id_begins_alike(answers):
+    await answers.keep(failure("j1", "a"), round=0)
+    await answers.keep(failure("j12", "a"), round=0)
+    assert [answer.job_id for answer in answers.of("j1")] == ["j1"]
+    await answers.drop("j1")
+    assert answers.get("j12", "a") is not None
+
+
+async def test_answers_outlive_the_agent(answers, store):
+    await answers.keep(update("j1", "a", DIGEST), round=2)
+    again = Answers(store)
+    again.load()
+    assert again.of("j1") == [update("j1", "a", DIGEST)]
+    await again.drop("j1", up_to=1)
+    assert again.get("j1", "a") is not None
+    await again.drop("j1", up_to=2)
+    assert again.get("j1", "a") is None
+
+
+async def test_a_saved_round_drops_its_answers_and_those_before(answers):
+    for number in range(3):
+        await answers.keep(failure("j1", f"{number}/train"), round=number)
+    await answers.drop("j1", up_to=1)
+    assert [answer.task_id for answer in answers.of("j1")] == ["2/train"]
+
+
+async def test_a_dropped_answer_is_gone_after_a_restart_too(answers, store):
+    await answers.keep(failure("j1", "a"), round=0)
+    await answers.drop("j1")
+    again = Answers(store)
+    again.load()
+    assert again.of("j1") == []
+
+
+async def test_it_names_the_blobs_that_are_still_to_be_sent(answers):
+    await answers.keep(update("j1", "a", DIGEST), round=0)
+    await answers.keep(update("j2", "a", OTHER), round=0)
+    await answers.keep(failure("j1", "b"), round=0)
+    assert answers.blobs() == {DIGEST, OTHER}
+    assert await answers.drop("j1") == {DIGEST}
+    assert answers.blobs() == {OTHER}
+
+
+async def test_dropping_nothing_writes_nothing(answers, store):
+    assert await answers.drop("j1", up_to=7) == set()
+    assert store.head == 0
+
+
+async def test_what_was_answered_is_in_the_site_s_own_record(answers, store):
+    await answers.keep(update("j1", "a", "ab" * 32), round=0)
+    await answers.keep(failure("j1", "b"), round=0)
+    rows = [(log.row.object, log.row.outcome, log.row.reason) for log in store.rows()]
+    assert rows == [("j1/a", "ok", ""), ("j1/b", "failed", "it broke")]
+
+
+@pytest.mark.parametrize("value", ["zz", "ffff", 3])
+async def test_a_damaged_answer_is_refused_by_name(store, value):
+    await store.commit([Put("answer", "j1/a", {"answer": value, "round": 0})], None)
+    with pytest.raises(StateDamaged, match="j1/a"):
+        Answers(store).load()

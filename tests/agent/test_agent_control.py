@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control stream from the site's side: welcome, beats, and dialling again with jitter."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from agent_parties import NOW
+from agent_rig import PATIENCE, SITE_IDENTITY, Heard
+
+from flprov._base import from_document, parse_json
+from flprov.agent.control import Control, LinkState
+from flprov.errors import IdentityRefused, NotFound, ProtocolError, ServerUnavailable
+from flprov.rpc import Connection, InProcessNetwork
+from flprov.rpc import methods as m
+from flprov.testing.clock import FakeClock
+from flprov.wire import PROTOCOL, pb
+from flprov.wire.documents import CPU, Space, Vitals
+
+BEAT = 10.0
+VITALS = Vitals(
+    cpu=CPU(count=2, load=0.5, percent=3.0),
+    memory=Space(total=2, available=1),
+    disk=Space(total=2, available=1),
+)
+
+Script = Callable[[AsyncIterator[pb.FromSite]], AsyncIterator[pb.ToSite]]
+
+
+class Clock(FakeClock):
+    """Remembers how long it was asked to wait."""
+
+    def __init__(self) -> None:
+        super().__init__(start=NOW)
+        self.waits: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        await super().sleep(seconds)
+
+
+class Site:
+    """A Control whose server answers each dial with the next script; the last one stays."""
+
+    def __init__(self, *scripts: Script) -> None:
+        self.clock = Clock()
+        self.scripts = list(scripts)
+        self.heard = Heard()  # by the server
+        self.obeyed = Heard()
+        self.welcomes: list[pb.Welcome] = []
+        self.closed = 0
+        self._closing = asyncio.Condition()
+        self.vitals_error: Exception | None = None
+        self.network = InProcessNetwork({method: self._answer(method) for method in m.METHODS})
+        self.control = Control(
+            connect=self._connect,
+            hello=lambda: pb.Hello(protocol=PROTOCOL, installation="i", jobs=["j1"]),
+            vitals=self._vitals,
+            welcome=self.welcomes.append,
+            obey=self.obeyed.add,
+            clock=self.clock,
+        )
+
+    def _answer(self, method: m.Method) -> Any:
+        async def control(call: object, requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
+            script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+            async for message in script(self._listening(requests)):
+                yield message
+
+        async def other(*_: object) -> Any:
+            raise NotFound("not part of this test")
+
+        return control if method is m.CONTROL else other
+
+    async def _listening(self, requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.FromSite]:
+        async for message in requests:
+            self.heard.add(message)
+            yield message
+
+    def _connect(self) -> Connection:
+        site = self
+        inner = self.network.connect(SITE_IDENTITY)
+        close = inner.close
+
+        async def counted() -> None:
+            await close()
+            async with site._closing:
+                site.closed += 1
+                site._closing.notify_all()
+
+        inner.close = counted  # type: ignore[method-assign]
+        return inner
+
+    async def lost(self, count: int = 1) -> None:
+        """Wait until so many connections have ended and the site waits to dial again."""
+        async with self._closing:
+            await self._closing.wait_for(lambda: self.closed >= count)
+        await self.clock.elapse(0)
+
+    async def _vitals(self) -> Vitals:
+        return VITALS
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
+        task = asyncio.create_task(self.control.run())
+        try:
+            async with asyncio.timeout(PATIENCE):
+                yield task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await self.network.stop()
+
+
+def welcome(**fields: Any) -> pb.ToSite:
+    return pb.ToSite(welcome=pb.Welcome(**{"protocol": PROTOCOL, "heartbeat_seconds": BEAT} | fields))
+
+
+async def stays(requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
+    """A server that welcomes and listens."""
+    await anext(requests)
+    yield welcome()
+    async for _ in requests:
+        pass
+
+
+async def hangs_up(requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
+    """A server that welcomes and ends the stream."""
+    await anext(requests)
+    yield welcome()
+
+
+def refuses(error: Exception) -> Script:
+    async def script(requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
+        raise error
+        yield
+
+    return script
+
+
+def says(message: pb.ToSite) -> Script:
+    async def script(requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
+        yield message
+        async for _ in requests:
+            pass
+
+    return script
+
+
+# ---- a good day --------------------------------------------------------------------------------
+
+
+async def test_hello_comes_first_and_beats_flow_after_the_welcome():
+    site = Site(stays)
+    async with site.running():
+        hello = await site.heard.wait("hello")
+        assert (hello.protocol, list(hello.jobs)) == (PROTOCOL, ["j1"])
+        beat = await site.heard.wait("heartbeat")
+        assert from_document(Vitals, parse_json(beat.vitals)) == VITALS
+        assert site.control.link.state is LinkState.CONNECTED
+        assert len(site.welcomes) == 1
+        await site.clock.elapse(BEAT * 3)
+        await site.heard.wait("heartbeat", 4)
+        assert site.heard.all[0].WhichOneof("body") == "hello"
+
+
+@pytest.mark.parametrize(("said", "kept"), [(0.0, 0.1), (-5.0, 0.1), (1e9, 60.0), (float("nan"), 0.1)])
+async def test_a_senseless_rhythm_is_brought_to_reason(said, kept):
+    site = Site(says(welcome(heartbeat_seconds=said)))
+    async with site.running():
+        await site.clock.wait_sleeping()
+        assert site.clock.waits == [kept]
+
+
+async def test_what_the_server_says_is_obeyed_in_order():
+    async def orders(requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
+        yield welcome()
+        for number in range(3):
+            yield pb.ToSite(closed=pb.RoundClosed(job_id="j1", round=number))
+        async for _ in requests:
+            pass
+
+    site = Site(orders)
+    async with site.running():
+        await site.obeyed.wait("closed", 3)
+        assert [body.round for body in site.obeyed.of("closed")] == [0, 1, 2]
+
+
+async def test_what_is_reported_while_connected_arrives_and_otherwise_is_dropped():
+    site = Site(stays)
+    site.control.report(pb.FromSite(stopped=pb.Stopped(job_id="lost")))
+    async with site.running():
+        await site.heard.wait("heartbeat")
+        site.control.report(pb.FromSite(stopped=pb.Stopped(job_id="said")))
+        await site.heard.wait("stopped")
+    assert [body.job_id for body in site.heard.of("stopped")] == ["said"]
+
+
+# ---- dialling again ----------------------------------------------------------------------------
+
+
+async def test_it_dials_again_with_growing_jittered_waits_up_to_half_a_minute():
+    site = Site(refuses(ServerUnavailable("nobody answers at localhost:1")))
+    async with site.running() as task:
+        for _ in range(12):
+            await site.clock.wait_sleeping()
+            site.clock.advance(30.0)
+        await site.clock.wait_sleeping()
+        assert not task.done()
+        assert site.control.link.state is LinkState.CONNECTING
+        assert site.control.link.reason == "nobody answers at localhost:1"
+        assert site.control.link.tries == 13
+        assert site.control.link.since == NOW
+    ceilings = [min(0.1 * 2**n, 30.0) for n in range(len(site.clock.waits))]
+    assert len(ceilings) == 13
+    for waited, ceiling in zip(site.clock.waits, ceilings, strict=True):
+        assert ceiling / 10 <= waited <= ceiling
+    assert site.closed == 13
+
+
+async def test_two_sites_do_not_come_back_in_step():
+    """Full jitter: the chance that one wait in a million is the same is nobody's concern."""
+    waits = []
+    for _ in range(2):
+        site = Site(refuses(ServerUnavailable("away")))
+        async with site.running():
+            await site.clock.wait_sleeping()
+        waits += site.clock.waits
+    assert waits[0] != waits[1]
+
+
+async def test_after_a_good_connection_the_first_wait_is_short_again():
+    away = refuses(ServerUnavailable("away"))
+    site = Site(away, away, away, away, away, away, hangs_up, stays)
+    async with site.running():
+        for number in range(6):
+            await site.lost(number + 1)
+            site.clock.advance(30.0)
+        await site.lost(7)
+        assert site.clock.waits[-1] <= 0.1
+        assert site.control.link.reason == "the server closed the stream"
+        site.clock.advance(1.0)
+        await site.heard.wait("heartbeat")  # the first connection ended before it could be heard
+        assert len(site.welcomes) == 2
+
+
+async def test_the_heartbeat_of_a_lost_connection_ends():
+    site = Site(hangs_up, hangs_up, stays)
+    async with site.running():
+        for number in range(2):
+            await site.lost(number + 1)
+            site.clock.advance(1.0)
+        await site.heard.wait("heartbeat")
+        await site.clock.elapse(0)
+        assert site.control.link.state is LinkState.CONNECTED
+        assert site.clock.sleeping == 1
+
+
+# ---- no ----------------------------------------------------------------------------------------
+
+
+async def test_a_refusal_before_the_first_welcome_ends_the_agent():
+    site = Site(refuses(IdentityRefused("site-1 is locked")))
+    async with site.running() as task:
+        with pytest.raises(IdentityRefused, match="locked"):
+            await task
+    assert site.clock.waits == []
+    assert site.closed == 1
+
+
+async def test_a_refusal_after_being_away_at_first_ends_the_agent_too():
+    site = Site(refuses(ServerUnavailable("away")), refuses(IdentityRefused("not of this project")))
+    async with site.running() as task:
+        await site.clock.wait_sleeping()
+        site.clock.advance(1.0)
+        with pytest.raises(IdentityRefused):
+            await task
+
+
+async def test_a_refusal_later_is_shown_and_tried_again():
+    site = Site(hangs_up, refuses(IdentityRefused("site-1 is locked")), stays)
+    async with site.running() as task:
+        await site.lost(1)
+        site.clock.advance(1.0)
+        await site.lost(2)
+        assert site.control.link.state is LinkState.REFUSED
+        assert site.control.link.reason == "site-1 is locked"
+        site.clock.advance(60.0)
+        await site.heard.wait("heartbeat")
+        assert site.control.link.state is LinkState.CONNECTED
+        assert not task.done()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [pb.ToSite(), pb.ToSite(stop=pb.StopJob(job_id="j1")), pb.ToSite(deploy=pb.Deploy(job_id="j1"))],
+)
+async def test_a_server_that_does_not_begin_with_welcome_is_not_obeyed(first):
+    site = Site(says(first))
+    async with site.running():
+        await site.clock.wait_sleeping()
+        assert site.control.link.reason == "the server did not begin with Welcome"
+        assert site.obeyed.all == []
+        assert site.welcomes == []
+
+
+async def test_a_server_that_says_nothing_is_not_obeyed():
+    async def silent(requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
+        await anext(requests)
+        return
+        yield
+
+    site = Site(silent)
+    async with site.running():
+        await site.clock.wait_sleeping()
+        assert site.control.link.reason == "the server did not begin with Welcome"
+
+
+@pytest.mark.parametrize("version", [0, PROTOCOL + 1, 4_000_000_000])
+async def test_a_server_that_speaks_another_protocol_is_named_and_tried_again(version):
+    site = Site(says(welcome(protocol=version)), stays)
+    async with site.running():
+        await site.clock.wait_sleeping()
+        assert f"the server speaks protocol {version}" in site.control.link.reason
+        assert site.control.link.state is LinkState.CONNECTING
+        assert site.welcomes == []
+        site.clock.advance(1.0)
+        await site.heard.wait("heartbeat")
+
+
+async def test_an_error_in_the_middle_of_the_stream_is_shown():
+    async def breaks(requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
+        yield welcome()
+        raise ProtocolError("a message that nobody can read")
+
+    site = Site(breaks)
+    async with site.running():
+        await site.lost()
+        assert site.control.link.reason == "a message that nobody can read"
+
+
+async def test_the_link_is_logged_once_per_change(caplog):
+    caplog.set_level(logging.INFO, logger="flprov.agent.control")
+    away = refuses(ServerUnavailable("nobody answers"))
+    site = Site(away, away, away, stays)
+    async with site.running():
+        for _ in range(3):
+            await site.clock.wait_sleeping()
+            site.clock.advance(30.0)
+        await site.heard.wait("heartbeat")
+    assert [record.getMessage() for record in caplog.records] == [
+        "link to the server: connecting: nobody answers",
+        "link to the server: connected",
+    ]

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state of a site's machine: with a driver, without one, and with files that cannot be read."""
+
+# ruff: noqa: N802 - the fake has pynvml's names
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from agent_rig import FakeGPUs, make_gpu
+
+from flprov._base import canonical_json, from_document, parse_json
+from flprov.agent.leases import GPULeases
+from flprov.agent.vitals import GPUs, read_vitals
+from flprov.wire.documents import GPU, Vitals
+
+# ---- a driver that is made of Python -----------------------------------------------------------
+
+
+class NVMLError(Exception):
+    pass
+
+
+class NVMLError_LibraryNotFound(NVMLError):  # noqa: N801 - pynvml's name
+    pass
+
+
+class FakeNVML(ModuleType):
+    """The functions of pynvml that are asked for, over cards that a test describes."""
+
+    NVMLError = NVMLError
+
+    def __init__(self, *cards: dict[str, object]) -> None:
+        super().__init__("pynvml")
+        self.cards = [{"uuid": f"GPU-{n}", "name": "A100", "pids": []} | card for n, card in enumerate(cards)]
+        self.inits = 0
+        self.broken: Exception | None = None
+
+    def nvmlInit(self) -> None:
+        self.inits += 1
+        self._verify()
+
+    def nvmlDeviceGetCount(self) -> int:
+        self._verify()
+        return len(self.cards)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> dict:
+        return self.cards[index]
+
+    def nvmlSystemGetDriverVersion(self) -> bytes:
+        return b"550.54"
+
+    def nvmlDeviceGetUUID(self, card) -> str | bytes:
+        return card["uuid"]
+
+    def nvmlDeviceGetName(self, card) -> str | bytes:
+        return card["name"]
+
+    def nvmlDeviceGetMemoryInfo(self, card) -> SimpleNamespace:
+        return SimpleNamespace(total=100, used=card.get("used", 0))
+
+    def nvmlDeviceGetUtilizationRates(self, card) -> SimpleNamespace:
+        return SimpleNamespace(gpu=self._figure(card, "busy"))
+
+    def nvmlDeviceGetTemperature(self, card, sensor: int) -> int:
+        assert sensor == 0
+        return self._figure(card, "degrees")
+
+    def nvmlDeviceGetComputeRunningProcesses(self, card) -> list[SimpleNamespace]:
+        return [SimpleNamespace(pid=pid) for pid in card["pids"]]
+
+    def _figure(self, card, name: str):
+        if name not in card:
+            raise NVMLError("not supported")
+        return card[name]
+
+    def _verify(self) -> None:
+        if self.broken is not None:
+            raise self.broken
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """Puts cards into this machine."""
+
+    def put(*cards: dict[str, object]) -> FakeNVML:
+        fake = FakeNVML(*cards)
+        monkeypatch.setitem(sys.modules, "pynvml", fake)
+        return fake
+
+    return put
+
+
+@pytest.fixture
+def gpus():
+    return GPUs(GPULeases())
+
+
+def test_a_gpu_is_read_with_all_its_figures(driver, gpus):
+    driver({"used": 40, "busy": 87, "degrees": 61, "pids": [9, 7, 9]})
+    assert gpus.read() == (
+        GPU(
+            index=0,
+            uuid="GPU-0",
+            name="A100",
+            driver="550.54",
+            memory_total=100,
+            memory_used=40,
+            utilization=87.0,
+            temperature=61.0,
+            processes=(7, 9),
+        ),
+    )
+    assert gpus.note == ""
+
+
+def test_a_figure_that_a_card_does_not_have_is_absent(driver, gpus):
+    driver({"busy": 3})
+    [gpu] = gpus.read()
+    assert (gpu.utilization, gpu.temperature) == (3.0, None)
+
+
+def test_older_drivers_give_bytes(driver, gpus):
+    driver({"uuid": b"GPU-b", "name": b"K80"})
+    assert [(gpu.uuid, gpu.name) for gpu in gpus.read()] == [("GPU-b", "K80")]
+
+
+def test_it_says_which_job_has_it(driver, gpus):
+    driver({}, {})
+    gpus.leases.lease("j1", gpus.read(), count=1, memory=0)
+    assert [gpu.leased_to for gpu in gpus.read()] == [("j1",), ()]
+
+
+def test_a_driver_without_cards_says_so(driver, gpus):
+    driver()
+    assert gpus.read() == ()
+    assert "no GPU" in gpus.note
+
+
+def test_the_driver_is_opened_once(driver, gpus):
+    fake = driver({})
+    gpus.read()
+    gpus.read()
+    assert fake.inits == 1
+
+
+def test_a_driver_that_fails_is_a_note_and_is_tried_again(driver, gpus):
+    fake = driver({})
+    assert len(gpus.read()) == 1
+    fake.broken = NVMLError("GPU is lost")
+    assert gpus.read() == ()
+    assert gpus.note == "NVML: GPU is lost"
+    fake.broken = None
+    assert len(gpus.read()) == 1
+    assert gpus.note == ""
+
+
+def test_a_machine_without_a_driver_says_so(driver, gpus):
+    driver().broken = NVMLError_LibraryNotFound("NVML Shared Library Not Found")
+    assert gpus.read() == ()
+    assert gpus.note == "no NVIDIA driver on this machine"
+
+
+# ---- the real binding --------------------------------------------------------------------------
+
+READ = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from flprov._base import to_document
+from flprov.agent.leases import GPULeases
+from flprov.agent.vitals import GPUs
+gpus = GPUs(GPULeases())
+print(json.dumps([to_document(gpus.read()), gpus.note]))
+"""
+
+
+def read_elsewhere(library: Path) -> tuple[tuple[GPU, ...], str]:
+    """What a new process reads through pynvml, with `library` before the system's."""
+    done = subprocess.run(
+        [sys.executable, "-c", READ, json.dumps(sys.path)],
+        env={"LD_LIBRARY_PATH": str(library)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found, note = json.loads(done.stdout)
+    return from_document(tuple[GPU, ...], found), note
+
+
+def test_the_binding_reads_a_driver_s_library(tmp_path):
+    if shutil.which("gcc") is None:
+        pytest.skip("no C compiler to build the fake driver with")
+    source = Path(__file__).with_name("fake_nvml.c")
+    library = tmp_path / "libnvidia-ml.so.1"
+    subprocess.run(
+        ["gcc", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(library), str(source)], check=True
+    )
+    found, note = read_elsewhere(tmp_path)
+    assert note == ""
+    assert [gpu.uuid for gpu in found] == ["GPU-fake-0", "GPU-fake-1"]
+    assert {(gpu.name, gpu.driver, gpu.memory_total) for gpu in found} == {
+        ("NVIDIA Fake 100", "550.54.15", 8 << 30)
+    }
+    assert [gpu.memory_used for gpu in found] == [3 << 30, 0]
+    assert [(gpu.utilization, gpu.temperature) for gpu in found] == [(87.0, 61.0), (0.0, None)]
+    assert [gpu.processes for gpu in found] == [(4241, 4242), ()]
+
+
+def test_a_library_that_is_none_is_a_note(tmp_path):
+    (tmp_path / "libnvidia-ml.so.1").write_bytes(b"not a library")
+    found, note = read_elsewhere(tmp_path)
+    assert found == ()
+    assert note == "no NVIDIA driver on this machine"
+
+
+# ---- the whole ---------------------------------------------------------------------------------
+
+
+def read(config, *gpus: GPU, jobs: tuple[str, ...] = ()) -> Vitals:
+    return read_vitals(
+        FakeGPUs(*gpus),
+        state=config.state,
+        policy=config.policy,
+        settings=config.settings,
+        python=config.python,
+        jobs=jobs,
+    )
+
+
+def test_vitals_travel_as_a_document(config):
+    found = read(config, make_gpu(0), jobs=("j1",))
+    assert from_document(Vitals, parse_json(canonical_json(found))) == found
+    assert found.jobs == ("j1",)
+    assert found.gpus[0].name == "A100"
+    assert found.cpu.count >= 1
+    assert 0 < found.memory.available <= found.memory.total
+    assert 0 < found.disk.available <= found.disk.total
+    assert found.python == sys.executable
+    assert found.notes == ()
+
+
+def test_it_tells_which_datasets_and_interpreter_the_site_names(config):
+    config.settings.write_text("datasets: {b: /b, a: /a}\npython: /opt/python\n")
+    found = read(config)
+    assert found.datasets == ("a", "b")
+    assert found.python == "/opt/python"
+
+
+def test_a_policy_that_allows_nobody_is_told(config):
+    config.policy.write_text("{}")
+    assert "takes no jobs" in read(config).notes[0]
+    config.policy.unlink()
+    assert "takes no jobs" in read(config).notes[0]
+
+
+@pytest.mark.parametrize("name", ["policy", "settings"])
+def test_a_file_with_mistakes_is_told_with_its_line(config, name):
+    path = getattr(config, name)
+    path.write_text("\nalow: 1\n")
+    assert f"{path.name}:2" in read(config).notes[0]
+
+
+def test_a_file_that_cannot_be_read_is_told_and_stops_no_heartbeat(config):
+    config.policy.unlink()
+    config.policy.symlink_to(config.policy.name)  # a link to itself: ELOOP
+    assert "cannot be read" in read(config).notes[0]
+
+
+def test_a_waived_confinement_is_told(config):
+    assert read(config).confinement in ("landlock", "bubblewrap", "none")
+    config.policy.write_text("allow: {organisations: [org-a]}\nunconfined: true\n")
+    assert read(config).confinement == "unconfined"

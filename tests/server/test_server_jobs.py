@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All jobs of a server: tokens, looking up, watching, which blobs may go."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from server_fakes import PATIENCE
+from server_parties import ADA, NOW, inline, payload, signed, spec, submission, tensors, update_record
+from server_world import close_round, deploy, finished, train
+
+from flprov.errors import Conflict, LocalError, Misuse, NotFound
+from flprov.jobs import JobState, Membership
+from flprov.server.records import BlobRef
+
+TWO = ("site-1", "site-2")
+
+
+@pytest.fixture
+def submit(world, kit):
+    """Submit as a person, as often as you like."""
+
+    async def send(name="leo", **changes):
+        wish = submission(kit(name), world.app.digest, **changes)
+        return await world.jobs.submit(wish, signed(kit(name), wish))
+
+    return send
+
+
+# ---- tokens ----------------------------------------------------------------------------------
+
+
+async def test_submission_becomes_a_queued_job_with_all_that_was_signed(world, submit, kit):
+    job, repeated = await submit(sites=("site-2", "site-1"))
+    wish = submission(kit("leo"), world.app.digest, sites=("site-2", "site-1"))
+    assert (job.state, job.targets, job.token, repeated) == (JobState.QUEUED, TWO, "t-1", False)
+    assert job.submission.encode() == wish.encode()
+    assert bytes.fromhex(job.signature)
+    assert world.store.get("job", job.id)["submitted_by"] == kit("leo").identity.uri
+    [row] = world.store.told("job.submit")
+    assert (row.who, row.object, row.data) == (kit("leo").identity.uri, job.id, {"app": world.app.digest})
+
+
+async def test_same_token_is_the_same_job_also_after_a_restart(world, submit):
+    first, _ = await submit()
+    again, repeated = await submit()
+    assert (again.id, repeated) == (first.id, True)
+    await world.reboot()
+    third, repeated = await submit()
+    assert (third.id, repeated) == (first.id, True)
+    assert len(world.store.load("job")) == 1
+
+
+async def test_same_token_at_the_same_moment_is_one_job(world, submit):
+    async with asyncio.timeout(PATIENCE):
+        found = await asyncio.gather(*(submit() for _ in range(10)))
+    assert len({job.id for job, _ in found}) == 1
+    assert [repeated for _, repeated in found].count(False) == 1
+
+
+@pytest.mark.parametrize("changes", [{"sites": TWO}, {"spec": spec(args={"lr": 1})}])
+async def test_token_of_another_wish_is_a_conflict(world, submit, changes):
+    first, _ = await submit()
+    with pytest.raises(Conflict, match=f"token 't-1' has made job {first.id}"):
+        await submit(**changes)
+
+
+async def test_two_people_may_use_the_same_token(submit):
+    first, _ = await submit("leo")
+    second, repeated = await submit("lea")
+    assert (first.id != second.id, repeated) == (True, False)
+
+
+async def test_submission_that_cannot_be_written_is_no_job(world, submit):
+    world.store.full = True
+    with pytest.raises(LocalError):
+        await submit()
+    assert (world.jobs.all(), world.store.load("token")) == ([], {})
+    world.store.full = False
+    _, repeated = await submit()
+    assert not repeated
+
+
+# ---- looking up ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def three(world):
+    for number, id_ in enumerate(("aaa1", "aab2", "b3")):
+        await world.put_job(id=id_, submitted_at=NOW + timedelta(seconds=number))
+    world.jobs.load()
+    return world.jobs
+
+
+async def test_job_is_found_by_id_unique_prefix_or_last(three):
+    for text, id_ in {"aaa1": "aaa1", "aaa": "aaa1", "b": "b3", "last": "b3"}.items():
+        assert three.find(text).record.id == id_
+
+
+@pytest.mark.parametrize(("text", "error"), [("aa", Misuse), ("c", NotFound), ("", Misuse), ("../b3", NotFound)])
+async def test_text_that_is_no_job_is_refused_by_name(three, text, error):
+    with pytest.raises(error):
+        three.find(text)
+
+
+async def test_last_of_no_jobs_is_not_found(world):
+    with pytest.raises(NotFound, match="no job 'last'"):
+        world.jobs.find("last")
+
+
+async def test_get_takes_whole_ids_only(three):
+    assert three.get("aaa1").record.id == "aaa1"
+    assert three.get("aaa") is None
+
+
+async def test_jobs_are_in_order_of_submission(three):
+    assert [run.record.id for run in three.all()] == ["aaa1", "aab2", "b3"]
+
+
+async def test_app_is_found_by_digest_prefix_or_name(world):
+    world.jobs.load()
+    for text in (world.app.digest, world.app.digest[:6], "heart"):
+        assert world.jobs.find_app(text).digest == world.app.digest
+    with pytest.raises(NotFound, match="no app 'lung'"):
+        world.jobs.find_app("lung")
+
+
+async def test_name_of_an_app_is_its_newest(world):
+    world.jobs.load()
+    old = world.jobs.apps[world.app.digest]
+    newer = replace(old, digest="f" * 64, uploaded_at=NOW + timedelta(days=1))
+    await world.jobs.add_app(newer)
+    assert world.jobs.find_app("heart").digest == "f" * 64
+
+
+async def test_app_that_is_added_twice_is_one_row(world):
+    world.jobs.load()
+    await world.jobs.add_app(world.jobs.apps[world.app.digest])
+    assert world.store.told("app.upload") == []
+
+
+async def test_site_may_hold_what_is_active_and_for_it(world):
+    for id_, state in (("a", "running"), ("b", "deploying"), ("c", "queued"), ("d", "aborting")):
+        await world.put_job(id=id_, state=JobState(state), targets=TWO)
+    world.jobs.load()
+    assert {run.record.id for run in world.jobs.active_at("site-1")} == {"a", "b"}
+    assert world.jobs.active_at("site-3") == []
+
+
+# ---- watching --------------------------------------------------------------------------------
+
+
+async def test_watcher_sees_the_job_at_once_and_each_change_and_the_end(world):
+    running = await deploy(world, *TWO)
+    seen = []
+
+    async def watch():
+        async for run in world.jobs.watch(running.run.record.id):
+            seen.append(run.record.state)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    assert seen == [JobState.RUNNING]
+    running.workflow.say(finished())
+    await world.reaches(running.run, JobState.FINISHING)
+    for fake in running.sites.values():
+        fake.stops(running.run)
+    async with asyncio.timeout(PATIENCE):
+        await watching
+    assert seen[-1] is JobState.COMPLETED
+
+
+async def test_slow_watcher_does_not_lose_the_final_state(world):
+    """It stands still between two changes; all that matters happens meanwhile."""
+    running = await deploy(world, *TWO)
+    watching = world.jobs.watch(running.run.record.id)
+    assert (await anext(watching)).record.state is JobState.RUNNING
+    running.workflow.say(finished())
+    await world.reaches(running.run, JobState.FINISHING)
+    for fake in running.sites.values():
+        fake.stops(running.run)
+    await world.over(running.run)
+    async with asyncio.timeout(PATIENCE):
+        states = [run.record.state async for run in watching]
+    assert states == [JobState.COMPLETED]
+
+
+async def test_watching_what_has_ended_shows_it_once(world):
+    run = await world.run(state=JobState.FAILED)
+    async with asyncio.timeout(PATIENCE):
+        assert [seen.record.state async for seen in world.jobs.watch(run.record.id)] == [JobState.FAILED]
+
+
+async def test_each_of_many_watchers_is_woken(world):
+    run = await world.run(targets=TWO)
+
+    async def ended():
+        return [seen.record.state async for seen in world.jobs.watch(run.record.id)][-1]
+
+    watchers = [asyncio.create_task(ended()) for _ in range(20)]
+    await asyncio.sleep(0)
+    await world.jobs.abort(run, ADA, "")
+    async with asyncio.timeout(PATIENCE):
+        assert set(await asyncio.gather(*watchers)) == {JobState.ABORTED}
+
+
+@pytest.mark.parametrize("unconfirmed", [(), ("site-1",)])
+async def test_log_of_a_job_that_ended_before_the_restart_is_at_its_end(world, unconfirmed):
+    """Also when a site has still to confirm: nobody who follows may wait for that."""
+    await world.put_job(state=JobState.ABORTED, unconfirmed=unconfirmed)
+    await world.reboot()
+    async with asyncio.timeout(PATIENCE):
+        parts = [part async for part in world.logs.follow("0job", {"site-1": 0}, live=True)]
+    assert parts == []
+
+
+# ---- blobs -----------------------------------------------------------------------------------
+
+
+async def big(world, running, name, *values):
+    """A file that the workflow leaves, and the digest under which the server will keep it."""
+    data = tensors(*values, name=name)
+    return running.workflow.leave(name, data), await world.blobs.put(data)
+
+
+async def test_saved_state_takes_the_place_of_the_one_before(world):
+    running = await deploy(world, *TWO)
+    digests = []
+    for number in range(3):
+        part, digest = await big(world, running, f"s{number}", number)
+        running.workflow.say(close_round(number, part))
+        await running.workflow.hears("saved")
+        await running["site-1"].fence(running.run)
+        digests.append(digest)
+    assert world.blobs.digests() == {world.app.digest, digests[2]}
+
+
+async def test_state_that_did_not_change_is_not_removed_with_the_round(world):
+    running = await deploy(world, *TWO)
+    for number in range(3):
+        part, digest = await big(world, running, "same", 1)
+        running.workflow.say(close_round(number, part))
+        await running.workflow.hears("saved")
+        await running["site-1"].fence(running.run)
+        assert world.blobs.has(digest)
+
+
+async def test_blob_that_another_job_names_is_kept(world):
+    data = tensors(1, 2, 3)
+    digest = await world.blobs.put(data)
+    ref = BlobRef(digest=digest, size=len(data))
+    await world.put_job(id="other", state=JobState.COMPLETED, results={"model.safetensors": ref})
+    running = await deploy(world, *TWO)
+    running.workflow.say(close_round(0, running.workflow.leave("s", data)))
+    await running.workflow.hears("saved")
+    running.workflow.say(close_round(1, payload(b"small")))
+    await running.workflow.hears("saved")
+    await running["site-1"].fence(running.run)
+    assert world.blobs.has(digest)
+
+
+async def test_blob_that_another_jobs_open_round_needs_is_kept(world):
+    data = tensors(1, 2, 3)
+    running = await train(world, *TWO)
+    digest = await world.blobs.put(data)
+    running.run.rounds.note_sent("site-1", digest)
+    world.jobs.collect({digest})
+    assert world.blobs.has(digest)
+    running.run.rounds.drop()
+    world.jobs.collect({digest})
+    assert not world.blobs.has(digest)
+
+
+async def test_app_is_never_collected(world):
+    world.jobs.load()
+    world.jobs.collect({world.app.digest})
+    assert world.blobs.has(world.app.digest)
+
+
+async def test_results_outlive_their_job_and_its_state_does_not(world):
+    running = await deploy(world, *TWO)
+    state, state_digest = await big(world, running, "state", 1)
+    result, result_digest = await big(world, running, "result", 2)
+    running.workflow.say(close_round(0, state))
+    await running.workflow.hears("saved")
+    running.workflow.say(finished(model__safetensors=result))
+    await world.reaches(running.run, JobState.FINISHING)
+    for fake in running.sites.values():
+        fake.stops(running.run)
+    await world.over(running.run)
+    assert world.blobs.has(result_digest)
+    assert not world.blobs.has(state_digest)
+
+
+async def test_start_removes_blobs_that_no_record_names_and_keeps_the_others(world):
+    """What sites had sent when the server was killed, and whose word never came."""
+    names = ("orphan", "result", "model", "update")
+    found = {name: await world.blobs.put(name.encode()) for name in names}
+    refs = {name: BlobRef(digest=digest, size=1) for name, digest in found.items()}
+    await world.put_job(id="done", state=JobState.COMPLETED, results={"r": refs["result"], "s": inline(b"1")})
+    known = update_record("site-1", "train/1/0", tensors=refs["update"])
+    await world.put_job(known=(known,), targets=TWO, state=JobState.RUNNING, model=refs["model"], round=1)
+    await world.reboot()
+    assert world.blobs.digests() == {world.app.digest, found["result"], found["model"], found["update"]}
+
+
+async def test_rounds_are_there_after_a_restart_in_order(world):
+    running = await deploy(world, *TWO, spec=spec(sites=Membership(min=1)))
+    for number in range(12):
+        running.workflow.say(close_round(number))
+        await running.workflow.hears("saved")
+    assert [record.round for record in world.jobs.rounds("0job")] == list(range(12))
+    await world.reboot()
+    assert [record.round for record in world.jobs.rounds("0job")] == list(range(12))
+    assert world.jobs.rounds("nobody") == []
