@@ -69,10 +69,10 @@ def tint(word: str) -> str:
 
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
     """Names and values, one a line; empty values are left out."""
-    shown = [(name, value) for name, value in fields if value]
+    shown = [(name, _one_line(value)) for name, value in fields if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        click.echo(f"{click.style(name.ljust(width), bold=True)}  {_tint(clean(value))}")
+        click.echo(f"{click.style(name.ljust(width), bold=True)}  {_tint(value)}")
 
 
 def clean(text: str) -> str:

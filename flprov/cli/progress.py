@@ -88,7 +88,7 @@ class JobProgress:
 
 def describe_round(record: RoundDocument, total: int | None) -> str:
     """`round 3 of 20   accuracy 0.912  loss 0.231   3 sites, 455 samples, 0.21 s`."""
-    metrics = "  ".join(f"{name} {value:.4g}" for name, value in sorted(record.metrics.items()))
+    metrics = "  ".join(f"{clean(name)} {value:.4g}" for name, value in sorted(record.metrics.items()))
     samples = sum(line.samples for line in record.contributors)
     seconds = ""
     if record.started_at and record.finished_at:

@@ -104,7 +104,7 @@ class Gather:
         return Verdict(
             give_up=give_up,
             look_again=min(deadlines, default=None),
-            waiting=self._waiting([site for site in waited if site in away], held),
+            waiting=self._waiting([site for site in waited if site in away.keys() - give_up.keys()], held),
         )
 
     def _hopeless(self, possible: int, lost_required: list[str]) -> str:

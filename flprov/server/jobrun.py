@@ -67,6 +67,7 @@ class JobRun:
         self._tasks = Tasks(f"job {record.id}")
         self._timer: asyncio.TimerHandle | None = None
         self._workflow_ready = False
+        self._absences: dict[str, datetime | None] = {}  # site -> since when, as written down last
         self._ledger = JobLedger(record, store=around.store, clock=around.clock, on_change=around.on_change)
         self.workflow = Workflow(
             job_id=record.id,
@@ -334,9 +335,22 @@ class JobRun:
             assert self.rounds.open is not None
             self.rounds.open.lose(site, reason)
             self.sites.set(site, "absent", reason)
+            await self._note_absence(site, reason)
             await self.rounds.pass_on(site)
         self._ledger.note(reason=verdict.waiting)
         self._arm(verdict.look_again)
+
+    async def _note_absence(self, site: str, reason: str) -> None:
+        """Write down, once for each time a site goes away, that the job went on without it."""
+        since = self.sites.away.get(site)
+        if self._absences.get(site) == since:
+            return
+        self._absences[site] = since
+        message = f"{reason}; the job goes on without it from round {self.record.round + 1}"
+        row = Row(
+            who=site, what="site.absent", object=self._ledger.about(site), outcome="absent", reason=message
+        )
+        await self._ledger.save(row, causes=self._ledger.causes(site, "site-unavailable", message))
 
     def _arm(self, moment: datetime | None) -> None:
         if self._timer:
