@@ -49,14 +49,25 @@ class LogText:
     data: bytes
 
 
-def open_admin(kit: str | Path, *, clock: Clock | None = None) -> Admin:
+def open_admin(
+    kit: str | Path,
+    *,
+    passphrase: bytes | Callable[[Path], bytes | None] | None = None,
+    clock: Clock | None = None,
+) -> Admin:
     """A client that acts with the person's kit in this folder.
+
+    Args:
+        kit: the folder.
+        passphrase: of a key that is encrypted, or what to ask for it.
+        clock: the machine's own when None.
 
     Raises:
         KitRefused: the kit is not a person's, or was changed.
+        Misuse: its key is encrypted, and the passphrase is missing or wrong.
     """
     clock = clock or SystemClock()
-    loaded = load_kit(Path(kit), now=clock.now(), kind=Kind.PERSON)
+    loaded = load_kit(Path(kit), now=clock.now(), kind=Kind.PERSON, passphrase=passphrase)
     connection = connect(
         loaded.endpoints,
         chain_pem=loaded.chain_pem,

@@ -29,7 +29,7 @@ ENTRIES = {
     "init": Entry(target="init:init", help="Write a commented project.yml."),
     "plan": Entry(target="plan:plan", help="What provision would change; writes nothing."),
     "provision": Entry(target="provision:provision", help="Make or update the kits of a project."),
-    "kit": Entry(target="kit:kit", help="Look at kits and verify them."),
+    "kit": Entry(target="kit:kit", help="Look at kits, verify, send and pack them."),
     "server": Entry(target="server:server", help="Run the server; ask it how it is."),
     "site": Entry(target="site:site", help="Run a site; list and show the project's sites."),
     "poc": Entry(target="poc:poc", help="A real network on this machine."),

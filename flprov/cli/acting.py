@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flprov._base import write_private
+from flprov.cli.passphrases import kit_passphrase
 from flprov.errors import FlprovError, Misuse, Unavailable
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ def acting() -> contextlib.AbstractContextManager[Admin]:
     from flprov.admin import open_admin  # late: it loads grpc, and not each command calls the server
 
     named = click.get_current_context().find_root().obj
-    return named.lend() if isinstance(named, KeptAdmin) else open_admin(current_kit())
+    if isinstance(named, KeptAdmin):
+        return named.lend()
+    return open_admin(current_kit(), passphrase=kit_passphrase)
 
 
 class KeptAdmin:
@@ -81,7 +84,7 @@ class KeptAdmin:
         """The client, for one command."""
         from flprov.admin import open_admin
 
-        self._admin = self._admin or open_admin(self.kit)
+        self._admin = self._admin or open_admin(self.kit, passphrase=kit_passphrase)
         try:
             yield self._admin
         except BaseException as error:

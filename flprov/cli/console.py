@@ -101,10 +101,10 @@ class Console:
         self._act_with(kit)
 
     def _act_with(self, kit: Path) -> None:
-        from flprov.kits import load_kit
+        from flprov.kits import look_at_kit
         from flprov.pki import Kind
 
-        loaded = load_kit(kit, now=datetime.now(UTC), kind=Kind.PERSON)
+        loaded = look_at_kit(kit, now=datetime.now(UTC), kind=Kind.PERSON)
         self.admin.close()
         self.admin = KeptAdmin(loaded.folder)
         self.person, self.project = loaded.name, loaded.project

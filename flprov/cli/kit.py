@@ -12,7 +12,7 @@ import click
 from flprov.cli.delivery import pack, send, unpack
 from flprov.cli.output import json_option, print_fields, print_json, print_table, talk, until
 from flprov.errors import ExitCode
-from flprov.kits import Kit, KitListing, list_kits, load_kit, verify_kits
+from flprov.kits import Kit, KitListing, list_kits, look_at_kit, verify_kits
 from flprov.pki import fingerprint
 
 _path = click.Path(path_type=Path)
@@ -65,7 +65,7 @@ def _why(listing: KitListing) -> str:
 @json_option
 def show(folder: Path, as_json: bool) -> None:
     """Whose kit this is, for which project and server, and until when."""
-    loaded = load_kit(folder, now=datetime.now(UTC))
+    loaded = look_at_kit(folder, now=datetime.now(UTC))
     if as_json:
         print_json(_kit_document(loaded))
         return

@@ -143,13 +143,13 @@ def load_kit(
     return _load(folder, now=now, kind=kind, open_key=lambda kit, key: _open_key(kit, key, passphrase))
 
 
-def look_at_kit(folder: Path, *, now: datetime) -> Kit:
+def look_at_kit(folder: Path, *, now: datetime, kind: Kind | None = None) -> Kit:
     """The same checks, for showing a kit: a key that is encrypted stays so, and `private_pem` is empty.
 
     Raises:
         NotFound, KitRefused: as `load_kit`.
     """
-    return _load(folder, now=now, kind=None, open_key=lambda _, key: b"" if is_encrypted(key) else key)
+    return _load(folder, now=now, kind=kind, open_key=lambda _, key: b"" if is_encrypted(key) else key)
 
 
 def _load(folder: Path, *, now: datetime, kind: Kind | None, open_key: Callable[[Path, bytes], bytes]) -> Kit:

@@ -402,7 +402,7 @@ class JobRun:
             await self._fail(
                 "workflow",
                 foreign_line(failure.code, CODE) or "job-failed",
-                foreign_line(failure.message),
+                failure.message,
                 traceback=foreign_text(failure.traceback, TRACEBACK),
             )
         elif kind == "ready":
@@ -480,6 +480,7 @@ class JobRun:
         """End the job as failed; the first cause stays the first."""
         if not self.active:
             return
+        message = foreign_line(message)
         causes = self.record.causes if noted else self._ledger.causes(party, code, message, traceback)
         await self._ledger.step(
             JobState.FINISHING, message, "job.fail", outcome=JobState.FAILED.value, causes=causes

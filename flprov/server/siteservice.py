@@ -22,7 +22,7 @@ from flprov.errors import (
     Unavailable,
     UpdateRefused,
 )
-from flprov.rpc import Call
+from flprov.rpc import Call, CallCancelled, CallerGone
 from flprov.rpc.methods import ObjectRule
 from flprov.server import jobevents as ev
 from flprov.server.access import verify_may_touch
@@ -127,6 +127,8 @@ class SiteService:
         except FlprovError as error:
             logger.warning("site %s: %s", session.name, error)
             session.close(str(error))
+        except (CallerGone, CallCancelled):
+            session.close("connection lost")
         except asyncio.CancelledError:
             raise
         except Exception:

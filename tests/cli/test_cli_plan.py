@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from click.testing import CliRunner
 
 from flprov.cli.plan import plan as plan_command
 from flprov.cli.provision import provision as provision_command
+from flprov.kits import load_kit
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "project"))
@@ -223,3 +227,25 @@ def test_exit_codes_of_the_real_command(here):
     assert flprov("provision", "project.yml", cwd=here).returncode == 0
     assert flprov("plan", "project.yml", cwd=here).returncode == 0
     assert flprov("plan", "nothing.yml", cwd=here).returncode == 5
+
+
+def test_the_passphrase_of_people_is_typed_twice_at_a_terminal(here):
+    pid, terminal = pty.fork()
+    if pid == 0:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        words = ["-m", "flprov", "provision", "project.yml", "--people-passphrase"]
+        os.execve(sys.executable, [sys.executable, *words], environment)
+    said = b""
+    for _ in range(2):
+        while b": " not in said.rpartition(b"\n")[2]:
+            said += os.read(terminal, 4096)
+        os.write(terminal, b"correct horse\n")
+        said += b"\n"
+    with contextlib.suppress(OSError):  # EIO: the command has ended
+        while chunk := os.read(terminal, 4096):
+            said += chunk
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, said.decode()
+    assert b"correct horse" not in said
+    kit = load_kit(here / "workspace/kits/alice", now=datetime.now(UTC), passphrase=b"correct horse")
+    assert kit.name == "alice"

@@ -40,7 +40,13 @@ class Host:
     """A machine that one can log in to by SSH."""
 
     def __init__(
-        self, folder: Path, authorized: Path, *, lines: str = "", kinds: tuple[str, ...] = ("ed25519",)
+        self,
+        folder: Path,
+        authorized: Path,
+        *,
+        lines: str = "",
+        path: str = "/usr/sbin:/usr/bin:/sbin:/bin",
+        kinds: tuple[str, ...] = ("ed25519",),
     ):
         folder.mkdir()
         self.keys = [make_key(folder / f"host_{kind}", kind=kind) for kind in kinds]
@@ -53,6 +59,7 @@ class Host:
             + f"AuthorizedKeysFile {authorized}.pub\nUsePAM no\nStrictModes no\nPidFile none\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
             f"Subsystem sftp internal-sftp\nLogLevel DEBUG1\n{lines}"
+            f"SetEnv PATH={path} HOME={folder}\n"  # not this user's own .bashrc
         )
         self._processes: list[subprocess.Popen] = []
         self._sockets: list[socket.socket] = []

@@ -158,7 +158,7 @@ def test_a_newer_kit_replaces_the_old_one_and_leaves_the_hosts_own_files(
     for name, script in scripts.items():
         (programs / name).write_text(f"#!/bin/sh\n{script}")
         (programs / name).chmod(0o755)
-    host = hosts(lines=f"SetEnv PATH={programs}\n" + "ForceCommand internal-sftp\n" * (way == "only SFTP"))
+    host = hosts(path=programs, lines="ForceCommand internal-sftp\n" * (way == "only SFTP"))
     sent(hosts, host.destination(kit, there))
     (there / "hospital-a.local").mkdir()
     (there / "hospital-a.local/policy.yml").write_text("mine")
@@ -542,7 +542,7 @@ def machine(hosts, tmp_path):
     (programs / "flprov").write_text("#!/bin/sh\n")
     for path in programs.iterdir():
         path.chmod(0o755)
-    host = hosts(lines=f"SetEnv PATH={programs}:/usr/sbin:/usr/bin:/sbin:/bin\n")
+    host = hosts(path=f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin")
     host.service = Service(
         user=os.environ.get("USER", "root") if os.geteuid() else "root",
         program=str(programs / "flprov"),

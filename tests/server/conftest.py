@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from server_network import Network, WireSite
 from server_parties import PROJECT
 from server_world import World
 
@@ -59,3 +60,25 @@ async def world(tmp_path: Path, app: Bundle) -> AsyncIterator[World]:
     await made.put_app()
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def network(world: World, kit: Callable[[str], Kit]) -> AsyncIterator[Network]:
+    """The world's services over the in-process transport."""
+    made = Network(world, kit("server"))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def dial(network: Network) -> AsyncIterator[Callable[..., WireSite]]:
+    """`dial("site-1")` gives a site that has not said Hello yet."""
+    sites: list[WireSite] = []
+
+    def make(name: str = "site-1", **kwargs: object) -> WireSite:
+        sites.append(WireSite(network, name, **kwargs))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        await site.close()
