@@ -11,21 +11,21 @@ with open_admin("kits/alice") as admin:
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from flprov._base import Clock, SystemClock, to_iso
+from flprov._base import Clock, SystemClock, parse_json, to_iso
 from flprov.admin.apps import Progress, fetch_spec, upload_bundle
 from flprov.admin.download import Progress as FileProgress
 from flprov.admin.download import download_results
 from flprov.admin.link import Link, read_document
 from flprov.admin.plots import draw_metrics
-from flprov.errors import Misuse, NotFound, ProtocolError, ServerUnavailable
+from flprov.errors import FlprovError, Misuse, NotFound, ProtocolError, ServerUnavailable
 from flprov.jobs import JobSpec, JobState, Submission, build_bundle, override
 from flprov.kits import Kit, load_kit
 from flprov.pki import Kind, sign
@@ -264,11 +264,22 @@ class Admin:
         """
         target = Path(folder)
         files = download_results(self._link, job_id, target, progress)
-        metrics = target / "metrics.json"
         try:
-            picture = draw_metrics(json.loads(metrics.read_bytes()))
-        except NotFound as error:
+            picture = draw_metrics(_read_metrics(target / "metrics.json", files))
+        except FlprovError as error:  # a picture is no reason to fail: everything else is here
             return files, f"{error}" + (f" ({error.hint})" if error.hint else "")
         plot = target / "metrics.png"
         plot.write_bytes(picture)
         return [*files, plot], ""
+
+
+def _read_metrics(path: Path, files: Sequence[Path]) -> Mapping[str, Any]:
+    if path not in files:
+        raise NotFound("the server has no metrics.json of this job")
+    try:
+        found = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise ProtocolError(f"metrics.json is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ProtocolError("metrics.json is not a JSON object")
+    return found

@@ -14,6 +14,8 @@ from flprov.rpc import methods as m
 from flprov.wire import pb
 from flprov.wire.documents import ResultFile, ResultsDocument
 
+_GROWING = ("metrics.json", "record.json")
+
 Progress = Callable[[str, int, int], None]  # file, bytes done, bytes in all
 
 
@@ -21,7 +23,7 @@ def download_results(link: Link, job_id: str, folder: Path, progress: Progress |
     """Bring every file of a job into `folder`; a file that is there already and whole is left alone.
 
     Raises:
-        Conflict: a file of that name with other bytes is in the way.
+        Conflict: a file of that name is in the way; nothing is overwritten.
         ProtocolError: the server sent something else than it announced.
     """
     results = link.document(ResultsDocument, m.LIST_RESULTS, pb.Query(id=job_id))
@@ -31,19 +33,22 @@ def download_results(link: Link, job_id: str, folder: Path, progress: Progress |
 
 def _fetch(link: Link, job_id: str, file: ResultFile, folder: Path, progress: Progress | None) -> Path:
     target = folder / _safe(file.name)
-    if target.exists() and file.digest:
-        if target.stat().st_size == file.size and digest_file(target) == file.digest:
+    if target.exists() and not _grows(file):
+        if file.digest and target.stat().st_size == file.size and digest_file(target) == file.digest:
             return target
         raise Conflict(
             f"{target} is there already, with other bytes than the job's", hint="name another folder with -o"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
-    if not file.digest:
+    if not file.digest or (partial.exists() and partial.stat().st_size > file.size):
         partial.unlink(missing_ok=True)
     with partial.open("ab") as out:
         for data in _rest(link, job_id, file.name, out.tell()):
             out.write(data)
+            if file.digest and out.tell() > file.size:
+                partial.unlink()
+                raise ProtocolError(f"{file.name} is longer than the {file.size} bytes announced")
             if progress:
                 progress(file.name, min(out.tell(), file.size), file.size)
         out.flush()
@@ -51,6 +56,11 @@ def _fetch(link: Link, job_id: str, file: ResultFile, folder: Path, progress: Pr
     _verify(partial, file)
     partial.replace(target)
     return target
+
+
+def _grows(file: ResultFile) -> bool:
+    """Whether this is a file of ours that is fetched anew each time, because the job may still add to it."""
+    return not file.digest and (file.name in _GROWING or file.name.startswith("logs/"))
 
 
 def _rest(link: Link, job_id: str, name: str, offset: int) -> Iterator[bytes]:
@@ -68,6 +78,7 @@ def _verify(partial: Path, file: ResultFile) -> None:
 def _safe(name: str) -> str:
     """A name that stays inside the folder, whatever the server says."""
     parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or any(part in ("..", ".") or "\\" in part for part in parts):
+    hidden = any(part.startswith(".") for part in parts)  # also . and ..; and no .bashrc of a person's home
+    if not parts or name.startswith("/") or hidden or "\\" in name or not name.isprintable():
         raise ProtocolError(f"the server named a file {name[:80]!r}, which has no place here")
     return str(PurePosixPath(*parts))

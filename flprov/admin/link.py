@@ -12,11 +12,12 @@ import contextlib
 import queue
 import threading
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, TypeVar
 
 from flprov._base import from_document, parse_json
-from flprov.errors import ProtocolError, TimedOut
+from flprov.errors import ProtocolError, ServerUnavailable, TimedOut
 from flprov.rpc import Connection
 from flprov.rpc.methods import Method
 from flprov.wire import Message, pb
@@ -44,28 +45,42 @@ class Link:
         self.close()
 
     def close(self) -> None:
-        """Close the connection and the loop. Closing twice is fine."""
+        """Close the connection and the loop; who still iterates gets ServerUnavailable. Twice is fine."""
         if self._loop.is_closed():
             return
         try:
-            self.run(self.connection.close())
+            self.run(self._end_all())
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
 
+    async def _end_all(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self.connection.close()
+
     def run(self, work: Awaitable[T]) -> T:
-        """The result of something to await; Ctrl-C cancels it."""
+        """The result of something to await; Ctrl-C cancels it. Raises ServerUnavailable after `close`."""
 
         async def waiting() -> T:
             return await work
 
+        self._verify_open(work)
         future = asyncio.run_coroutine_threadsafe(waiting(), self._loop)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
+
+    def _verify_open(self, work: object) -> None:
+        if self._loop.is_closed():
+            if asyncio.iscoroutine(work):
+                work.close()
+            raise ServerUnavailable("this client was closed", hint="open another one")
 
     def unary(self, method: Method, request: Message) -> Any:  # noqa: ANN401 - the table's reply type
         """The reply to one request."""
@@ -86,15 +101,19 @@ class Link:
     def _each(self, replies: AsyncIterator[Any], timeout: float | None) -> Iterator[Any]:
         arrived: queue.SimpleQueue[Any] = queue.SimpleQueue()
         room = asyncio.Semaphore(_AHEAD)
+        self._verify_open(replies)
         pump = asyncio.run_coroutine_threadsafe(_pump(replies, arrived, room, timeout), self._loop)
         pump.add_done_callback(lambda _: arrived.put(_END))
         try:
             while (reply := arrived.get()) is not _END:
                 yield reply
-                self._loop.call_soon_threadsafe(room.release)
+                with contextlib.suppress(RuntimeError):  # the loop is closed: the pump has put its end
+                    self._loop.call_soon_threadsafe(room.release)
             pump.result()
         except TimeoutError:
             raise TimedOut(f"nothing ended within {timeout:g} s") from None
+        except CancelledError:
+            raise ServerUnavailable("this client was closed in the middle of an answer") from None
         finally:
             if pump.cancel():
                 self.run(_ended(replies))

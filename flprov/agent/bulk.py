@@ -33,7 +33,15 @@ class Bulk:
         return self._connection
 
     async def fetch(self, job_id: str, digest: str, size: int) -> None:
-        """Bring a blob here. One transfer per blob, however many jobs ask."""
+        """Bring a blob here. One transfer per blob, however many jobs ask.
+
+        Raises:
+            ProtocolError: it is larger than any blob may be.
+        """
+        if size > MOST_BLOB:
+            raise ProtocolError(
+                f"the server announced a blob of {size} bytes; at most {MOST_BLOB} are fetched"
+            )
         async with self._fetching.setdefault(digest, asyncio.Lock()):
             waits = backoff()
             while not self._blobs.has(digest):

@@ -109,7 +109,7 @@ class SiteJobs:
             job = self._jobs.get(job_id)
             for answer in self._answers.of(job_id) if job else ():
                 assert job is not None
-                job.resend(answer)
+                job.send_answer(answer)
 
     def deploy(self, message: pb.Deploy) -> None:
         """Admit and prepare a job, after the stop of it that may be under way; the answer is Deployed."""
@@ -137,7 +137,7 @@ class SiteJobs:
                 await self._refuse(job_id, error)
         else:
             for answer in self._answers.of(job_id):
-                job.resend(answer)
+                job.send_answer(answer)
             self._report(pb.FromSite(deployed=pb.Deployed(job_id=job_id, ready=True)))
 
     async def _admit(self, message: pb.Deploy) -> SiteJob:
@@ -187,6 +187,8 @@ class SiteJobs:
         """A task for a job that is deployed here."""
         job = self._jobs.get(message.job_id)
         if job is not None:
+            if message.round:  # the rounds before it are saved, also when that word was lost on the way
+                self._work.spawn(self._drop(message.job_id, up_to=message.round - 1))
             job.order(message)
 
     def acknowledged(self, message: pb.AnswerAck) -> None:
@@ -195,7 +197,7 @@ class SiteJobs:
         if message.refused.code == "unavailable" and answer is not None:
             job = self._jobs.get(message.job_id)
             if job is not None:
-                job.resend(answer)
+                job.send_answer(answer)
         elif message.HasField("refused"):
             logger.warning("job %s, task %s: %s", message.job_id, message.task_id, message.refused.message)
 

@@ -77,6 +77,7 @@ class SiteJob:
     _up: asyncio.Lock = field(default_factory=asyncio.Lock)
     _stopping: bool = False
     _superseded: set[str] = field(default_factory=set)  # tasks that the server has gone on from
+    _sending: set[str] = field(default_factory=set)  # tasks whose answers are on their way
     _told: float = -_PROGRESS_EVERY  # when progress was last passed on
 
     @property
@@ -307,17 +308,23 @@ class SiteJob:
             self._open = None
         self.state = "ready"
         await self.tools.answers.keep(answer, round=order.round)
-        await self.send_answer(answer)
+        self.send_answer(answer)
 
-    async def send_answer(self, answer: pb.TaskAnswer) -> None:
-        """Send an answer: its blob first, over bulk; then the word, over control."""
-        if answer.WhichOneof("outcome") == "update" and answer.update.tensors.WhichOneof("where") == "digest":
-            await self.tools.bulk.send(self.job_id, answer.update.tensors.digest)
-        self.tools.report(pb.FromSite(answer=answer))
+    def send_answer(self, answer: pb.TaskAnswer) -> None:
+        """Send an answer, now or again: its blob first, over bulk; then the word, over control."""
+        if answer.task_id not in self._sending:
+            self._sending.add(answer.task_id)
+            self._work.spawn(self._send_answer(answer))
 
-    def resend(self, answer: pb.TaskAnswer) -> None:
-        """Send a kept answer again, in the background: the server may have missed it."""
-        self._work.spawn(self.send_answer(answer))
+    async def _send_answer(self, answer: pb.TaskAnswer) -> None:
+        try:
+            if answer.update.tensors.WhichOneof("where") == "digest":
+                await self.tools.bulk.send(self.job_id, answer.update.tensors.digest)
+            self.tools.report(pb.FromSite(answer=answer))
+        except FlprovError as error:  # the round was saved meanwhile and the blob is gone, or the job is over
+            logger.info("job %s, task %s: not sent: %s", self.job_id, answer.task_id, error)
+        finally:
+            self._sending.discard(answer.task_id)
 
     # ---- the end -------------------------------------------------------------------------
 

@@ -148,15 +148,12 @@ class Server:
             logs=logs,
             describe=self.describe,
         )
-        jobs.load()
-        listener = await self._serve_on(
-            service_table(site, admin), gate=registry.verify_enrolled, on_refusal=denials.note
-        )
+        listener = await self._listen(service_table(site, admin), registry, jobs, denials)
         self.port = listener.port
-        await store.commit([], Row(who="server", what="server.start", object=self.config.kit.name))
         scheduler = asyncio.create_task(jobs.run_scheduler(), name="scheduler")
-        self.ready.set()
         try:
+            await store.commit([], Row(who="server", what="server.start", object=self.config.kit.name))
+            self.ready.set()
             async with self._local(state):
                 await self._stopping.wait()
         finally:
@@ -167,6 +164,17 @@ class Server:
             await jobs.close()
             await denials.close()
             await store.commit([], Row(who="server", what="server.stop", object=self.config.kit.name))
+
+    async def _listen(
+        self, table: Mapping[m.Method, Handler], registry: Registry, jobs: Jobs, denials: Denials
+    ) -> Listener:
+        """Take up the jobs and listen; not the one without the other: a twin may be at work on them."""
+        jobs.load()
+        try:
+            return await self._serve_on(table, gate=registry.verify_enrolled, on_refusal=denials.note)
+        except BaseException:
+            await jobs.close()
+            raise
 
     def _local(self, state: Path) -> contextlib.AbstractAsyncContextManager[None]:
         """Answer `flprov server status KIT` on this machine, unless told not to."""

@@ -230,7 +230,8 @@ def _prepare_folder(order: LaunchOrder) -> LaunchOrder:
         for name in ("app", "in", "lib", "out", "work"):
             (folder / name).mkdir(mode=0o700, exist_ok=True)
         for name in (SHIM_RECORD, EXIT_RECORD):  # of an earlier run: they would speak for this one
-            (folder / name).unlink(missing_ok=True)
+            with contextlib.suppress(IsADirectoryError):
+                (folder / name).unlink(missing_ok=True)
         package = folder / "lib" / "flprov"
         package.unlink(missing_ok=True)
         package.symlink_to(PACKAGE)

@@ -194,9 +194,12 @@ class FakeServer:
         self.asked = asyncio.Event()
         self.away = False
         handlers: dict[m.Method, Any] = {method: _not_here(method) for method in m.METHODS}
-        self.network = InProcessNetwork(
-            handlers | {m.FETCH_BLOB: self._fetch, m.SEND_BLOB: self._receive, m.SEND_LOGS: self._log}
-        )
+        handlers |= {m.FETCH_BLOB: self._fetch, m.SEND_BLOB: self._receive, m.SEND_LOGS: self._log}
+        self.network = InProcessNetwork(handlers | self.more())
+
+    def more(self) -> dict[m.Method, Any]:
+        """Further handlers."""
+        return {}
 
     def add(self, data: bytes) -> str:
         digest = digest_of(data)
@@ -231,9 +234,13 @@ class FakeServer:
                 yield message
 
         async for reply in receive_blob(
-            self.received, through(), owner="site-1", verify=self.uploads.append, most=1 << 30
+            self.received, through(), owner="site-1", verify=self._know, most=1 << 30
         ):
             yield reply
+
+    def _know(self, header: pb.UploadHeader) -> bool:
+        self.uploads.append(header)
+        return True
 
     async def _log(self, call: object, requests: AsyncIterator[pb.LogMessage]) -> AsyncIterator[pb.LogReply]:
         self._line()

@@ -75,7 +75,7 @@ def test_a_signer_whose_certificate_expired_is_refused(world, ada):
     signature, later = sign(ada.private_pem, PAYLOAD), NOW + timedelta(days=91)
     with pytest.raises(IdentityRefused, match=f"the certificate of {PERSON} expired on 2026-05-01") as caught:
         verify_signed(PAYLOAD, signature, ada.chain_pem, world.people.anchors, now=later)
-    assert "flprov cert renew" in caught.value.hint
+    assert "flprov provision" in caught.value.hint
 
 
 def test_a_manifest_is_verified_against_the_provisioner(world):

@@ -8,18 +8,20 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from server_fakes import PATIENCE
-from server_parties import NOW, payload, site, tensors, vitals
-from server_world import World, hello
+from server_fakes import PATIENCE, FakeProcess
+from server_parties import NOW, payload, site, spec, tensors, vitals
+from server_world import World, broadcast, hello, ready
 
 from flprov._base import canonical_json
 from flprov.blobs import digest_of
+from flprov.jobs import Membership
 from flprov.kits import Kit
 from flprov.pki import Identity
 from flprov.rpc import Connection
 from flprov.rpc import methods as m
 from flprov.server.adminservice import AdminService
 from flprov.server.denials import Denials
+from flprov.server.jobrun import JobRun
 from flprov.server.server import service_table
 from flprov.server.siteservice import SiteService
 from flprov.testing.inprocess import InProcessNetwork
@@ -48,7 +50,11 @@ class Network:
         self.world = world
         self.denials = Denials(world.store, world.clock)
         jobs = {"jobs": world.jobs, "blobs": world.blobs, "logs": world.logs}
-        shared: dict[str, Any] = jobs | {"clock": world.clock, "registry": world.registry, "sessions": world.sessions}
+        shared: dict[str, Any] = jobs | {
+            "clock": world.clock,
+            "registry": world.registry,
+            "sessions": world.sessions,
+        }
         self.site_service = SiteService(installation="the-server", heartbeat_seconds=5.0, **shared)
         self.admin_service = AdminService(kit=kit, describe=lambda: DESCRIPTION, **shared)
         self.listener = InProcessNetwork(
@@ -121,7 +127,9 @@ class WireSite:
         await self.hears("deploy")
         self.say(deployed=pb.Deployed(job_id=run.record.id, ready=True))
 
-    def updates(self, run: Any, task_id: str = "train/0/0", part: pb.Payload | None = None, **changes: Any) -> None:
+    def updates(
+        self, run: Any, task_id: str = "train/0/0", part: pb.Payload | None = None, **changes: Any
+    ) -> None:
         found = {"kind": "full", "samples": 10, "seconds": 1.5, "metrics": {"loss": 0.5}} | changes
         update = pb.UpdateMessage(tensors=part or payload(tensors(1, 2)), **found)
         self.say(answer=pb.TaskAnswer(job_id=run.record.id, task_id=task_id, update=update))
@@ -160,7 +168,10 @@ async def upload(
             yield pb.UploadMessage(data=rest[begin : begin + chunk])
 
     replies: list[pb.UploadReply] = []
-    async with asyncio.timeout(PATIENCE), contextlib.aclosing(connection.stream(method, messages())) as stream:
+    async with (
+        asyncio.timeout(PATIENCE),
+        contextlib.aclosing(connection.stream(method, messages())) as stream,
+    ):
         async for reply in stream:
             replies.append(reply)
             if not start.done():
@@ -173,3 +184,22 @@ async def settle(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not holds():
             await asyncio.sleep(0)
+
+
+ALONE = spec(sites=Membership(min=1))
+
+
+async def trained(world: World, *sites: WireSite, **changes: Any) -> tuple[JobRun, FakeProcess]:
+    """A running job whose first task is with these sites, and its workflow."""
+    names = tuple(one.name for one in sites)
+    run = await world.run(targets=changes.pop("targets", names), **changes)
+    run.choose(names)
+    workflow = await world.launcher.process()
+    for one in sites:
+        await one.deploys(run)
+    workflow.say(ready())
+    await workflow.hears("start_workflow")
+    workflow.say(broadcast())
+    for one in sites:
+        await one.hears("task")
+    return run, workflow

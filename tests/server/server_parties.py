@@ -84,7 +84,7 @@ def spec(*, sites: Membership | None = None, grace: float = 0.0, **changes: Any)
     )
 
 
-def job_record(app: str, *, id: str = "0job", targets: tuple[str, ...] = SITES, **changes: Any) -> JobRecord:
+def job_record(app: str, *, id: str = "0job", targets: tuple[str, ...] = SITES, **changes: Any) -> JobRecord:  # noqa: A002 - the field's word
     """A queued job of leo's."""
     found = {
         "name": "heart",

@@ -198,7 +198,13 @@ def ready() -> pb.FromWorker:
     return pb.FromWorker(ready=pb.Ready())
 
 
-def broadcast(round: int = 0, *, name: str = "train", sites: tuple[str, ...] = (), **changes: Any) -> pb.FromWorker:
+def broadcast(
+    round: int = 0,  # noqa: A002 - the field's word
+    *,
+    name: str = "train",
+    sites: tuple[str, ...] = (),
+    **changes: Any,
+) -> pb.FromWorker:
     found = {
         "task_id": f"{name}/{round}/0",
         "name": name,
@@ -211,7 +217,7 @@ def broadcast(round: int = 0, *, name: str = "train", sites: tuple[str, ...] = (
     return pb.FromWorker(broadcast=pb.Broadcast(sites=sites, **found))
 
 
-def close_round(round: int = 0, state: pb.Payload | None = None, **metrics: float) -> pb.FromWorker:
+def close_round(round: int = 0, state: pb.Payload | None = None, **metrics: float) -> pb.FromWorker:  # noqa: A002 - the field's word
     part = state or payload(tensors(1, 1, name="state"))
     return pb.FromWorker(close=pb.CloseRound(round=round, state=part, metrics=metrics))
 

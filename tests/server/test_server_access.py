@@ -62,6 +62,8 @@ def test_site_that_left_the_project_gives_its_admin_no_rights():
 
 
 def test_refusal_says_whose_job_it_is_and_whom_to_ask():
-    with pytest.raises(PermissionRefused, match="submitted by spiffe://heart.example/person/org-a/lead/leo") as found:
+    with pytest.raises(
+        PermissionRefused, match=r"submitted by spiffe://heart.example/person/org-a/lead/leo"
+    ) as found:
         verify_may_touch(LEA, HIS_ORG_ONLY, ObjectRule.OWN_JOB, SITE_ORGS)
     assert found.value.hint == "ask that person or a project_admin"

@@ -57,7 +57,11 @@ RULE = {
     ),
     "two away, both to spare": (("abc", 1, "", "a", ""), {"b": 61, "c": 61}, ("bc", None, False)),
     "one over time, one not yet": (("abcd", 2, "", "ab", ""), {"c": 90, "d": 10}, ("c", 50, False)),
-    "the earliest deadline is the next look": (("abcd", 2, "", "ab", ""), {"c": 10, "d": 30}, ("", 30, False)),
+    "the earliest deadline is the next look": (
+        ("abcd", 2, "", "ab", ""),
+        {"c": 10, "d": 30},
+        ("", 30, False),
+    ),
     "required and away too long: waited for": (("abc", 1, "c", "ab", ""), {"c": 3600}, ("", None, False)),
     "required and here; another goes": (("abc", 1, "c", "", ""), {"a": 61}, ("a", None, False)),
     "a failure eats what was to spare": (("abc", 2, "", "", "a"), {"b": 3600}, ("", None, False)),
@@ -73,7 +77,9 @@ RULE = {
 @pytest.mark.parametrize("case", RULE)
 def test_rule_of_membership(case):
     (sites, quorum, required, taken, failed), gone, (give_up, look, hopeless) = RULE[case]
-    verdict = gather(sites, quorum=quorum, required=required, taken=taken, failed=failed).judge(away(**gone), NOW)
+    verdict = gather(sites, quorum=quorum, required=required, taken=taken, failed=failed).judge(
+        away(**gone), NOW
+    )
     assert "".join(sorted(verdict.give_up)) == give_up
     assert verdict.look_again == (None if look is None else NOW + timedelta(seconds=look))
     assert verdict.hopeless is hopeless

@@ -87,7 +87,7 @@ async def test_abort_that_meets_the_end_of_its_job_is_answered(world):
     await running["site-1"].fence(running.run)
     for fake in running.sites.values():
         fake.stops(running.run)
-    with pytest.raises(NotFound, match="has ended .completed."):
+    with pytest.raises(NotFound, match=r"has ended .completed."):
         await abort(world, running.run)
 
 
@@ -219,7 +219,11 @@ async def test_answers_after_an_abort_change_nothing(world):
     running["site-1"].fails(running.run, "train/0/0")
     running["site-1"].refuses(running.run)
     await running["site-1"].fence(running.run)
-    assert (world.store.load("update"), running.run.record.causes, running.run.record.refusals) == ({}, (), {})
+    assert (world.store.load("update"), running.run.record.causes, running.run.record.refusals) == (
+        {},
+        (),
+        {},
+    )
 
 
 async def test_abort_while_the_workflow_is_being_started_waits_for_it_and_stops_it(world):

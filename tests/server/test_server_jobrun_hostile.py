@@ -145,7 +145,9 @@ async def test_metric_that_is_not_a_number_is_left_out_of_the_record(world):
 
 async def test_words_of_a_failing_workflow_are_bounded_and_cannot_drive_a_terminal(world):
     running = await deploy(world, *TWO)
-    failure = pb.Failure(code="x" * 1000, message="\x1b[2Jgone\n" + "m" * 9_000_000, traceback="t\n" * 9_000_000)
+    failure = pb.Failure(
+        code="x" * 1000, message="\x1b[2Jgone\n" + "m" * 9_000_000, traceback="t\n" * 9_000_000
+    )
     running.workflow.say(pb.FromWorker(failure=failure))
     await world.reaches(running.run, JobState.FINISHING)
     record = running.run.record
@@ -167,7 +169,9 @@ async def test_frames_after_the_end_of_a_job_change_nothing(world):
     assert (running.run.record.outcome, running.run.record.round) == ("completed", 0)
 
 
-@pytest.mark.parametrize("frame", [pb.FromWorker(ready=pb.Ready()), pb.FromWorker(progress=pb.Progress(step=1))])
+@pytest.mark.parametrize(
+    "frame", [pb.FromWorker(ready=pb.Ready()), pb.FromWorker(progress=pb.Progress(step=1))]
+)
 async def test_frames_that_mean_nothing_here_are_passed_over(world, frame):
     running = await train(world, *TWO)
     for _ in range(50):

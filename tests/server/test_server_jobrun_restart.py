@@ -111,7 +111,9 @@ async def test_known_update_that_nobody_asks_for_again_goes_with_its_round(world
     workflow.say(close_round())
     await workflow.hears("saved")
     assert world.store.load("update") == {}
-    await world.until(world.jobs.find("last"), lambda seen: not world.blobs.has(digest) or seen.rounds.open is None)
+    await world.until(
+        world.jobs.find("last"), lambda seen: not world.blobs.has(digest) or seen.rounds.open is None
+    )
     assert not world.blobs.has(digest)
 
 
@@ -124,7 +126,9 @@ async def test_members_are_away_since_the_restart_and_not_since_ever(world):
     workflow.say(ready())
     await workflow.hears("start_workflow")
     workflow.say(broadcast())
-    await world.until(run, lambda seen: seen.record.reason.startswith("waiting up to 60 s for site-1, site-2"))
+    await world.until(
+        run, lambda seen: seen.record.reason.startswith("waiting up to 60 s for site-1, site-2")
+    )
     assert run.rounds.open.absent == {}
 
 
@@ -192,7 +196,7 @@ async def test_job_survives_a_restart_between_every_two_steps(world):
     assert [(line.site, line.samples) for line in closed.contributors] == [("site-1", 1), ("site-2", 2)]
 
 
-async def back(world, *, round):
+async def back(world, *, round):  # noqa: A002 - the field's word
     """The server was started again, and everybody is where they were."""
     await world.reboot()
     run = world.jobs.find("last")

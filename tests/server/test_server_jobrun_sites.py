@@ -29,7 +29,11 @@ async def test_refusal_that_leaves_a_quorum_is_noted_and_the_job_begins(world):
     assert run.record.refusals == {"site-3": "the policy allows nobody"}
     assert run.record.members == ("site-1", "site-2")
     [cause] = run.record.causes
-    assert (cause.party, cause.code, cause.message) == ("site-3", "policy-refused", "the policy allows nobody")
+    assert (cause.party, cause.code, cause.message) == (
+        "site-3",
+        "policy-refused",
+        "the policy allows nobody",
+    )
     [row] = [row for row in world.store.told("job.deploy") if row.outcome == "refused"]
     assert (row.who, row.object) == ("site-3", "0job/site-3")
 

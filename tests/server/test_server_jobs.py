@@ -100,7 +100,9 @@ async def test_job_is_found_by_id_unique_prefix_or_last(three):
         assert three.find(text).record.id == id_
 
 
-@pytest.mark.parametrize(("text", "error"), [("aa", Misuse), ("c", NotFound), ("", Misuse), ("../b3", NotFound)])
+@pytest.mark.parametrize(
+    ("text", "error"), [("aa", Misuse), ("c", NotFound), ("", Misuse), ("../b3", NotFound)]
+)
 async def test_text_that_is_no_job_is_refused_by_name(three, text, error):
     with pytest.raises(error):
         three.find(text)
@@ -155,22 +157,20 @@ async def test_site_may_hold_what_is_active_and_for_it(world):
 
 async def test_watcher_sees_the_job_at_once_and_each_change_and_the_end(world):
     running = await deploy(world, *TWO)
-    seen = []
-
-    async def watch():
-        async for run in world.jobs.watch(running.run.record.id):
-            seen.append(run.record.state)
-
-    watching = asyncio.create_task(watch())
-    await asyncio.sleep(0)
-    assert seen == [JobState.RUNNING]
+    watching = world.jobs.watch(running.run.record.id)
+    assert (await anext(watching)).record.state is JobState.RUNNING
+    rest = asyncio.create_task(states(watching))
     running.workflow.say(finished())
     await world.reaches(running.run, JobState.FINISHING)
     for fake in running.sites.values():
         fake.stops(running.run)
     async with asyncio.timeout(PATIENCE):
-        await watching
-    assert seen[-1] is JobState.COMPLETED
+        seen = await rest
+    assert (JobState.FINISHING in seen, seen[-1]) == (True, JobState.COMPLETED)
+
+
+async def states(watching):
+    return [run.record.state async for run in watching]
 
 
 async def test_slow_watcher_does_not_lose_the_final_state(world):
@@ -184,8 +184,7 @@ async def test_slow_watcher_does_not_lose_the_final_state(world):
         fake.stops(running.run)
     await world.over(running.run)
     async with asyncio.timeout(PATIENCE):
-        states = [run.record.state async for run in watching]
-    assert states == [JobState.COMPLETED]
+        assert await states(watching) == [JobState.COMPLETED]
 
 
 async def test_watching_what_has_ended_shows_it_once(world):

@@ -22,7 +22,7 @@ def content(book, party="site-1"):
 
 
 async def read(book, *parties, offset=0, live=False):
-    found = {party: b"" for party in parties}
+    found = dict.fromkeys(parties, b"")
     async with asyncio.timeout(10):
         async for part in book.follow("job", dict.fromkeys(parties, offset), live=live):
             found[part.party] += part.data
@@ -107,7 +107,7 @@ async def test_follower_sees_what_is_added_until_the_job_ends(book):
 
 
 async def test_growth_while_a_reader_is_busy_is_not_missed(book):
-    """The reader stands still at the second log; what the first one grows meanwhile wakes nobody, and is read."""
+    """The reader stands still at the second log; what the first grows meanwhile wakes nobody, and is read."""
     book.append("job", "site-1", 0, b"a")
     book.append("job", "site-2", 0, b"b")
     reader = book.follow("job", {"site-1": 0, "site-2": 0}, live=True)

@@ -87,7 +87,11 @@ async def test_sites_that_refused_the_job_are_out_from_the_start(rounds, workflo
     gather = await rounds.begin(frame(), {"site-2": "no policy"})
     assert gather.open == ("site-1", "site-3")
     [answer] = workflow.sent
-    assert (answer.site, answer.absent.message, answer.last) == ("site-2", "refused the job: no policy", False)
+    assert (answer.site, answer.absent.message, answer.last) == (
+        "site-2",
+        "refused the job: no policy",
+        False,
+    )
 
 
 async def test_last_answer_says_that_it_is_the_last(rounds, workflow):
@@ -130,7 +134,9 @@ async def test_only_the_open_task_of_an_open_site_is_awaited(rounds):
     assert not rounds.awaits("train/0/0", "site-1")
     await rounds.begin(frame(sites=("site-1", "site-2")), {})
     await answered(rounds, "site-1")
-    awaited = {(task, name) for task in ("train/0/0", "train/1/0") for name in SITES if rounds.awaits(task, name)}
+    awaited = {
+        (task, name) for task in ("train/0/0", "train/1/0") for name in SITES if rounds.awaits(task, name)
+    }
     assert awaited == {("train/0/0", "site-2")}
 
 
@@ -216,10 +222,7 @@ async def test_blob_need_not_come_twice_from_the_site_that_sent_it_nor_if_the_si
     rounds.note_sent("site-1", "s" * 64)
     await answered(rounds, "site-2", tensors=BlobRef(digest="u" * 64, size=1))
     have = {
-        (name, letter)
-        for name in SITES
-        for letter in "msux"
-        if rounds.verify_may_send(name, letter * 64)
+        (name, letter) for name in SITES for letter in "msux" if rounds.verify_may_send(name, letter * 64)
     }
     assert have == {(name, "m") for name in SITES} | {("site-1", "s"), ("site-2", "u")}
 

@@ -7,10 +7,9 @@ import asyncio
 import json
 
 import pytest
-from server_network import settle
+from server_network import ALONE, settle, trained
 from server_parties import ADA, inline, payload, spec, tensors, vitals
 from server_world import broadcast
-from test_server_siteservice import ALONE, trained
 
 from flprov._base import canonical_json, to_document
 from flprov.blobs import digest_of
@@ -30,7 +29,10 @@ async def test_blob_is_sent_and_named_by_the_update(world, dial):
     one = dial()
     await one.open()
     run, workflow = await trained(world, one, spec=ALONE)
-    assert [(reply.offset, reply.complete) for reply in await one.send(tensors(5, 6))] == [(0, False), (72, True)]
+    assert [(reply.offset, reply.complete) for reply in await one.send(tensors(5, 6))] == [
+        (0, False),
+        (72, True),
+    ]
     one.updates(run, part=pb.Payload(digest=digest_of(tensors(5, 6)), size=72))
     assert not (await one.hears("ack")).HasField("refused")
     update = (await workflow.hears("answer")).answer.update
@@ -58,7 +60,7 @@ async def test_name_of_a_foreign_blob_is_no_proof_of_having_it(world, dial):
     await two.open()
     run, _ = await trained(world, one, two)
     await two.send(BIG)
-    with pytest.raises(ProtocolError, match="has another digest|ended after"):
+    with pytest.raises(ProtocolError, match=r"has another digest|ended after"):
         await one.send(BIG, send=b"")
     with pytest.raises(ProtocolError, match="has another digest"):
         await one.send(BIG, send=b"\0" * len(BIG))
@@ -343,7 +345,9 @@ async def test_words_of_a_site_cannot_drive_a_terminal(world, dial, network):
     await one.open(host=RUDE * 100, version=RUDE * 100)
     await two.open()
     one.beat(
-        vitals(gpu_note=RUDE, notes=(RUDE * 100,), datasets=(RUDE,), confinement=RUDE, python=RUDE, jobs=(RUDE,))
+        vitals(
+            gpu_note=RUDE, notes=(RUDE * 100,), datasets=(RUDE,), confinement=RUDE, python=RUDE, jobs=(RUDE,)
+        )
     )
     run, workflow = await trained(world, one, two, spec=ALONE)
     failure = pb.Failure(code=RUDE * 100, message=RUDE * 1000, traceback=RUDE * 10_000)

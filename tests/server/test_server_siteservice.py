@@ -6,32 +6,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from server_network import settle
-from server_parties import SITES, payload, site, spec, tensors
+from server_network import ALONE, settle, trained
+from server_parties import SITES, payload, site, tensors
 from server_world import broadcast, ready
 
 from flprov.errors import IdentityRefused, KitRefused, ProtocolError, RemoteError
-from flprov.jobs import JobState, Membership
+from flprov.jobs import JobState
 from flprov.wire import PROTOCOL, pb
-
-ALONE = spec(sites=Membership(min=1))
-
-
-async def trained(world, *sites, **changes):
-    """A running job whose first task is with these sites; its workflow."""
-    names = tuple(one.name for one in sites)
-    run = await world.run(targets=changes.pop("targets", names), **changes)
-    run.choose(names)
-    workflow = await world.launcher.process()
-    for one in sites:
-        await one.deploys(run)
-    workflow.say(ready())
-    await workflow.hears("start_workflow")
-    workflow.say(broadcast())
-    for one in sites:
-        await one.hears("task")
-    return run, workflow
-
 
 # ---- coming and going ------------------------------------------------------------------------
 
@@ -42,7 +23,11 @@ async def test_site_is_welcomed_with_the_jobs_that_it_may_hold(world, dial):
     await world.put_job(id="d", state=JobState.RUNNING, targets=("site-2",))
     world.jobs.load()
     welcome = await dial().open()
-    assert (welcome.protocol, welcome.installation, welcome.heartbeat_seconds) == (PROTOCOL, "the-server", 5.0)
+    assert (welcome.protocol, welcome.installation, welcome.heartbeat_seconds) == (
+        PROTOCOL,
+        "the-server",
+        5.0,
+    )
     assert list(welcome.jobs) == ["a"]
 
 
@@ -90,11 +75,15 @@ async def test_stream_that_does_not_begin_with_hello_is_refused(world, dial, net
     assert (row.who, row.outcome, row.object) == (site("site-1").uri, "denied", "/flprov.v1.Site/Control")
 
 
-@pytest.mark.parametrize(("protocol", "upgrade"), [(0, "the site"), (PROTOCOL + 1, "this flprov"), (2**32 - 1, "")])
+@pytest.mark.parametrize(
+    ("protocol", "upgrade"), [(0, "the site"), (PROTOCOL + 1, "this flprov"), (2**32 - 1, "")]
+)
 async def test_site_of_another_protocol_is_told_who_has_to_upgrade(world, dial, protocol, upgrade):
     one = dial()
     one.say(hello=pb.Hello(protocol=protocol, installation="x" * 32))
-    with pytest.raises(ProtocolError, match=f"the site speaks protocol {protocol}; .* speaks {PROTOCOL}") as found:
+    with pytest.raises(
+        ProtocolError, match=f"the site speaks protocol {protocol}; .* speaks {PROTOCOL}"
+    ) as found:
         await one.next()
     assert upgrade in found.value.hint
     assert world.store.told("site.connect") == []
@@ -124,7 +113,9 @@ async def test_second_installation_is_refused_while_the_first_is_here(world, dia
     first, second = dial(), dial()
     await first.open(installation="machine-one")
     second.say(hello=pb.Hello(protocol=PROTOCOL, installation="machine-two", host="thief.example"))
-    with pytest.raises(KitRefused, match="already connected from site-1.example .*thief.example uses a second copy"):
+    with pytest.raises(
+        KitRefused, match=r"already connected from site-1.example .*thief.example uses a second copy"
+    ):
         await second.next()
     assert world.sessions.get("site-1").hello.installation == "machine-one"
     assert len(world.store.told("site.connect")) == 1

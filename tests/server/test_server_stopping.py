@@ -41,7 +41,12 @@ class Held:
         self.clock = FakeClock()
         self.store = FailingStore(clock=self.clock)
         record = job_record(
-            "a" * 64, state=JobState.ABORTING, reason="by ada", members=members, spec=spec(grace=3.0), **changes
+            "a" * 64,
+            state=JobState.ABORTING,
+            reason="by ada",
+            members=members,
+            spec=spec(grace=3.0),
+            **changes,
         )
         self.ledger = JobLedger(record, store=self.store, clock=self.clock, on_change=lambda _: None)
         sessions = Sessions()

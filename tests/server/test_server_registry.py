@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who belongs to the project: the gate of every call, and what is remembered of each site."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from server_fakes import FailingStore
+from server_parties import ADA, DOMAIN, SITE_ORGS, site
+from server_world import hello
+
+from flprov.errors import IdentityRefused, LocalError, NotFound
+from flprov.kits import RegistryEntry
+from flprov.server.registry import Registry
+from flprov.server.sessions import Session
+from flprov.testing.clock import FakeClock
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store(clock) -> FailingStore:
+    return FailingStore(clock=clock)
+
+
+def make(store, orgs=SITE_ORGS) -> Registry:
+    entries = tuple(RegistryEntry(name=name, org=org) for name, org in orgs.items())
+    registry = Registry(SimpleNamespace(trust_domain=DOMAIN, registry=entries), store)
+    registry.load()
+    return registry
+
+
+@pytest.mark.parametrize("caller", [ADA, site("site-1"), site("site-2")], ids=str)
+def test_gate_lets_in_who_belongs_here(store, caller):
+    make(store).verify_enrolled(caller)
+
+
+STRANGERS = {
+    "a site that the project does not have": site("site-9", "org-a"),
+    "a site of another organisation": site("site-1", "org-b"),
+    "a site of another project": replace(site("site-1"), trust_domain="lung.example"),
+    "a person of another project": replace(ADA, trust_domain="lung.example"),
+}
+
+
+@pytest.mark.parametrize("case", STRANGERS)
+def test_gate_refuses_strangers(store, case):
+    words = (
+        "belongs to another project"
+        if "project of" in case or "another project" in case
+        else "is not enrolled"
+    )
+    with pytest.raises(IdentityRefused, match=words):
+        make(store).verify_enrolled(STRANGERS[case])
+
+
+async def test_site_is_remembered_over_a_restart(store, clock):
+    registry = make(store)
+    session = Session(site("site-1"), hello("site-1"), since=clock.now())
+    await registry.saw(session, clock.now())
+    clock.advance(100)
+    session.last_seen = clock.now()
+    session.close("the server is stopping")
+    await registry.lost(session)
+    found = make(store).find("site-1")
+    assert (found.host, found.version, found.last_seen) == ("site-1.example", "1.0", clock.now())
+    assert found.first_connected == session.since
+    assert found.cert_not_after == session.since
+    assert [row.reason for row in store.told("site.disconnect")] == ["the server is stopping"]
+
+
+async def test_first_connection_stays_the_first(store, clock):
+    registry = make(store)
+    first = clock.now()
+    for _ in range(2):
+        await registry.saw(Session(site("site-1"), hello("site-1"), since=clock.now()), None)
+        clock.advance(3600)
+    assert registry.find("site-1").first_connected == first
+
+
+async def test_site_that_left_the_project_is_forgotten_and_one_that_moved_has_its_new_org(store, clock):
+    registry = make(store)
+    for name in ("site-1", "site-2"):
+        await registry.saw(Session(site(name), hello(name), since=clock.now()), None)
+    again = make(store, {"site-1": "org-b"})
+    assert again.orgs == {"site-1": "org-b"}
+    assert again.find("site-1").host == "site-1.example"
+    with pytest.raises(NotFound):
+        again.find("site-2")
+
+
+async def test_what_cannot_be_written_is_not_remembered(store, clock):
+    registry = make(store)
+    store.full = True
+    with pytest.raises(LocalError):
+        await registry.saw(Session(site("site-1"), hello("site-1"), since=clock.now()), None)
+    assert registry.find("site-1").first_connected is None
+
+
+@pytest.mark.parametrize("name", ["site-9", "", "../site-1", "\x1b[2J"])
+def test_unknown_site_is_not_found(store, name):
+    with pytest.raises(NotFound, match=r"no site .* in this project") as found:
+        make(store).find(name)
+    assert str(found.value).isprintable()

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every method of the table, as every kind of caller, against a whole server with a job in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from server_fakes import PATIENCE
+from server_network import upload
+from server_parties import signed, submission
+from server_running import Running, copy_config, put_job, running
+from server_world import hello
+
+from flprov._base import from_document, parse_json
+from flprov.errors import FlprovError, PermissionRefused
+from flprov.jobs import JobState
+from flprov.kits import Kit
+from flprov.rpc import METHODS, Connection, Method
+from flprov.rpc import methods as m
+from flprov.store import open_store
+from flprov.testing.clock import FakeClock
+from flprov.wire import documents as doc
+from flprov.wire import pb
+
+# What comes out, written out by hand. The job is leo's (org-a), at site-1 (org-a) alone.
+OK, ROLE, OBJECT = "ok", "the table says no", "the object rule says no"
+SITE = {"Control", "FetchBlob", "SendBlob", "SendLogs"}
+LISTS = {"Status", "ListSites", "ListApps", "ListJobs"}
+SHOW = LISTS | {"ShowSite", "ShowApp", "ShowJob", "WatchJob", "WhyJob", "JobLogs"}
+RESULTS = {"ListResults", "DownloadResult"}
+RUN = {"UploadApp", "DownloadApp", "SubmitJob"}
+EVERYTHING = {method.path.rpartition("/")[2] for method in METHODS}
+
+# caller -> what works, what the object rule refuses; the table refuses the rest
+PLAN: dict[str, tuple[set[str], set[str]]] = {
+    "site-1": (SITE, set()),
+    "site-2": ({"Control"}, {"FetchBlob", "SendBlob", "SendLogs"}),
+    "ada": (SHOW | RESULTS | RUN | {"AbortJob"}, set()),
+    "leo": (SHOW | RESULTS | RUN | {"AbortJob"}, set()),
+    "lea": (SHOW | RUN, RESULTS | {"AbortJob"}),
+    "olga": (SHOW, RESULTS | {"AbortJob"}),
+    "mia": (SHOW | RESULTS, set()),
+    "milo": (SHOW, RESULTS),
+    "obi": (LISTS, set()),
+}
+
+DOCUMENTS = {
+    "Status": doc.StatusDocument,
+    "ListSites": doc.SiteListDocument,
+    "ShowSite": doc.SiteDocument,
+    "ListApps": doc.AppListDocument,
+    "ShowApp": doc.AppDocument,
+    "SubmitJob": doc.SubmitDocument,
+    "ListJobs": doc.JobListDocument,
+    "ShowJob": doc.JobDocument,
+    "WatchJob": doc.JobDocument,
+    "WhyJob": doc.WhyDocument,
+    "AbortJob": doc.JobDocument,
+    "ListResults": doc.ResultsDocument,
+}
+
+
+@pytest.fixture(params=["inprocess", "grpc"])
+async def server(request, kit_folder, tmp_path, made_at, app) -> AsyncIterator[Running]:
+    config = copy_config(kit_folder, tmp_path, made_at)
+    await put_job(config, app, targets=("site-1",), state=JobState.RUNNING, members=("site-1",))
+    async with running(config, transport=request.param) as found:
+        yield found
+
+
+class Caller:
+    """Makes one good call of each method."""
+
+    def __init__(self, connection: Connection, kit: Kit, app: Any) -> None:
+        self._connection = connection
+        self._kit = kit
+        self._app = app
+
+    def _request(self, name: str) -> Any:
+        found: dict[str, Callable[[], Any]] = {
+            "FetchBlob": lambda: pb.BlobRequest(digest=self._app.digest, job_id="0job"),
+            "ShowSite": lambda: pb.Query(id="site-1"),
+            "ShowApp": lambda: pb.Query(id="heart"),
+            "DownloadApp": lambda: pb.BlobRequest(digest="heart"),
+            "SubmitJob": self._submit,
+            "JobLogs": lambda: pb.LogsRequest(job_id="0job"),
+            "AbortJob": lambda: pb.AbortRequest(job_id="0job"),
+            "DownloadResult": lambda: pb.DownloadRequest(job_id="0job", name="record.json"),
+        }
+        return found.get(name, lambda: pb.Query(id="0job"))()
+
+    def _submit(self) -> pb.SubmitRequest:
+        return signed(self._kit, submission(self._kit, self._app.digest))
+
+    async def call(self, method: Method) -> Any:
+        """The first reply."""
+        name = method.path.rpartition("/")[2]
+        if name in ("SendBlob", "UploadApp"):
+            data = b"an update" if name == "SendBlob" else self._app.data
+            return (await upload(self._connection, method, data, job_id="0job"))[-1]
+        if method.shape is m.Shape.STREAM:
+            return await self._first(self._connection.stream(method, self._message(name)))
+        if method.shape is m.Shape.DOWNLOAD:
+            return await self._first(self._connection.download(method, self._request(name)))
+        return await self._connection.unary(method, self._request(name), timeout=PATIENCE)
+
+    async def _message(self, name: str) -> AsyncIterator[Any]:
+        if name == "Control":
+            yield pb.FromSite(hello=hello(self._kit.name))
+        else:
+            yield pb.LogMessage(job_id="0job", data=b"log")
+
+    async def _first(self, replies: Any) -> Any:
+        async with contextlib.aclosing(replies) as found:
+            return await anext(found, None)
+
+
+def outcome(error: FlprovError) -> str:
+    assert isinstance(error, PermissionRefused), repr(error)
+    return ROLE if "may not call" in str(error) else OBJECT
+
+
+@pytest.mark.parametrize("name", PLAN)
+async def test_each_caller_gets_what_the_plan_says_and_nothing_else(server, kit, app, name):
+    works, not_theirs = PLAN[name]
+    caller = Caller(server.connect(kit(name)), kit(name), app)
+    found: dict[str, str] = {}
+    for method in sorted(METHODS, key=lambda method: method is m.ABORT_JOB):  # that one changes the others
+        call = method.path.rpartition("/")[2]
+        try:
+            reply = await caller.call(method)
+        except FlprovError as error:
+            found[call] = outcome(error)
+        else:
+            found[call] = OK
+            if call in DOCUMENTS:
+                from_document(DOCUMENTS[call], parse_json(reply.json))
+    expected = {call: OK if call in works else OBJECT if call in not_theirs else ROLE for call in EVERYTHING}
+    assert found == expected
+
+
+def test_plan_knows_every_method():
+    assert set.union(*(works | refused for works, refused in PLAN.values())) == EVERYTHING
+
+
+async def test_denials_are_in_the_log(kit_folder, tmp_path, made_at, app, kit):
+    config = copy_config(kit_folder, tmp_path, made_at)
+    await put_job(config, app)
+    async with running(config, clock=FakeClock(made_at)) as found:
+        caller = Caller(found.connect(kit("obi")), kit("obi"), app)
+        for method in (m.ABORT_JOB, m.ABORT_JOB, m.STATUS, m.SHOW_JOB, m.ABORT_JOB):
+            with contextlib.suppress(PermissionRefused):
+                await caller.call(method)
+    store = open_store(config.state, clock=FakeClock())
+    rows = [entry.row for entry in store.rows() if entry.row.outcome == "denied"]
+    await store.close()
+    assert [(row.who, row.object) for row in rows] == [
+        (kit("obi").identity.uri, method.path) for method in (m.ABORT_JOB, m.SHOW_JOB)
+    ]
+
+
+TYPED = {"not-found", "misuse", "protocol-error", "permission-refused", "identity-refused"}
+
+
+async def ask_nothing(connection: Connection, method: Method) -> str:
+    """Send an empty request; the code of the refusal, if it is one."""
+    request = method.request()
+
+    async def once():
+        yield request
+
+    try:
+        if method.shape is m.Shape.UNARY:
+            await connection.unary(method, request, timeout=PATIENCE)
+        elif method.shape is m.Shape.DOWNLOAD:
+            [reply async for reply in connection.download(method, request)]
+        else:
+            [reply async for reply in connection.stream(method, once())]
+    except FlprovError as error:
+        return error.code
+    return ""
+
+
+@pytest.mark.parametrize("name", ["site-1", "ada"])
+async def test_empty_request_is_answered_or_refused_and_never_an_internal_error(server, kit, name):
+    connection = server.connect(kit(name))
+    allowed = [method for method in METHODS if method.allows(kit(name).identity)]
+    codes = {method.path: await ask_nothing(connection, method) for method in allowed}
+    assert set(codes.values()) <= {"", *TYPED}, codes

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blobs over a call: resumed at the missing byte, kept only when whole and what was announced."""
+
+from __future__ import annotations
+
+import pytest
+
+from flprov.blobs import BlobStore, digest_of
+from flprov.errors import NotFound, PermissionRefused, ProtocolError
+from flprov.server.transfers import receive_blob, send_blob
+from flprov.wire import pb
+
+DATA = bytes(range(256)) * 40
+DIGEST = digest_of(DATA)
+
+
+@pytest.fixture
+def blobs(tmp_path) -> BlobStore:
+    return BlobStore(tmp_path)
+
+
+def header(data=DATA, **changes):
+    found = {"digest": digest_of(data), "size": len(data)} | changes
+    return pb.UploadMessage(header=pb.UploadHeader(**found))
+
+
+def piece(data):
+    return pb.UploadMessage(data=data)
+
+
+async def receive(blobs, *messages, owner="site-1", known=False, most=1 << 20):
+    async def requests():
+        for message in messages:
+            yield message
+
+    taken = receive_blob(blobs, requests(), owner=owner, verify=lambda _: known, most=most)
+    return [(reply.offset, reply.complete) async for reply in taken]
+
+
+async def sent(blobs, digest, offset=0):
+    return b"".join([chunk.data async for chunk in send_blob(blobs, digest, offset)])
+
+
+async def test_blob_arrives_in_pieces_of_any_size(blobs):
+    replies = await receive(
+        blobs, header(), piece(DATA[:1]), piece(b""), piece(DATA[1:5000]), piece(DATA[5000:])
+    )
+    assert replies == [(0, False), (len(DATA), True)]
+    assert await sent(blobs, DIGEST) == DATA
+
+
+async def test_empty_blob_is_a_blob(blobs):
+    assert await receive(blobs, header(b"")) == [(0, False), (0, True)]
+    assert await sent(blobs, digest_of(b"")) == b""
+
+
+async def test_upload_goes_on_where_it_broke_off(blobs):
+    with pytest.raises(ProtocolError, match="ended after 6000 of 10240 bytes"):
+        await receive(blobs, header(), piece(DATA[:6000]))
+    assert not blobs.has(DIGEST)
+    replies = await receive(blobs, header(), piece(DATA[6000:]))
+    assert replies == [(6000, False), (len(DATA), True)]
+    assert await sent(blobs, DIGEST) == DATA
+
+
+async def test_nobody_goes_on_with_or_spoils_the_upload_of_another(blobs):
+    for owner, data in (("site-1", DATA[:6000]), ("site-2", b"\0" * 100)):
+        with pytest.raises(ProtocolError, match="ended after"):
+            await receive(blobs, header(), piece(data), owner=owner)
+    assert await receive(blobs, header(), piece(DATA[6000:]), owner="site-1") == [
+        (6000, False),
+        (len(DATA), True),
+    ]
+
+
+async def test_other_bytes_than_announced_are_not_kept(blobs):
+    with pytest.raises(ProtocolError, match="has another digest"):
+        await receive(blobs, header(), piece(b"\0" * len(DATA)))
+    assert blobs.digests() == set()
+    assert await receive(blobs, header(), piece(DATA)) == [(0, False), (len(DATA), True)]
+
+
+async def test_more_than_announced_is_not_kept(blobs):
+    with pytest.raises(ProtocolError, match="longer than the announced 10240 bytes"):
+        await receive(blobs, header(), piece(DATA), piece(b"x"))
+    assert blobs.digests() == set()
+
+
+@pytest.mark.parametrize("size", [1001, 2**63, 2**64 - 1])
+async def test_more_than_is_taken_here_is_refused_before_it_comes(blobs, size):
+    with pytest.raises(ProtocolError, match=f"{size} bytes; at most 1000 are taken here"):
+        await receive(blobs, header(size=size), most=1000)
+
+
+@pytest.mark.parametrize(
+    "digest", ["", "x" * 64, "A" * 64, "../../etc/passwd", "0" * 63, "0" * 65, "\x1b[2J"]
+)
+async def test_name_that_is_no_digest_is_refused(blobs, digest):
+    with pytest.raises(ProtocolError, match="is not the name of a blob") as found:
+        await receive(blobs, header(digest=digest), piece(DATA))
+    assert str(found.value).isprintable()
+
+
+@pytest.mark.parametrize("first", [piece(b"x"), pb.UploadMessage()])
+async def test_upload_begins_with_its_header(blobs, first):
+    with pytest.raises(ProtocolError, match="an upload begins with its header"):
+        await receive(blobs, first)
+    with pytest.raises(ProtocolError, match="an upload begins with its header"):
+        await receive(blobs)
+
+
+@pytest.mark.parametrize("second", [header(), pb.UploadMessage()])
+@pytest.mark.parametrize("here", [True, False])
+async def test_upload_has_one_header(blobs, second, here):
+    if here:
+        await blobs.put(DATA)
+    with pytest.raises(ProtocolError, match="an upload has one header"):
+        await receive(blobs, header(), second)
+
+
+async def test_header_that_is_not_acceptable_begins_nothing(blobs, tmp_path):
+    async def requests():
+        yield header()
+        yield piece(DATA)
+
+    def refuse(_header):
+        raise PermissionRefused("no")
+
+    taken = receive_blob(blobs, requests(), owner="x", verify=refuse, most=1 << 20)
+    with pytest.raises(PermissionRefused):
+        await anext(taken)
+    assert list((tmp_path / "partial").iterdir()) == []
+
+
+async def test_blob_that_is_here_need_not_come_from_who_is_known_to_have_it(blobs):
+    await blobs.put(DATA)
+    assert await receive(blobs, header(), known=True) == [(len(DATA), True)]
+
+
+async def test_blob_that_is_here_has_to_come_from_anybody_else(blobs):
+    await blobs.put(DATA)
+    replies = await receive(blobs, header(), piece(DATA[:7]), piece(DATA[7:]))
+    assert replies == [(0, False), (len(DATA), True)]
+    for lie in ((), (piece(DATA[:-1]),), (piece(DATA + b"x"),), (piece(b"x" + DATA[1:]),)):
+        with pytest.raises(ProtocolError):
+            await receive(blobs, header(), *lie)
+    assert await sent(blobs, DIGEST) == DATA
+
+
+async def test_download_goes_on_at_an_offset(blobs):
+    await blobs.put(DATA)
+    for offset in (0, 1, 5000, len(DATA)):
+        assert await sent(blobs, DIGEST, offset) == DATA[offset:]
+
+
+@pytest.mark.parametrize("offset", [len(DATA) + 1, 2**63, 2**64 - 1])
+async def test_offset_behind_the_end_is_not_found(blobs, offset):
+    await blobs.put(DATA)
+    with pytest.raises(NotFound, match=f"has {len(DATA)} bytes, not {offset}"):
+        await sent(blobs, DIGEST, offset)
+
+
+async def test_blob_that_is_not_here_is_not_found(blobs):
+    with pytest.raises(NotFound):
+        await sent(blobs, "0" * 64)
