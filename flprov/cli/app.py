@@ -9,7 +9,7 @@ import click
 
 from flprov.cli.acting import acting
 from flprov.cli.completion import complete_app
-from flprov.cli.output import ago, json_option, print_fields, print_json, print_table, size
+from flprov.cli.output import ago, clean, json_option, print_fields, print_json, print_table, size
 from flprov.cli.progress import bytes_bar
 from flprov.wire.documents import AppBuildDocument, AppListDocument
 
@@ -63,8 +63,8 @@ def upload(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        click.echo(f"uploaded {found.name} {found.digest[:12]} ({size(found.size)})")
-        click.echo(f"run it: flprov job submit {found.name}")
+        click.echo(clean(f"uploaded {found.name} {found.digest[:12]} ({size(found.size)})"))
+        click.echo(clean(f"run it: flprov job submit {found.name}"))
 
 
 @app.command("ls")
@@ -102,4 +102,4 @@ def show(name: str, as_json: bool) -> None:
         ]
     )
     for file in found.files:
-        click.echo(f"  {file}")
+        click.echo(clean(f"  {file}"))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,13 @@ from flprov.cli.completion import (
 )
 from flprov.cli.output import ago, clean, json_option, print_fields, print_json, print_table, size, span, talk
 from flprov.cli.progress import JobProgress, bytes_bar, describe_round, files_bar
-from flprov.errors import ExitCode, Misuse
+from flprov.errors import ExitCode, Misuse, ProtocolError
 from flprov.wire.documents import DownloadDocument, JobListDocument, JobSiteDocument, WhyDocument
 
 if TYPE_CHECKING:
     from flprov.admin import Admin
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 WAIT_CODES = {"completed": ExitCode.DONE, "degraded": ExitCode.ATTENTION}
 
@@ -78,11 +81,12 @@ def submit(
       flprov job submit heart --min-sites 2 --token nightly-2026-01-31
     """
     chosen = [name.strip() for name in sites.split(",") if name.strip()]
+    changes = parse_settings(settings)
     with acting() as admin:
         with bytes_bar(f"uploading {Path(app).name}") as progress:
             found = admin.submit(
                 app,
-                settings=parse_settings(settings),
+                settings=changes,
                 sites=chosen,
                 min_sites=min_sites,
                 token=token,
@@ -92,11 +96,12 @@ def submit(
             print_json(found)
             return
         if not as_json:
-            click.echo(f"job {found.job_id}{' (as before, by its token)' if found.repeated else ''}")
+            repeated = " (as before, by its token)" if found.repeated else ""
+            click.echo(f"job {clean(found.job_id)}{repeated}")
         if waiting:
             _wait(admin, job_id=found.job_id, timeout=None, as_json=as_json)
         else:
-            talk(f"watch it: flprov job wait {found.job_id}")
+            talk(clean(f"watch it: flprov job wait {found.job_id}"))
 
 
 def _wait(admin: Admin, *, job_id: str, timeout: float | None, as_json: bool) -> None:
@@ -108,9 +113,8 @@ def _wait(admin: Admin, *, job_id: str, timeout: float | None, as_json: bool) ->
     if as_json:
         print_json(ended)
     else:
-        talk(
-            f"results: flprov job download {ended.id}" if ended.results else f"why: flprov job why {ended.id}"
-        )
+        then = "results: flprov job download" if ended.results else "why: flprov job why"
+        talk(clean(f"{then} {ended.id}"))
     raise SystemExit(WAIT_CODES.get(ended.state, ExitCode.FAILED))
 
 
@@ -218,7 +222,7 @@ def logs(job_id: str, site: str, follow: bool) -> None:
 
 def _print_line(party: str, line: bytes, *, alone: bool) -> None:
     text = clean(line.decode(errors="replace"))
-    click.echo(text if alone else f"{click.style(party, fg='cyan')} | {text}")
+    click.echo(text if alone else f"{click.style(clean(party), fg='cyan')} | {text}")
 
 
 @job.command()
@@ -235,9 +239,9 @@ def abort(job_id: str, reason: str, no_wait: bool, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    click.echo(f"job {found.id} {found.state}")
+    click.echo(clean(f"job {found.id} {found.state}"))
     for name in found.unconfirmed:
-        talk(f"{name} could not confirm yet; it aborts the job when it connects again")
+        talk(f"{clean(name)} could not confirm yet; it aborts the job when it connects again")
 
 
 @job.command()
@@ -248,7 +252,7 @@ def download(job_id: str, output: Path | None, as_json: bool) -> None:
     """Bring model, metrics, plot, logs and record; resumes where an earlier try broke off."""
     with acting() as admin:
         found = admin.job(job_id)
-        target = output or Path(found.id)
+        target = output or _default_folder(found.id)
         with files_bar() as progress:
             files, no_plot = admin.download(found.id, target, progress=progress)
     if as_json:
@@ -258,7 +262,14 @@ def download(job_id: str, output: Path | None, as_json: bool) -> None:
     for path in files:
         click.echo(f"{path}  {size(path.stat().st_size)}")
     if no_plot:
-        talk(f"no metrics.png: {no_plot}")
+        talk(clean(f"no metrics.png: {no_plot}"))
+
+
+def _default_folder(job_id: str) -> Path:
+    """A folder here, whatever the server says that the job's id is."""
+    if not _PLAIN.fullmatch(job_id):
+        raise ProtocolError(f"the server named a job {job_id[:80]!r}, which has no place here", hint="use -o")
+    return Path(job_id)
 
 
 @job.command()
@@ -278,9 +289,10 @@ def _print_why(found: WhyDocument) -> None:
     click.echo(clean(found.answer))
     for cause in found.causes:
         at = f"{cause.at:%Y-%m-%d %H:%M:%S} UTC" if cause.at else ""
-        click.echo(f"  {at}  {click.style(cause.party, bold=True)}  {cause.code}: {clean(cause.message)}")
+        party = click.style(clean(cause.party), bold=True)
+        click.echo(f"  {at}  {party}  {clean(f'{cause.code}: {cause.message}')}")
     traces = [cause for cause in found.causes if cause.traceback]
     if traces:
-        click.echo(f"\nthe first traceback, from {traces[0].party}:\n{clean(traces[0].traceback)}")
+        click.echo(clean(f"\nthe first traceback, from {traces[0].party}:\n{traces[0].traceback}"))
     if found.hint:
-        click.echo(f"{click.style('next:', fg='cyan')} {found.hint}")
+        click.echo(f"{click.style('next:', fg='cyan')} {clean(found.hint)}")

@@ -61,8 +61,8 @@ class JobProgress:
         if (job.state, said) != self._state:
             self._state = (job.state, said)
             self._clear()
-            reason = f": {clean(said)}" if said else ""
-            talk(f"{job.name} {job.id} {job.state}{reason}")
+            reason = f": {said}" if said else ""
+            talk(clean(f"{job.name} {job.id} {job.state}{reason}"))
         for record in job.rounds[self._shown :]:
             self._clear()
             talk(describe_round(record, job.rounds_total))
@@ -88,15 +88,15 @@ class JobProgress:
 
 def describe_round(record: RoundDocument, total: int | None) -> str:
     """`round 3 of 20   accuracy 0.912  loss 0.231   3 sites, 455 samples, 0.21 s`."""
-    metrics = "  ".join(f"{clean(name)} {value:.4g}" for name, value in sorted(record.metrics.items()))
+    metrics = "  ".join(f"{name} {value:.4g}" for name, value in sorted(record.metrics.items()))
     samples = sum(line.samples for line in record.contributors)
     seconds = ""
     if record.started_at and record.finished_at:
         seconds = f", {(record.finished_at - record.started_at).total_seconds():.2f} s"
     missing = [*record.absent, *record.refused]
-    without = f"  without {', '.join(clean(f'{m.site} ({m.reason})') for m in missing)}" if missing else ""
+    without = f"  without {', '.join(f'{m.site} ({m.reason})' for m in missing)}" if missing else ""
     of = f" of {total}" if total else ""
-    return (
+    return clean(
         f"  round {record.round + 1}{of}   {metrics}   "
         f"{len(record.contributors)} sites, {samples} samples{seconds}{without}"
     )

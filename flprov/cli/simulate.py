@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from flprov.cli.job import WAIT_CODES, parse_settings
-from flprov.cli.output import json_option, print_json, size, talk
+from flprov.cli.output import clean, json_option, print_json, size, talk
 from flprov.cli.progress import JobProgress
 from flprov.errors import Conflict, ExitCode, Misuse
 
@@ -66,7 +66,7 @@ def simulate(
         for path in files:
             click.echo(f"{path}  {size(path.stat().st_size)}")
         if done.reason:
-            talk(done.reason)
+            talk(clean(done.reason))
     raise SystemExit(WAIT_CODES.get(done.state, ExitCode.FAILED))
 
 

@@ -44,14 +44,15 @@ def status(as_json: bool) -> None:
 def print_status(found: StatusDocument) -> None:
     """The whole, for a person."""
     server = found.server
-    click.echo(
-        f"{click.style(server.project, bold=True)}  server {server.name} {server.listen}"
+    line = (
+        f"  server {server.name} {server.listen}"
         f"  up {ago(server.started_at).removesuffix(' ago')}  flprov {server.version}"
         f"  jobs {server.jobs_running} running, {server.jobs_queued} queued"
         f"  certificate {until(server.cert_not_after)}"
     )
+    click.echo(click.style(clean(server.project), bold=True) + clean(line))
     if server.disk:
-        click.echo(f"disk {size(server.disk.available)} free  confinement {server.confinement}")
+        click.echo(clean(f"disk {size(server.disk.available)} free  confinement {server.confinement}"))
     click.echo()
     print_sites(found.sites)
 
@@ -131,6 +132,6 @@ def print_site(site: SiteDocument) -> None:
             if rung.since
             else ""
         )
-        click.echo(f"  {mark}  {rung.name}{since}  {clean(rung.reason)}".rstrip())
+        click.echo(f"  {mark}  {clean(f'{rung.name}{since}  {rung.reason}')}".rstrip())
     for note in site.notes:
         click.echo(f"  {tint('waiting')}: {clean(note)}")

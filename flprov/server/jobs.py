@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,6 +43,8 @@ from flprov.workers import Launcher
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_GIVEN_UP = timedelta(days=7)  # since an upload grew; a site may be away for long, and goes on with it
 
 
 class Jobs:
@@ -208,7 +211,7 @@ class Jobs:
                 return verify_same(self._runs[self._tokens[key]].record, submission), True
             now = self._clock.now()
             job = JobRecord(
-                id=new_job_id(now),
+                id=self._new_id(),
                 name=submission.spec.name,
                 app=submission.app,
                 spec=submission.spec,
@@ -228,6 +231,10 @@ class Jobs:
             self._add(job, {})
         self._wake.set()
         return job, False
+
+    def _new_id(self) -> str:
+        found = new_job_id(self._clock.now())
+        return self._new_id() if found in self._runs else found
 
     async def abort(self, run: JobRun, caller: Identity, reason: str) -> None:
         """Have a job end. That it will is on disk when this returns; its run does the rest.
@@ -269,13 +276,14 @@ class Jobs:
         self._wake.set()
 
     def collect(self, digests: Iterable[str]) -> None:
-        """Remove these blobs, save those that a record or an open round names."""
+        """Remove these blobs, save those that a record or an open round names, and uploads given up."""
         needed = set(self.apps)
         for run in self._runs.values():
             refs = [*run.record.results.values(), *([run.record.model] if run.record.model else [])]
             needed |= {ref.digest for ref in refs} | run.rounds.blobs()
         for digest in set(digests) - needed:
             self._blobs.remove(digest)
+        self._blobs.prune(self._clock.now() - _GIVEN_UP)
 
     # ---- the scheduler -------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from flprov.wire.documents import Contributor, Missing
 _TASK_ID = re.compile(r"[!-~]{1,200}")  # becomes part of a record's id and of rows in the log
 _MOST_SCALARS = 64 << 10  # bytes
 _LONGEST_NAME = 100  # characters
-_MOST_SENT = 64  # blobs of one site in one round; each broadcast takes one
+_SPARE = 64  # blobs that a site may send in a round beyond one for each broadcast: late and refused ones
 
 
 class Rounds:
@@ -41,7 +41,8 @@ class Rounds:
         self._known = dict(known)  # updates that were accepted before a restart of the server
         self._began: datetime | None = None
         self._closed: list[Gather] = []
-        self._sent: dict[str, set[str]] = {}  # site -> digests that it sent whole since the last boundary
+        self._announced: dict[str, set[str]] = {}  # site -> digests that it began to send in this round
+        self._sent: dict[str, set[str]] = {}  # site -> digests that it sent whole
         self.open: Gather | None = None
         self.total: int | None = None
 
@@ -146,11 +147,14 @@ class Rounds:
         """Whether the site is known to have this blob, so that its bytes need not come (again).
 
         Raises:
-            ProtocolError: it has sent more blobs than a round has tasks.
+            ProtocolError: it has announced more blobs than a round has tasks.
         """
+        announced = self._announced.setdefault(site, set())
+        most = len(self._gathers()) + _SPARE
+        if digest not in announced and len(announced) >= most:
+            raise ProtocolError(f"{site} has announced {most} blobs in one round of job {self._job_id}")
+        announced.add(digest)
         sent = self._sent.get(site, set())
-        if digest not in sent and len(sent) >= _MOST_SENT:
-            raise ProtocolError(f"{site} has sent {len(sent)} blobs in one round of job {self._job_id}")
         return digest in sent | self.models() | {u.tensors.digest for u in self.updates() if u.site == site}
 
     def note_sent(self, site: str, digest: str) -> None:
@@ -194,6 +198,7 @@ class Rounds:
         """Forget the round: it is saved, or the job has ended."""
         self._closed, self.open, self._began = [], None, None
         self._known.clear()
+        self._announced.clear()
         self._sent.clear()
 
     def updates(self) -> list[UpdateRecord]:

@@ -24,6 +24,7 @@ from flprov.wire.tensors import numpy_dtype
 MAX_SAMPLES = 1 << 53  # the whole numbers that a double holds exactly
 MAX_METRICS = 256
 MAX_METRIC_NAME = 128
+MAX_METRIC = 1e100  # so that sums over sites and samples stay finite
 _PIECE = 1 << 20  # bytes looked at in one go; a multiple of every item size
 
 
@@ -93,6 +94,8 @@ def verify_numbers(samples: int, weight: float | None, metrics: Mapping[str, flo
             )
         if not math.isfinite(value):
             raise UpdateRefused(f"metric {name!r} is {value}; it must be a finite number")
+        if abs(value) > MAX_METRIC:
+            raise UpdateRefused(f"metric {name!r} is {value}; no metric is beyond {MAX_METRIC:g}")
 
 
 def _verify_names(model: Mapping[str, TensorInfo], found: Mapping[str, TensorInfo], kind: UpdateKind) -> None:

@@ -21,6 +21,7 @@ from flprov.errors import (
     TimedOut,
 )
 from flprov.jobs import build_bundle, decode_submission
+from flprov.kits import load_kit
 from flprov.pki import Kind, verify_signed
 from flprov.rpc import methods as m
 from flprov.testing.clock import FakeClock
@@ -58,25 +59,22 @@ def submitted(server: Server) -> tuple[pb.SubmitRequest, object]:
 # ---- submit ------------------------------------------------------------------------------------
 
 
-def test_a_submission_says_everything_and_is_signed_by_the_person(admin: Admin, server: Server, app, project):
+def test_a_submission_says_everything_and_is_signed_by_the_person(
+    admin: Admin, server: Server, app, project, kits
+):
     assert admin.submit(app).job_id == "j1"
     request, submission = submitted(server)
-    people = admin.kit.anchors
     assert submission.app == project.digest
     assert submission.spec == project.spec
     assert submission.sites == ("site-1", "site-2")
     assert submission.project_id == admin.kit.project_id
     assert submission.submitted_by == admin.kit.identity.uri
     assert (submission.made_at, submission.not_after) == (NOW, NOW + timedelta(days=7))
-    if "people" in people:
-        verify_signed(
-            request.submission,
-            request.signature,
-            request.chain,
-            people["people"],
-            now=NOW,
-            kinds=(Kind.PERSON,),
-        )
+    people = load_kit(kits / "site-1", now=NOW).anchors["people"]  # a site checks it so
+    signer = verify_signed(
+        request.submission, request.signature, request.chain, people, now=NOW, kinds=(Kind.PERSON,)
+    )
+    assert signer == admin.kit.identity
 
 
 def test_settings_sites_and_quorum_are_signed_as_they_will_run(admin: Admin, server: Server, app, project):

@@ -259,7 +259,7 @@ def test_whatever_is_edited_provision_does_what_the_plan_says_and_touches_nothin
 
 
 def test_nothing_that_was_moved_or_changed_is_lost(workspace):
-    """Every private key that was ever made is still somewhere in the workspace, or was replaced on purpose."""
+    """Each private key that was ever made is still somewhere in the workspace, or was replaced on purpose."""
     keys = {data for name, data in contents(workspace / "kits").items() if name.endswith("key.pem")}
     project = replace(PROJECT, sites=(), people=PROJECT.people[:1])
     provision(project, workspace, now=LATER)

@@ -219,6 +219,23 @@ async def test_workflow_that_cannot_be_started_ends_the_job(world):
     await world.reaches(run, JobState.FAILED)
 
 
+async def test_workflow_without_a_folder_to_run_in_ends_the_job(world):
+    run = await world.run()
+    (world.folder / "jobs").write_text("a file in the way")
+    run.choose(())
+    await world.reaches(run, JobState.FAILED)
+    assert run.record.reason.startswith("cannot start the workflow: ")
+    assert run.record.causes[0].code == "local-error"
+
+
+async def test_large_tensors_by_value_are_kept_as_a_blob(world):
+    running = await deploy(world, "site-1", "site-2")
+    model = tensors(*range(20_000))
+    running.workflow.say(broadcast(model=payload(model)))
+    order = await running["site-1"].hears("task")
+    assert world.blobs.path(order.model.digest).read_bytes() == model
+
+
 async def test_app_that_is_gone_from_the_blobs_fails_the_job_and_not_the_server(world):
     run = await world.run()
     world.blobs.remove(world.app.digest)

@@ -160,6 +160,28 @@ async def test_absence_is_looked_at_again_by_itself_when_it_runs_out(world):
     await world.until(running.run, lambda seen: seen.rounds.open.absent.keys() == {"site-2"})
 
 
+async def test_absence_is_a_cause_once_for_each_time_that_a_site_goes_away(world):
+    running = await train(world, "site-1", "site-2", spec=SPARE)
+    run, workflow = running.run, running.workflow
+    await given_up(world, running, "site-2")
+    await workflow.hears("answer")
+    rows = world.store.head
+    for number in range(3):
+        running["site-1"].updates(run, f"train/{number}/0")
+        await running["site-1"].hears("ack")
+        await workflow.hears("answer")
+        workflow.say(close_round(number))
+        await workflow.hears("saved")
+        assert (await running["site-1"].hears("closed")).round == number
+        workflow.say(broadcast(number + 1))
+        await running["site-1"].hears("task")
+        assert (await workflow.hears("answer")).answer.site == "site-2"
+    [cause] = run.record.causes
+    assert cause.party == "site-2"
+    assert cause.message == "not connected since 00:00:00 UTC; the job goes on without it from round 1"
+    assert world.store.head == rows + 6  # an update and a round each; nothing more of the absence
+
+
 async def test_site_that_the_quorum_needs_is_waited_for_whatever_it_takes(world):
     running = await train(world, "site-1", "site-2")
     running["site-2"].leave()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from server_world import close_round, deploy, finished, train
 
 from flprov.errors import Conflict, LocalError, Misuse, NotFound
 from flprov.jobs import JobState, Membership
+from flprov.server import jobs as jobs_module
 from flprov.server.records import BlobRef
 
 TWO = ("site-1", "site-2")
@@ -84,6 +86,13 @@ async def test_submission_that_cannot_be_written_is_no_job(world, submit):
     assert not repeated
 
 
+async def test_id_that_is_taken_is_not_given_again(world, submit, monkeypatch):
+    ids = iter(["same", "same", "same", "other"])
+    monkeypatch.setattr(jobs_module, "new_job_id", lambda now: next(ids))
+    found = [(await submit(token=f"t{number}"))[0].id for number in range(2)]
+    assert found == ["same", "other"]
+
+
 # ---- looking up ------------------------------------------------------------------------------
 
 
@@ -136,6 +145,17 @@ async def test_name_of_an_app_is_its_newest(world):
     newer = replace(old, digest="f" * 64, uploaded_at=NOW + timedelta(days=1))
     await world.jobs.add_app(newer)
     assert world.jobs.find_app("heart").digest == "f" * 64
+
+
+async def test_name_that_several_people_gave_is_refused_and_their_digests_are_told(world):
+    """Or else who uploads last decides what the others submit."""
+    world.jobs.load()
+    own = world.jobs.apps[world.app.digest]
+    await world.jobs.add_app(replace(own, digest="f" * 64, uploaded_by=ADA.uri))
+    with pytest.raises(Misuse, match=f"{world.app.digest[:12]} by .*ffffffffffff by ada"):
+        world.jobs.find_app("heart")
+    assert world.jobs.find_app(world.app.digest) is own
+    assert world.jobs.find_app("fff").uploaded_by == ADA.uri
 
 
 async def test_app_that_is_added_twice_is_one_row(world):
@@ -271,6 +291,22 @@ async def test_blob_that_another_jobs_open_round_needs_is_kept(world):
     running.run.rounds.drop()
     world.jobs.collect({digest})
     assert not world.blobs.has(digest)
+
+
+async def test_upload_that_was_given_up_goes_after_a_week(world):
+    upload = world.blobs.upload("a" * 64, 10, owner="site-1")
+    await upload.write(b"12345")
+    upload.close()
+    del upload
+    [partial] = (world.folder / "blobs" / "partial").iterdir()
+    written = world.clock.now().timestamp()
+    os.utime(partial, (written, written))
+    world.clock.advance(7 * 24 * 3600)
+    world.jobs.collect(())
+    assert partial.exists()
+    world.clock.advance(1)
+    world.jobs.collect(())
+    assert not partial.exists()
 
 
 async def test_app_is_never_collected(world):

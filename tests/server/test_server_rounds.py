@@ -156,6 +156,13 @@ async def test_broadcast_to_a_stranger_opens_nothing(rounds):
     assert rounds.open is None
 
 
+@pytest.mark.parametrize("changes", [{"scalars": b"x" * 65_537}, {"name": "n" * 101}])
+async def test_task_that_is_larger_than_a_message_to_a_site_may_be_opens_nothing(rounds, changes):
+    with pytest.raises(ProtocolError, match="larger than a message may be"):
+        await rounds.begin(frame(**changes), {})
+    assert rounds.open is None
+
+
 async def test_nothing_to_judge_between_broadcasts(rounds):
     verdict = rounds.judge({})
     assert (verdict.hopeless, verdict.waiting, dict(verdict.give_up)) == (False, "", {})
@@ -228,12 +235,13 @@ async def test_blob_need_not_come_twice_from_the_site_that_sent_it_nor_if_the_si
 
 
 async def test_site_sends_only_so_many_blobs_a_round(rounds):
-    for number in range(64):
+    """One for each broadcast, and some to spare."""
+    await rounds.begin(frame(), {})
+    for number in range(65):
         assert not rounds.verify_may_send("site-1", f"{number:064x}")
-        rounds.note_sent("site-1", f"{number:064x}")
-    with pytest.raises(ProtocolError, match="site-1 has sent 64 blobs in one round of job 0job"):
+    with pytest.raises(ProtocolError, match="site-1 has announced 65 blobs in one round of job 0job"):
         rounds.verify_may_send("site-1", "f" * 64)
-    assert rounds.verify_may_send("site-1", f"{5:064x}")  # again is not more
+    assert not rounds.verify_may_send("site-1", f"{5:064x}")  # again is not more
     assert not rounds.verify_may_send("site-2", "f" * 64)
     rounds.close(close_round(0, payload(b"")).close)
     rounds.verify_may_send("site-1", "f" * 64)

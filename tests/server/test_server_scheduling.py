@@ -127,6 +127,18 @@ async def test_job_waits_for_gpus_that_no_site_has(scheduled, kit):
     assert (await other.hears("deploy")).job_id == run.record.id
 
 
+async def test_fault_in_one_plan_does_not_end_scheduling(scheduled, kit, monkeypatch, caplog):
+    snapshot = scheduled.jobs._snapshot
+    monkeypatch.setattr(scheduled.jobs, "_snapshot", lambda: 1 / 0)
+    site = scheduled.connect("site-1")
+    run = await submit(scheduled, kit, spec=ONE, sites=("site-1",))
+    await site.fence(run)
+    assert "nothing could be scheduled" in caplog.text
+    monkeypatch.setattr(scheduled.jobs, "_snapshot", snapshot)
+    scheduled.jobs.wake()
+    assert (await site.hears("deploy")).job_id == run.record.id
+
+
 async def test_target_that_has_left_the_project_holds_up_its_own_job_only(scheduled, kit):
     """The project was provisioned again without site-9 while a job for it was in the queue."""
     await scheduled.put_job(id="old", targets=("site-1", "site-9"))

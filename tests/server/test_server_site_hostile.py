@@ -139,9 +139,12 @@ async def test_site_cannot_fill_the_disk_with_blobs_that_no_update_names(world, 
     one = dial()
     await one.open()
     run, workflow = await trained(world, one, spec=ALONE)
-    for number in range(64):
+    await one.send(b"its update")
+    for number in range(32):
         await one.send(b"%d" % number)
-    with pytest.raises(ProtocolError, match="site-1 has sent 64 blobs in one round"):
+        with pytest.raises(ProtocolError, match="ended after"):  # begun and left: that takes room as well
+            await one.send(b"half %d" % number, send=b"half")
+    with pytest.raises(ProtocolError, match="site-1 has announced 65 blobs in one round"):
         await one.send(b"one more")
     workflow.say(pb.FromWorker(failure=pb.Failure(message="end")))
     await one.hears("stop")
