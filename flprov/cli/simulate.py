@@ -74,7 +74,7 @@ def _datasets(pairs: tuple[str, ...]) -> dict[str, Path]:
     found = {}
     for pair in pairs:
         name, equals, path = pair.partition("=")
-        if not equals or not Path(path).exists():
+        if not (name and equals and path) or not Path(path).exists():
             raise Misuse(f"--dataset takes name=path of something that exists, not {pair!r}")
         found[name] = Path(path)
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -83,13 +84,14 @@ def _provision(folder: Path, wanted: Simulation, now: datetime) -> Path:
     )
     provision(project, folder / "workspace", now=now)
     kits = folder / "workspace" / "kits"
-    datasets = "".join(f"  {name}: {path.resolve()}\n" for name, path in wanted.datasets.items())
+    datasets = {name: str(path.resolve()) for name, path in wanted.datasets.items()}
     for name in _names(wanted.sites):
         local = kits / f"{name}.local"
         local.mkdir()
         (local / "policy.yml").write_text(_POLICY)
         if datasets:
-            (local / "site.yml").write_text(f"datasets:\n{datasets}")
+            text = json.dumps({"datasets": datasets}, ensure_ascii=False)  # which is YAML too
+            (local / "site.yml").write_text(text, encoding="utf-8")
     return kits
 
 

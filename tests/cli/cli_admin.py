@@ -12,7 +12,7 @@ from flprov.admin import LogText
 from flprov.errors import NotFound
 from flprov.wire import documents as doc
 
-NOW = datetime.now(UTC).replace(microsecond=0)  # "5 min ago" is said from the machine's own clock
+NOW = datetime.now(UTC).replace(microsecond=0)  # "5 h ago" is said from the machine's own clock
 BEEP = "\x1b[31mred\x07\u202e"  # text from elsewhere that would drive a terminal
 LEO = "spiffe://heart.example/person/org-a/lead/leo"
 APP = "ab" * 32
@@ -43,7 +43,7 @@ def make_site(name: str = "site-1", **changes: Any) -> doc.SiteDocument:
         "state": "connected",
         "ladder": (
             doc.Rung(name="enrolled", ok=True, since=None),
-            doc.Rung(name="connected", ok=True, since=before(minutes=5)),
+            doc.Rung(name="connected", ok=True, since=before(hours=5.2)),
         ),
         "gpus": (),
         "gpu_note": "no NVIDIA driver on this machine",
@@ -118,11 +118,11 @@ def make_job(state: str = "completed", **changes: Any) -> doc.JobDocument:
         "app": APP,
         "state": state,
         "reason": "",
-        "submitted_at": before(minutes=5),
-        "started_at": before(seconds=60),
-        "finished_at": before(seconds=40),
+        "submitted_at": before(hours=5.2),
+        "started_at": before(hours=4.2, seconds=20),
+        "finished_at": before(hours=4.2),
         "submitted_by": LEO,
-        "sites": (doc.JobSiteDocument(site="site-1", state="stopped", since=before(seconds=40)),),
+        "sites": (doc.JobSiteDocument(site="site-1", state="stopped", since=before(hours=4.2)),),
         "rounds": (make_round(0), make_round(1)),
         "rounds_done": 2,
         "rounds_total": 2,
@@ -174,7 +174,7 @@ class FakeAdmin:
     def close(self) -> None:
         self.closed += 1
 
-    def _call(self, name: str, **arguments: Any) -> None:
+    def _call(self, name: str, /, **arguments: Any) -> None:
         self.calls.append((name, arguments))
         if name in self.fails:
             raise self.fails[name]

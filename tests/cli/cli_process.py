@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,3 +49,26 @@ def run_process(*words: str, folder: Path, environment: Mapping[str, str] | None
         check=False,
     )
     return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+@contextlib.contextmanager
+def speaking(state: Path, answer: bytes) -> Iterator[None]:
+    """A server or agent that says `answer` to whoever asks on its machine."""
+    state.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(state / "status.sock"))
+        listener.listen()
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # closed at the end
+                while True:
+                    with listener.accept()[0] as connection:
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()

@@ -14,8 +14,8 @@ from cli_process import run_process
 from flprov import __version__
 from flprov.errors import (
     ConfigError,
-    Conflict,
     ConfinementRefused,
+    Conflict,
     ExitCode,
     FlprovError,
     IdentityRefused,

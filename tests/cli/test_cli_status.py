@@ -24,7 +24,8 @@ def test_the_server_and_every_site_are_shown(run, admin: FakeAdmin):
         "heart  server server 0.0.0.0:8443  up 3 h  flprov 0.1.0"
         "  jobs 1 running, 2 queued  certificate 60 d left"
     )
-    assert table[0].split() == "SITE ORG STATE LADDER CPU MEMORY DISK GPUS JOBS SEEN".split()
+    columns = ["SITE", "ORG", "STATE", "LADDER", "CPU", "MEMORY", "DISK", "GPUS", "JOBS", "SEEN"]
+    assert table[0].split() == columns
     first, second = lines("\n".join(table[1:]))
     assert first[:5] == ["site-1", "org-a", "connected", "connected", "12% of 4"]
     assert first[5:8] == ["8.0 GiB free", "40.0 GiB free", "none (no NVIDIA driver on this machine)"]

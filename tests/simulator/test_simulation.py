@@ -59,7 +59,7 @@ def app(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
+    folder = tmp_path / "herz: daten #1 'größe'"
     folder.mkdir()
     (folder / "base.txt").write_text("1.0")
     return folder
