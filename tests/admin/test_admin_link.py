@@ -132,6 +132,13 @@ def test_closing_leaves_no_thread_and_twice_is_fine(network: Network, kit):
     assert "flprov link" not in threads()
 
 
+def test_closing_closes_the_connection(network: Network, kit):
+    connection = network.connect(kit.identity)
+    Link(connection).close()
+    with Link(connection) as link, pytest.raises(ServerUnavailable, match="closed here"):
+        link.unary(m.STATUS, pb.Query())
+
+
 def test_a_closed_link_makes_no_calls(network: Network, kit):
     link = Link(network.connect(kit.identity))
     link.close()

@@ -410,14 +410,17 @@ async def test_a_late_answer_to_a_task_that_the_server_went_on_from_is_dropped(s
 
 
 async def test_a_late_model_does_not_take_the_place_of_the_new_one(site: Site):
+    site.rig.server.asked.clear()
     site.rig.server.hold = asyncio.Event()
-    site.rig.jobs.order(order("0/train/1", model=site.offer(LARGE)))
+    model = site.offer(LARGE)
+    site.rig.jobs.order(order("0/train/1", model=model))
     await site.rig.server.asked.wait()
-    task = await site.order("1/train/1", number=1)
+    await site.order("1/train/1", number=1)
     site.rig.server.hold.set()
-    await site.says(answer=answer(task_id="1/train/1"))
+    await site.rig.bulk.fetch("j1", model.digest, model.size)  # waits for that same transfer
     await site.rig.clock.elapse(0)
-    assert [task.task_id for task in site.rig.worker.sent.of("task")] == [task.task_id] == ["1/train/1"]
+    assert [task.task_id for task in site.rig.worker.sent.of("task")] == ["1/train/1"]
+    assert site.left_in("in") == []
 
 
 # ---- progress and logs -------------------------------------------------------------------------
