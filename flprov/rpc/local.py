@@ -17,6 +17,7 @@ from flprov.errors import ServerUnavailable
 
 _NAME = "status.sock"
 _MOST_BYTES = 4 << 20
+_PATIENCE = 5.0  # seconds; it answers in milliseconds unless it is stopped or stuck
 
 
 @contextlib.asynccontextmanager
@@ -49,11 +50,14 @@ def ask_local(folder: Path, *, what: str, hint: str) -> bytes:
     """
     try:
         with _short(folder) as path, socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_PATIENCE)
             sock.connect(path)
             found = bytearray()
             while (data := sock.recv(1 << 16)) and len(found) < _MOST_BYTES:
                 found += data
             return bytes(found)
+    except TimeoutError as error:
+        raise ServerUnavailable(f"{what} runs, but has not answered for {_PATIENCE:g} s") from error
     except OSError as error:
         raise ServerUnavailable(f"{what} is not running on this machine", hint=hint) from error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flprov import __version__
 from flprov._base import parse_json, to_document
-from flprov.blobs import BlobStore
+from flprov.blobs import BlobStore, digest_of
 from flprov.errors import NotFound
 from flprov.server.jobrun import JobRun
 from flprov.server.jobs import Jobs
@@ -33,7 +33,7 @@ class Results:
     def list(self, run: JobRun) -> ResultsDocument:
         """The files that there are now; those of a running job may still grow."""
         files = [*result_files(run)]
-        files += [ResultFile(name=name, size=len(data())) for name, data in self._made(run).items()]
+        files += [_made_file(run, name, make()) for name, make in self._made(run).items()]
         files += [ResultFile(name=name, size=path.stat().st_size) for name, path in self._logs(run).items()]
         return ResultsDocument(job_id=run.record.id, files=tuple(files))
 
@@ -70,6 +70,12 @@ class Results:
         parties = [*run.record.targets, "server"]
         paths = {f"logs/{party}.log": self.logs.path(run.record.id, party) for party in parties}
         return {name: path for name, path in paths.items() if path.is_file()}
+
+
+def _made_file(run: JobRun, name: str, data: bytes) -> ResultFile:
+    """With its digest once it cannot change any more: another job's file is then not overwritten by it."""
+    settled = run.record.state.terminal and not run.record.unconfirmed
+    return ResultFile(name=name, size=len(data), digest=digest_of(data) if settled else "")
 
 
 def _read_file(path: Path, offset: int) -> Iterator[bytes]:
