@@ -7,6 +7,7 @@
     │   └── Conflict               the request contradicts what is already there
     ├── Refused                 3  somebody's rule says no
     │   ├── IdentityRefused        the certificate, its chain, its kind or its name
+    │   │   └── SiteLocked         an admin has locked the site; it may be unlocked again
     │   ├── PermissionRefused      the role may not do this
     │   ├── PolicyRefused          the site's own policy
     │   ├── KitRefused             the kit does not match its manifest, or others can read its key
@@ -92,6 +93,10 @@ class Refused(FlprovError):
 
 class IdentityRefused(Refused):
     """A certificate, its chain, its kind or its name is not acceptable here."""
+
+
+class SiteLocked(IdentityRefused):
+    """An admin has locked this site. It may be unlocked, so its agent goes on asking."""
 
 
 class PermissionRefused(Refused):

@@ -20,6 +20,7 @@ from flprov._base.lazy import lazy_names
 from flprov._base.retry import backoff
 
 if TYPE_CHECKING:
+    from flprov._base.aside import run_aside
     from flprov._base.tasks import Tasks
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "lazy_names",
     "parse_json",
     "replace_tree",
+    "run_aside",
     "sync_folder",
     "sync_tree",
     "to_document",
@@ -43,4 +45,5 @@ __all__ = [
     "write_tree",
 ]
 
-__getattr__ = lazy_names(__name__, {"Tasks": "tasks"})  # with asyncio, which a job's process does without
+# These come with asyncio, which a job's process does without.
+__getattr__ = lazy_names(__name__, {"Tasks": "tasks", "run_aside": "aside"})

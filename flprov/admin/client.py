@@ -29,6 +29,7 @@ from flprov.errors import FlprovError, Misuse, NotFound, ProtocolError, ServerUn
 from flprov.jobs import JobSpec, JobState, Submission, build_bundle, override
 from flprov.kits import Kit, load_kit
 from flprov.pki import Kind, sign
+from flprov.project import DIRECT, Route
 from flprov.rpc import Connection, connect
 from flprov.rpc import methods as m
 from flprov.wire import documents as doc
@@ -53,6 +54,7 @@ def open_admin(
     kit: str | Path,
     *,
     passphrase: bytes | Callable[[Path], bytes | None] | None = None,
+    route: Route | None = None,
     clock: Clock | None = None,
 ) -> Admin:
     """A client that acts with the person's kit in this folder.
@@ -60,6 +62,7 @@ def open_admin(
     Args:
         kit: the folder.
         passphrase: of a key that is encrypted, or what to ask for it.
+        route: the proxy on the way to the server; None: as the kit says, else none.
         clock: the machine's own when None.
 
     Raises:
@@ -73,6 +76,7 @@ def open_admin(
         chain_pem=loaded.chain_pem,
         private_pem=loaded.private_pem,
         server_anchors=loaded.anchors["servers"],
+        route=loaded.route or route or DIRECT,
     )
     return Admin(loaded, connection, clock=clock)
 

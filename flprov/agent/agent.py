@@ -133,6 +133,7 @@ class Agent:
             chain_pem=kit.chain_pem,
             private_pem=kit.private_pem,
             server_anchors=kit.anchors["servers"],
+            route=self.config.route,
         )
 
     def _welcome(self, welcome: pb.Welcome) -> None:
@@ -194,6 +195,7 @@ class Agent:
                 cert_not_after=kit.not_after,
                 policy=str(self.config.policy),
                 site_settings=str(self.config.settings),
+                proxy=str(self.config.route),
                 jobs=self._jobs.states(),
                 vitals=self._vitals,
             )

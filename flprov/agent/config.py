@@ -10,6 +10,8 @@ from pathlib import Path
 
 from flprov.kits import Kit, load_kit
 from flprov.pki import Kind
+from flprov.policy import load_site_settings
+from flprov.project import DIRECT, Route
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,19 +23,26 @@ class AgentConfig:
     policy: Path
     settings: Path
     python: Path  # runs the jobs, unless site.yml names another
+    route: Route = DIRECT  # how the server is dialled
 
 
-def load_agent_config(folder: Path, *, now: datetime) -> AgentConfig:
+def load_agent_config(folder: Path, *, now: datetime, route: Route | None = None) -> AgentConfig:
     """The kit in `folder`, with `<kit>.local/` for everything that is this machine's own.
+
+    Args:
+        route: the proxy that the environment names; `site.yml` and the kit go before it.
 
     Raises:
         KitRefused: the kit is not what the provisioner made, or is not a site's.
+        ConfigError: `site.yml` has mistakes, so that nobody knows whether it names a proxy.
     """
     kit = load_kit(folder, now=now, kind=Kind.SITE)
+    own = load_site_settings(kit.local / "site.yml").route
     return AgentConfig(
         kit=kit,
         state=kit.local / "state",
         policy=kit.local / "policy.yml",
         settings=kit.local / "site.yml",
         python=Path(sys.executable),
+        route=own or kit.route or route or DIRECT,
     )

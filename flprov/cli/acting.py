@@ -13,6 +13,7 @@ import click
 
 from flprov._base import write_private
 from flprov.cli.passphrases import kit_passphrase
+from flprov.cli.proxies import environment_route
 from flprov.errors import FlprovError, Misuse, Unavailable
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def acting() -> contextlib.AbstractContextManager[Admin]:
     named = click.get_current_context().find_root().obj
     if isinstance(named, KeptAdmin):
         return named.lend()
-    return open_admin(current_kit(), passphrase=kit_passphrase)
+    return open_admin(current_kit(), passphrase=kit_passphrase, route=environment_route())
 
 
 class KeptAdmin:
@@ -84,7 +85,9 @@ class KeptAdmin:
         """The client, for one command."""
         from flprov.admin import open_admin
 
-        self._admin = self._admin or open_admin(self.kit, passphrase=kit_passphrase)
+        self._admin = self._admin or open_admin(
+            self.kit, passphrase=kit_passphrase, route=environment_route()
+        )
         try:
             yield self._admin
         except BaseException as error:

@@ -17,6 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from flprov.cli.acting import KeptAdmin, chosen_kit
+from flprov.cli.proxies import environment_route
 from flprov.errors import FlprovError
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ async def _ask(kit: Path, what: str) -> list[Offer]:
     from flprov._base import SystemClock, from_document, parse_json
     from flprov.kits import load_kit
     from flprov.pki import Kind
+    from flprov.project import DIRECT
     from flprov.rpc import connect
     from flprov.wire import pb
 
@@ -112,6 +114,7 @@ async def _ask(kit: Path, what: str) -> list[Offer]:
         chain_pem=loaded.chain_pem,
         private_pem=loaded.private_pem,
         server_anchors=loaded.anchors["servers"],
+        route=loaded.route or environment_route() or DIRECT,
     )
     try:
         async with asyncio.timeout(_PATIENCE):

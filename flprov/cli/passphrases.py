@@ -30,6 +30,9 @@ CA = Source(option="--passphrase", variable="FLPROV_CA_PASSPHRASE", whose="the C
 PEOPLE = Source(
     option="--people-passphrase", variable="FLPROV_PEOPLE_PASSPHRASE", whose="the keys in people's kits"
 )
+SERVER_CA = Source(
+    option="--ca-passphrase", variable="FLPROV_CA_PASSPHRASE", whose="the CA's keys in the server's kit"
+)
 _KIT_VARIABLE = "FLPROV_KIT_PASSPHRASE"
 
 

@@ -10,6 +10,7 @@ import click
 
 from flprov.cli.output import ago, json_option, print_fields, print_json, until
 from flprov.cli.own import ask_own
+from flprov.cli.passphrases import SERVER_CA, passphrase_options, read_passphrase
 from flprov.errors import ExitCode, Unavailable
 
 
@@ -21,12 +22,14 @@ def server() -> None:
 @server.command()
 @click.argument("kit", type=click.Path(path_type=Path))
 @click.option("-v", "--verbose", is_flag=True, help="Log everything.")
-def start(kit: Path, verbose: bool) -> None:
+@passphrase_options(SERVER_CA, "ca")
+def start(kit: Path, verbose: bool, ca_file: Path | None, ask_ca: bool) -> None:
     """Serve in the foreground until SIGTERM; service files call exactly this."""
     from flprov.cli.running import run_until_stopped
     from flprov.server import Server, load_server_config
 
-    config = load_server_config(kit, now=datetime.now(UTC))
+    passphrase = read_passphrase(SERVER_CA, ca_file, ask=ask_ca, is_new=False)
+    config = load_server_config(kit, now=datetime.now(UTC), ca_passphrase=passphrase)
     run_until_stopped(lambda: Server(config), verbose=verbose)
 
 

@@ -13,6 +13,7 @@ from flprov.cli.acting import acting
 from flprov.cli.completion import complete_site
 from flprov.cli.output import ago, clean, json_option, print_fields, print_json, size, until
 from flprov.cli.own import ask_own
+from flprov.cli.proxies import environment_route
 from flprov.errors import ExitCode, Unavailable
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def start(kit: Path, verbose: bool) -> None:
     from flprov.agent import Agent, load_agent_config
     from flprov.cli.running import run_until_stopped
 
-    config = load_agent_config(kit, now=datetime.now(UTC))
+    config = load_agent_config(kit, now=datetime.now(UTC), route=environment_route())
     run_until_stopped(lambda: Agent(config), verbose=verbose)
 
 
@@ -67,6 +68,7 @@ def _print_own_status(found: SiteStatusDocument) -> None:
         [
             ("site", f"{found.name} of {found.org}, project {found.project}"),
             ("server", ", ".join(found.server)),
+            ("proxy", "" if found.proxy == "none" else found.proxy),
             ("link", f"{link.state} since {ago(link.since).removesuffix(' ago')}"),
             ("reason", link.reason),
             ("certificate", until(found.cert_not_after)),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from flprov._base import lazy_names
 from flprov.kits.kit import (
+    IssuingCA,
     Kit,
     KitListing,
     Passphrase,
@@ -22,6 +23,7 @@ from flprov.kits.kit import (
     look_at_kit,
     verify_kits,
 )
+from flprov.kits.trust import SignedTrust, Trust, TrustDocument, decode_trust, sign_trust, verify_trust
 
 if TYPE_CHECKING:
     from flprov.kits.delivery import Delivery, DeliveryProgress, deliver
@@ -45,6 +47,7 @@ __all__ = [
     "DeliveryOutcome",
     "DeliveryProgress",
     "Destination",
+    "IssuingCA",
     "Kit",
     "KitListing",
     "KitOutcome",
@@ -61,6 +64,10 @@ __all__ = [
     "RemovalPlan",
     "RemovedParty",
     "Service",
+    "SignedTrust",
+    "Trust",
+    "TrustDocument",
+    "decode_trust",
     "deliver",
     "list_kits",
     "load_kit",
@@ -73,9 +80,11 @@ __all__ = [
     "plan",
     "provision",
     "read_hosts",
+    "sign_trust",
     "template_dir",
     "unpack_kit",
     "verify_kits",
+    "verify_trust",
 ]
 
 # Every command loads a kit and one makes them; the others do not pay for that one's modules.

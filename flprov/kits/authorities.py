@@ -3,7 +3,8 @@
 
 Certificates are read when the folder is opened; a private key only when something is to be signed, so
 a run that changes nothing needs no passphrase. The certificate that signs manifests is made anew, from
-the root, in each run that signs: its key is never on a disk.
+the root, in each run that signs: its key is never on a disk. `trust.json` is what the parties are to
+believe, signed (see trust.py).
 """
 
 from __future__ import annotations
@@ -14,8 +15,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from flprov._base import canonical_json, from_document, parse_json, write_atomic, write_private
-from flprov.errors import FlprovError, Misuse, StateDamaged
+from flprov.errors import FlprovError, IdentityRefused, Misuse, StateDamaged
 from flprov.kits.reading import Unreadable, read_stored
+from flprov.kits.trust import (
+    FORMAT,
+    SignedTrust,
+    Trust,
+    TrustDocument,
+    decode_trust,
+    sign_trust,
+    verify_trust,
+)
 from flprov.pki import (
     Authority,
     Credential,
@@ -25,6 +35,7 @@ from flprov.pki import (
     create_signer,
     fingerprint,
     is_encrypted,
+    load_anchors,
     load_authority,
     not_after,
     not_before,
@@ -33,7 +44,9 @@ from flprov.project import Validity
 
 FOLDER = "ca"
 _RECORD = "ca.json"
+_TRUST = "trust.json"
 _LARGEST = 64 << 10
+_LARGEST_TRUST = 32 << 20
 _ROOT = "root"
 UNITS: Mapping[Kind, str] = {Kind.SERVER: "servers", Kind.SITE: "sites", Kind.PERSON: "people"}
 _NAMES = (_ROOT, *UNITS.values())
@@ -60,10 +73,12 @@ class Authorities:
         *,
         certificates: Mapping[str, bytes],
         keys: Mapping[str, bytes],
+        trust: SignedTrust,
         passphrase: bytes | None,
         folder: Path,
     ) -> None:
         self.record = record
+        self.signed_trust = trust
         self._certificates = certificates
         self._keys = keys
         self._passphrase = passphrase
@@ -88,6 +103,22 @@ class Authorities:
     def anchor(self, kind: Kind | None) -> bytes:
         """The certificate of the CA that issues this kind; of the root for None. PEM."""
         return self._certificates[UNITS[kind] if kind else _ROOT]
+
+    def key_pem(self, kind: Kind) -> bytes:
+        """The private key of an issuing CA exactly as it lies in the workspace: encrypted if it is."""
+        return self._keys[UNITS[kind]]
+
+    def read_trust(self, now: datetime) -> Trust:
+        """The current trust bundle, verified.
+
+        Raises:
+            StateDamaged: it is not what this root's provisioner signed.
+        """
+        try:
+            roots = load_anchors(self.anchor(None))
+            return verify_trust(self.signed_trust, roots, project_id=self.record.project_id, now=now)
+        except FlprovError as error:
+            raise _damaged(self._folder, f"{_TRUST}: {error}") from error
 
     def lifetime(self, kind: Kind | None) -> timedelta:
         """How long the CA of this kind was made for; the root for None. To the nearest minutes."""
@@ -171,8 +202,30 @@ def create_authorities(
     for name, authority in made.items():
         write_atomic(folder / _certificate(name), authority.certificate_pem)
         write_private(folder / _key(name), authority.private_pem(passphrase))
+    write_atomic(folder / _TRUST, _first_trust(record, made, now=now).encode())
     write_atomic(folder / _RECORD, canonical_json(record) + b"\n")
     return open_authorities(folder, passphrase=passphrase)
+
+
+def _first_trust(record: AuthorityRecord, made: Mapping[str, Authority], *, now: datetime) -> SignedTrust:
+    """Version 1: the CAs that were just made."""
+    root = made[_ROOT]
+    texts = {name: (ca.certificate_pem.decode(),) for name, ca in made.items()}
+    document = TrustDocument(
+        format=FORMAT,
+        project=record.project,
+        project_id=record.project_id,
+        trust_domain=record.trust_domain,
+        version=1,
+        made_at=now,
+        phase="steady",
+        roots=texts[_ROOT],
+        servers=texts[UNITS[Kind.SERVER]],
+        sites=texts[UNITS[Kind.SITE]],
+        people=texts[UNITS[Kind.PERSON]],
+    )
+    days = max(1, (root.not_after - now).days + 1)
+    return sign_trust(document, create_signer(root, project=record.project, days=days, now=now))
 
 
 def open_authorities(folder: Path, *, passphrase: bytes | None) -> Authorities:
@@ -187,7 +240,21 @@ def open_authorities(folder: Path, *, passphrase: bytes | None) -> Authorities:
         if _fingerprint_of(folder, name, pem) != record.fingerprints.get(name):
             raise _damaged(folder, f"{_certificate(name)} is not the certificate that {_RECORD} names")
     keys = {name: _read(folder, _key(name)) for name in _NAMES}
-    return Authorities(record, certificates=certificates, keys=keys, passphrase=passphrase, folder=folder)
+    return Authorities(
+        record,
+        certificates=certificates,
+        keys=keys,
+        trust=_read_trust(folder),
+        passphrase=passphrase,
+        folder=folder,
+    )
+
+
+def _read_trust(folder: Path) -> SignedTrust:
+    try:
+        return decode_trust(_read(folder, _TRUST, limit=_LARGEST_TRUST))
+    except IdentityRefused as error:
+        raise _damaged(folder, f"{_TRUST}: {error}") from error
 
 
 def _certificate(name: str) -> str:
@@ -198,9 +265,9 @@ def _key(name: str) -> str:
     return f"{name}.key.pem"
 
 
-def _read(folder: Path, name: str) -> bytes:
+def _read(folder: Path, name: str, *, limit: int = _LARGEST) -> bytes:
     try:
-        return read_stored(folder / name, limit=_LARGEST).data
+        return read_stored(folder / name, limit=limit).data
     except Unreadable as error:
         raise _damaged(folder, f"{name} {error}") from error
 

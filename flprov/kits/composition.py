@@ -9,7 +9,7 @@ from flprov._base import canonical_json
 from flprov.kits.authorities import UNITS, Authorities
 from flprov.kits.holding import Held
 from flprov.kits.kit import PersonEntry, Registry, RegistryEntry
-from flprov.kits.manifest import ANCHORS, CERTIFICATE, KEY, REGISTRY, ROOT, Files
+from flprov.kits.manifest import ANCHORS, AUTHORITY, CERTIFICATE, KEY, REGISTRY, ROOT, TRUST, Files
 from flprov.kits.party import Party, contact_of
 from flprov.kits.rendering import Renderer, template_dir
 from flprov.pki import Kind
@@ -40,6 +40,8 @@ class Composer:
                 "name": project.server.name,
                 "listen": project.server.listen,
                 "endpoints": project.server.endpoints,
+                "server_days": project.validity.server_days,
+                "site_days": project.validity.site_days,
             },
         }
 
@@ -52,6 +54,7 @@ class Composer:
             "org": party.org,
             "role": party.identity.role.value if party.identity.role else "",
             "identity": party.identity.uri,
+            "proxy": party.proxy,
             "certificate_not_after": f"{held.certificate.not_after:%Y-%m-%d %H:%M} UTC",
         }
         files = {
@@ -63,7 +66,19 @@ class Composer:
         for kind in _BELIEVES[party.kind]:
             files[f"{ANCHORS}/{UNITS[kind]}.pem"] = (self._authorities.anchor(kind), 0o644)
         if party.kind is Kind.SERVER:
-            files[REGISTRY] = (self._registry, 0o644)
+            files |= self._compose_authority()
+        return files
+
+    def _compose_authority(self) -> Files:
+        """What a server alone has: the CAs that it signs with, whom it knows, the trust bundle."""
+        authorities = self._authorities
+        files = {
+            REGISTRY: (self._registry, 0o644),
+            TRUST: (authorities.signed_trust.encode(), 0o644),
+        }
+        for kind in (Kind.SERVER, Kind.SITE):
+            files[f"{AUTHORITY}/{UNITS[kind]}.pem"] = (authorities.anchor(kind), 0o644)
+            files[f"{AUTHORITY}/{UNITS[kind]}.key.pem"] = (authorities.key_pem(kind), 0o600)
         return files
 
 

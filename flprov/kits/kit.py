@@ -18,14 +18,18 @@ from flprov.config import Section, open_config
 from flprov.errors import FlprovError, KitRefused, Misuse, NotFound
 from flprov.kits.manifest import (
     ANCHORS,
+    AUTHORITY,
     CERTIFICATE,
     KEY,
     MANIFEST,
     REGISTRY,
+    ROOT,
     SETTINGS,
+    TRUST,
     Contents,
     read_contents,
 )
+from flprov.kits.trust import Trust, decode_trust, verify_trust
 from flprov.pki import (
     Anchors,
     Identity,
@@ -39,6 +43,7 @@ from flprov.pki import (
     verify_key_matches,
     verify_peer,
 )
+from flprov.project import Route, parse_proxy, read_open_proxy
 
 Passphrase = bytes | Callable[[Path], bytes | None]
 
@@ -76,6 +81,14 @@ class Registry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IssuingCA:
+    """A CA from which the server signs: as it lies in its kit. `repr` shows no key."""
+
+    certificate_pem: bytes
+    private_pem: bytes = field(repr=False)  # encrypted if the workspace's CA keys are
+
+
+@dataclass(frozen=True, kw_only=True)
 class Kit:
     """One party's kit, verified. `repr` shows no key."""
 
@@ -92,6 +105,7 @@ class Kit:
     server: str  # the server's name in its identity
     endpoints: tuple[str, ...]  # "host:port", as advertised, in the order to try
     listen: str  # "0.0.0.0:8443"; empty for who does not listen
+    route: Route | None = None  # the proxy on the way to the server, if the project names one
     chain_pem: bytes = field(repr=False)  # leaf and issuing CA
     private_pem: bytes = field(repr=False)  # in clear
     not_after: datetime  # the last moment at which the certificate is valid
@@ -100,6 +114,14 @@ class Kit:
     made_at: datetime
     registry: tuple[RegistryEntry, ...] = field(default=(), repr=False)  # server only
     people: tuple[PersonEntry, ...] = field(default=(), repr=False)  # server only
+    issuing: tuple[IssuingCA, ...] = field(
+        default=(), repr=False
+    )  # server only: the servers CA and the sites CA
+    trust: Trust | None = field(
+        default=None, repr=False
+    )  # server only: the bundle of the day on which the kit was made
+    server_days: float = 90.0  # server only: how long what it issues lasts
+    site_days: float = 90.0
 
     @property
     def local(self) -> Path:
@@ -122,6 +144,9 @@ class _Settings:
     server: str
     endpoints: tuple[str, ...]
     listen: str
+    route: Route | None
+    server_days: float
+    site_days: float
 
 
 def load_kit(
@@ -162,7 +187,10 @@ def _load(folder: Path, *, now: datetime, kind: Kind | None, open_key: Callable[
             f" {_ARTICLE[kind]} is needed here",
             hint=f"this one is for: {_STARTS[settings.kind]} {folder}",
         )
-    _verify_key_is_private(folder, contents)
+    _take(folder, contents, KEY)
+    for name in contents.files:
+        if name == KEY or name.endswith(".key.pem"):
+            _verify_key_is_private(folder, contents, name)
     private = open_key(folder, _take(folder, contents, KEY))
     identity, end = _verify_certificate(folder, contents, settings, now, private)
     registry = _read_registry(folder, contents)
@@ -180,6 +208,7 @@ def _load(folder: Path, *, now: datetime, kind: Kind | None, open_key: Callable[
         server=settings.server,
         endpoints=settings.endpoints,
         listen=settings.listen,
+        route=settings.route,
         chain_pem=_take(folder, contents, CERTIFICATE),
         private_pem=private,
         not_after=end,
@@ -188,6 +217,10 @@ def _load(folder: Path, *, now: datetime, kind: Kind | None, open_key: Callable[
         made_at=contents.manifest.made_at,
         registry=registry.sites,
         people=registry.people,
+        issuing=_read_issuing(contents),
+        trust=_read_trust(folder, contents, settings, now),
+        server_days=settings.server_days,
+        site_days=settings.site_days,
     )
 
 
@@ -254,7 +287,7 @@ def _read_settings(folder: Path, contents: Contents) -> _Settings:
 def _parse_settings(top: Section) -> _Settings:
     top.integer("format", minimum=1, maximum=1)
     return _Settings(
-        kind=Kind(top.choice("kind", [kind.value for kind in Kind])),
+        kind=Kind(top.choice("kind", [Kind.SERVER.value, Kind.SITE.value, Kind.PERSON.value])),
         name=top.text("name"),
         org=top.text("org", ""),
         identity=top.text("identity"),
@@ -265,13 +298,20 @@ def _parse_settings(top: Section) -> _Settings:
         server=top.text("server"),
         endpoints=top.texts("endpoints"),
         listen=top.text("listen", ""),
+        route=_parse_route(top),
+        server_days=top.number("server_days", 90.0),
+        site_days=top.number("site_days", 90.0),
     )
 
 
-def _verify_key_is_private(folder: Path, contents: Contents) -> None:
-    _take(folder, contents, KEY)
-    key = contents.files[KEY]
-    path = folder / KEY
+def _parse_route(top: Section) -> Route | None:
+    text = read_open_proxy(top)
+    return Route(proxy=parse_proxy(text), source=SETTINGS) if text else None
+
+
+def _verify_key_is_private(folder: Path, contents: Contents, name: str) -> None:
+    key = contents.files[name]
+    path = folder / name
     if key.owner != os.geteuid():
         raise KitRefused(
             f"{path} belongs to another user (uid {key.owner}), and this is uid {os.geteuid()}",
@@ -349,6 +389,28 @@ def _read_anchors(folder: Path, contents: Contents) -> dict[str, Anchors]:
         except FlprovError as error:
             raise KitRefused(f"{folder / path}: {error}", hint=error.hint) from error
     return found
+
+
+def _read_issuing(contents: Contents) -> tuple[IssuingCA, ...]:
+    """Opened by the server alone, which may need a passphrase for it."""
+    found = []
+    for name in ("servers", "sites"):
+        certificate = contents.files.get(f"{AUTHORITY}/{name}.pem")
+        key = contents.files.get(f"{AUTHORITY}/{name}.key.pem")
+        if certificate is not None and key is not None:
+            found.append(IssuingCA(certificate_pem=certificate.data, private_pem=key.data))
+    return tuple(found)
+
+
+def _read_trust(folder: Path, contents: Contents, settings: _Settings, now: datetime) -> Trust | None:
+    stored = contents.files.get(TRUST)
+    if stored is None:
+        return None
+    try:
+        roots = load_anchors(_take(folder, contents, ROOT))
+        return verify_trust(decode_trust(stored.data), roots, project_id=settings.project_id, now=now)
+    except FlprovError as error:
+        raise KitRefused(f"{folder / TRUST}: {error}", hint=error.hint) from error
 
 
 def _read_registry(folder: Path, contents: Contents) -> Registry:

@@ -29,6 +29,8 @@ REGISTRY = "registry.json"
 CERTIFICATE = "identity/cert.pem"
 KEY = "identity/key.pem"
 ANCHORS = "anchors"
+AUTHORITY = "authority"  # of the server's kit: the CAs from which it renews and enrols
+TRUST = "trust.json"  # of the server's kit
 ROOT = f"{ANCHORS}/root.pem"
 
 FORMAT = 1

@@ -18,6 +18,7 @@ class Party:
     org: str  # also the server's, whose identity has none
     names: tuple[str, ...] = ()  # host names and addresses in its certificate
     days: float  # how long its certificate is valid
+    proxy: str = ""  # of a site, on its way to the server
 
     @property
     def name(self) -> str:
@@ -41,7 +42,7 @@ def list_parties(project: Project) -> Iterator[Party]:
     )
     for site in project.sites:
         identity = Identity(trust_domain=domain, kind=Kind.SITE, name=site.name, org=site.org)
-        yield Party(identity=identity, org=site.org, days=days.site_days)
+        yield Party(identity=identity, org=site.org, days=days.site_days, proxy=site.proxy)
     for person in project.people:
         identity = Identity(
             trust_domain=domain, kind=Kind.PERSON, name=person.name, org=person.org, role=Role(person.role)

@@ -48,7 +48,7 @@ class Renderer:
                 for path in sorted((folder / kind.value).iterdir())
                 if path.is_file()
             }
-            for kind in Kind
+            for kind in (Kind.SERVER, Kind.SITE, Kind.PERSON)  # an invite has no kit
         }
 
     def render(self, kind: Kind, context: Mapping[str, object]) -> Files:

@@ -8,9 +8,11 @@ they must say).
 from flprov.pki.anchors import Anchors, join_anchors, load_anchors
 from flprov.pki.authority import Authority, create_issuing, create_root, load_authority
 from flprov.pki.certificates import (
+    authority_key_id,
     certificate_identity,
     fingerprint,
     host_names,
+    issued_at,
     not_after,
     not_before,
     serial_number,
@@ -18,29 +20,45 @@ from flprov.pki.certificates import (
 from flprov.pki.identity import Identity, Kind, Role, parse_identity
 from flprov.pki.issuing import Credential, create_signer, issue_identity
 from flprov.pki.keys import create_key, decrypt_key, encrypt_key, is_encrypted, public_key_pem
+from flprov.pki.leaf import Leaf, describe_leaf
 from flprov.pki.requests import create_request, verify_request
-from flprov.pki.signatures import sign, verify_key_matches, verify_signature, verify_signed
+from flprov.pki.revocation import CRL, Reason, Revoked, create_crl, read_crl
+from flprov.pki.signatures import (
+    sign,
+    verify_key_matches,
+    verify_provisioned,
+    verify_signature,
+    verify_signed,
+)
 from flprov.pki.verification import verify_peer, verify_signer
 
 __all__ = [
+    "CRL",
     "Anchors",
     "Authority",
     "Credential",
     "Identity",
     "Kind",
+    "Leaf",
+    "Reason",
+    "Revoked",
     "Role",
+    "authority_key_id",
     "certificate_identity",
+    "create_crl",
     "create_issuing",
     "create_key",
     "create_request",
     "create_root",
     "create_signer",
     "decrypt_key",
+    "describe_leaf",
     "encrypt_key",
     "fingerprint",
     "host_names",
     "is_encrypted",
     "issue_identity",
+    "issued_at",
     "join_anchors",
     "load_anchors",
     "load_authority",
@@ -48,10 +66,12 @@ __all__ = [
     "not_before",
     "parse_identity",
     "public_key_pem",
+    "read_crl",
     "serial_number",
     "sign",
     "verify_key_matches",
     "verify_peer",
+    "verify_provisioned",
     "verify_request",
     "verify_signature",
     "verify_signed",

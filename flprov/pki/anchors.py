@@ -17,12 +17,11 @@ from cryptography.x509.oid import ExtensionOID, NameOID
 from flprov.errors import IdentityRefused
 from flprov.pki.certificates import Certificate, read_certificate, split_pem, subject_text
 from flprov.pki.identity import SCHEME, Kind, show, verify_trust_domain
-from flprov.pki.keys import verify_public_key
-from flprov.pki.profiles import ISSUING, ROOT, ROOT_UNIT, UNITS, Profile
+from flprov.pki.keys import HASHES, verify_public_key
+from flprov.pki.profiles import ISSUERS, ISSUING, ROOT, ROOT_UNIT, UNITS, Profile
 
 _MOST_ANCHORS = 64
 _KINDS = {unit: kind for kind, unit in UNITS.items()}
-_HASHES = ("sha256", "sha384", "sha512")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +29,7 @@ class Anchor:
     """One CA certificate that is trusted because it was given to us."""
 
     certificate: Certificate
-    kind: Kind | None  # what it may issue; None is the root
+    kind: Kind | None  # which issuing CA it is (`ISSUERS` says what that may issue); None is the root
     trust_domain: str
     key_id: bytes
 
@@ -54,7 +53,8 @@ class Anchors:
     @property
     def kinds(self) -> frozenset[Kind]:
         """The kinds of identity that these CAs may issue."""
-        return frozenset(anchor.kind for anchor in self.members if anchor.kind)
+        found = {anchor.kind for anchor in self.members}
+        return frozenset(kind for kind, issuer in ISSUERS.items() if issuer in found)
 
     @property
     def names(self) -> str:
@@ -138,7 +138,7 @@ def _verify_form(certificate: Certificate, profile: Profile) -> None:
 
 
 def _verify_key(certificate: Certificate) -> None:
-    if certificate.hash is None or certificate.hash.name not in _HASHES:
+    if certificate.hash is None or certificate.hash.name not in HASHES:
         raise _refuse(certificate, "it is signed with a hash that is not used here")
     try:
         verify_public_key(certificate.key)

@@ -21,7 +21,7 @@ from flprov.pki.building import build, name_ca, read_days, sign_certificate
 from flprov.pki.certificates import public_der, read_certificate, read_first, subject_text
 from flprov.pki.identity import SCHEME, Kind, verify_name, verify_trust_domain
 from flprov.pki.keys import PrivateKey, new_key, read_private_key, write_private_key
-from flprov.pki.profiles import ISSUING, ROOT, ROOT_UNIT, UNITS
+from flprov.pki.profiles import ISSUERS, ISSUING, ROOT, ROOT_UNIT, UNITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Authority:
 
     @property
     def kind(self) -> Kind | None:
-        """The kind of identity that it issues; None is the root."""
+        """Which issuing CA it is, by the kind that it is named after; None is the root."""
         return self.anchor.kind
 
     @property
@@ -115,8 +115,12 @@ def create_issuing(root: Authority, *, kind: Kind, days: int, now: datetime) -> 
     """A new issuing CA for one kind of identity, signed by the root. It ends no later than the root.
 
     Raises:
-        IdentityRefused: `root` is not a root.
+        IdentityRefused: `root` is not a root, or there is no CA of this kind.
     """
+    if kind not in ISSUING:
+        raise IdentityRefused(
+            f"there is no CA of its own for {kind.value}s: the {UNITS[ISSUERS[kind]]} CA issues them"
+        )
     if root.kind is not None:
         raise IdentityRefused(f"{root.anchor.name} cannot make another CA; only the root can")
     key = new_key()

@@ -12,10 +12,8 @@ from cryptography.x509.oid import NameOID
 
 from flprov.errors import Misuse
 from flprov.pki.keys import PrivateKey, PublicKey
-from flprov.pki.profiles import Profile
+from flprov.pki.profiles import BACKDATED, Profile
 
-# Clocks differ: a kit made on a laptop that runs ahead must work at once at a hospital.
-_BACKDATE = timedelta(minutes=5)
 _MOST_DAYS = 36_525.0  # a century
 
 
@@ -34,7 +32,7 @@ def build(
         .subject_name(subject)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before((now - _BACKDATE).replace(microsecond=0))
+        .not_valid_before((now - BACKDATED).replace(microsecond=0))
         .not_valid_after(end.replace(microsecond=0))
     )
     builder = profile.extend(builder)

@@ -24,6 +24,7 @@ from cryptography.x509.oid import ExtensionOID, NameOID
 
 from flprov.errors import IdentityRefused
 from flprov.pki.identity import Identity, parse_identity, show
+from flprov.pki.profiles import BACKDATED
 
 _LARGEST_PEM = 64 * 1024
 _BLOCK = re.compile(
@@ -34,7 +35,7 @@ _BLOCK = re.compile(
 
 # What the parser raises on bytes that are not a well-formed certificate. The warning (an exception only
 # where warnings are errors) is its way to say that a serial number is not positive.
-_UNREADABLE = (
+UNREADABLE = (
     ValueError,
     TypeError,
     OverflowError,
@@ -72,6 +73,11 @@ class Certificate:
 
     def __hash__(self) -> int:
         return hash(self.der)
+
+    @property
+    def issued_at(self) -> datetime:
+        """When it was made: every certificate of ours is valid from a little before."""
+        return self.not_before + BACKDATED
 
     @property
     def pem(self) -> bytes:
@@ -134,7 +140,7 @@ def read_certificate(der: bytes) -> Certificate:
     """
     try:
         return _read(der)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise IdentityRefused(f"the certificate cannot be read: {_summary(error)}") from error
 
 
@@ -227,7 +233,12 @@ def describe_issuer(certificate: Certificate) -> str:
 
 def fingerprint(certificate_pem: bytes) -> str:
     """SHA-256 over the first certificate's DER, as `openssl x509 -fingerprint -sha256` spells it."""
-    digest = hashlib.sha256(split_pem(certificate_pem, most=8)[0]).hexdigest().upper()
+    return spell_fingerprint(split_pem(certificate_pem, most=8)[0])
+
+
+def spell_fingerprint(der: bytes) -> str:
+    """`fingerprint` for a certificate that was read already."""
+    digest = hashlib.sha256(der).hexdigest().upper()
     return "SHA256:" + ":".join(digest[start : start + 2] for start in range(0, len(digest), 2))
 
 
@@ -248,6 +259,23 @@ def not_after(certificate_pem: bytes) -> datetime:
 def not_before(certificate_pem: bytes) -> datetime:
     """The first moment at which the first certificate is valid (5 minutes before it was made)."""
     return read_first(certificate_pem).not_before
+
+
+def issued_at(certificate_pem: bytes) -> datetime:
+    """When the first certificate was made, in whole seconds: the second in which it was, never later."""
+    return read_first(certificate_pem).issued_at
+
+
+def authority_key_id(certificate_pem: bytes) -> str:
+    """A CA's own key identifier, in hex: `Leaf.issuer_key_id` of everything that it issues.
+
+    Raises:
+        IdentityRefused: it cannot be read, or has none.
+    """
+    certificate = read_first(certificate_pem)
+    if not certificate.key_id:
+        raise IdentityRefused(f"the certificate of {certificate.claim} has no subjectKeyIdentifier")
+    return certificate.key_id.hex()
 
 
 def host_names(certificate_pem: bytes) -> tuple[str, ...]:

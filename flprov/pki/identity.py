@@ -4,6 +4,7 @@
     spiffe://<trust domain>/server/<name>
     spiffe://<trust domain>/site/<org>/<name>
     spiffe://<trust domain>/person/<org>/<role>/<name>
+    spiffe://<trust domain>/invite/<org>/<site>/<invite>
 
 Names are lower-case ASCII on purpose. Two names that differ can then never look the same, mean the
 same folder, or need quoting in a URI, a path, a shell or a log line.
@@ -22,16 +23,18 @@ SCHEME = "spiffe://"
 # SPIFFE-ID section 2.3: validators must support 2,048 bytes; ours never come near.
 _LONGEST_URI = 2048
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+_INVITE = re.compile(r"[0-9a-f]{16}")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9]([a-z0-9._-]{0,253}[a-z0-9])?")
 _NAME_RULE = "1 to 63 of a-z 0-9 . _ -, with a letter or digit first and last"
 
 
 class Kind(enum.Enum):
-    """What sort of party an identity is; also which issuing CA may vouch for it."""
+    """What sort of party an identity is. `profiles.ISSUERS` says which CA may vouch for it."""
 
     SERVER = "server"  # the one process that everybody dials
     SITE = "site"  # a party with data; dials out
     PERSON = "person"  # an admin with a role
+    INVITE = "invite"  # a site that is yet to join: may ask for its certificate, once, and for nothing else
 
 
 class Role(enum.Enum):
@@ -76,9 +79,10 @@ class Identity:
 
     trust_domain: str
     kind: Kind
-    name: str
+    name: str  # an invite's is that of the site
     org: str = ""
     role: Role | None = None
+    invite: str = ""  # which invite: 16 lower-case hex digits
 
     def __post_init__(self) -> None:
         verify_trust_domain(self.trust_domain)
@@ -89,12 +93,22 @@ class Identity:
             raise IdentityRefused(f"server {self.name} cannot belong to an organisation")
         if (self.role is not None) != (self.kind is Kind.PERSON):
             raise IdentityRefused(f"{self.kind.value} {self.name}: a person has a role, nobody else has")
+        self._verify_invite()
+
+    def _verify_invite(self) -> None:
+        if self.kind is not Kind.INVITE:
+            if self.invite:
+                raise IdentityRefused(f"{self.kind.value} {self.name} cannot have the id of an invite")
+        elif not _INVITE.fullmatch(self.invite):
+            raise IdentityRefused(
+                f"invite id {show(self.invite)} of site {self.name} is not 16 lower-case hex digits"
+            )
 
     @property
     def uri(self) -> str:
         """The SPIFFE URI."""
         role = self.role.value if self.role else ""
-        parts = [self.trust_domain, self.kind.value, self.org, role, self.name]
+        parts = [self.trust_domain, self.kind.value, self.org, role, self.name, self.invite]
         return SCHEME + "/".join(part for part in parts if part)
 
     def __str__(self) -> str:
@@ -102,7 +116,7 @@ class Identity:
 
 
 def parse_identity(uri: str) -> Identity:
-    """The identity that `uri` spells, if it is exactly one of the three forms.
+    """The identity that `uri` spells, if it is exactly one of the four forms.
 
     Nothing is decoded, folded or trimmed: what is not in its one spelling is refused.
 
@@ -121,8 +135,11 @@ def parse_identity(uri: str) -> Identity:
         case [domain, "person", org, role, name]:
             found = _parse_role(role, uri)
             return Identity(trust_domain=domain, kind=Kind.PERSON, org=org, role=found, name=name)
+        case [domain, "invite", org, name, invite]:
+            return Identity(trust_domain=domain, kind=Kind.INVITE, org=org, name=name, invite=invite)
     raise IdentityRefused(
-        f"identity {show(uri)} is not server/<name>, site/<org>/<name> or person/<org>/<role>/<name>"
+        f"identity {show(uri)} is not server/<name>, site/<org>/<name>, person/<org>/<role>/<name>"
+        " or invite/<org>/<site>/<invite>"
     )
 
 

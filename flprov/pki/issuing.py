@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Credentials for servers, sites, people and the provisioner.
+"""Credentials for servers, sites, people, invites and the provisioner.
 
 Whatever is issued passes every rule before anyone gets it, so what leaves here is what the other side
 accepts.

@@ -17,6 +17,8 @@ from flprov.errors import IdentityRefused, Misuse
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
+HASHES = ("sha256", "sha384", "sha512")  # under which signatures of certificates and lists are believed
+
 _CURVES = (ec.SECP256R1, ec.SECP384R1)
 _FEWEST_RSA_BITS = 3072
 _MOST_RSA_BITS = 8192  # a check of one signature stays well under a millisecond

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every certificate of ours says, extension by extension; used to issue and to verify.
 
-| profile      | signed by  | basicConstraints | keyUsage         | extKeyUsage | subjectAltName            |
-|--------------|------------|------------------|------------------|-------------|---------------------------|
-| root         | itself     | CA, pathlen 1    | keyCertSign      | -           | spiffe://td               |
-| servers CA   | root       | CA, pathlen 0    | keyCertSign      | serverAuth  | spiffe://td               |
-| sites CA     | root       | CA, pathlen 0    | keyCertSign      | clientAuth  | spiffe://td               |
-| people CA    | root       | CA, pathlen 0    | keyCertSign      | clientAuth  | spiffe://td               |
-| server       | servers CA | not a CA         | digitalSignature | serverAuth  | its URI, its host names   |
-| site, person | its CA     | not a CA         | digitalSignature | clientAuth  | its URI                   |
-| provisioner  | root       | not a CA         | digitalSignature | codeSigning | spiffe://td/provisioner/p |
+| profile      | signed by  | constraints   | keyUsage             | extKeyUsage | subjectAltName            |
+|--------------|------------|---------------|----------------------|-------------|---------------------------|
+| root         | itself     | CA, pathlen 1 | keyCertSign, cRLSign | -           | spiffe://td               |
+| servers CA   | root       | CA, pathlen 0 | keyCertSign, cRLSign | serverAuth  | spiffe://td               |
+| sites CA     | root       | CA, pathlen 0 | keyCertSign, cRLSign | clientAuth  | spiffe://td               |
+| people CA    | root       | CA, pathlen 0 | keyCertSign, cRLSign | clientAuth  | spiffe://td               |
+| server       | servers CA | not a CA      | digitalSignature     | serverAuth  | its URI, its host names   |
+| site, invite | sites CA   | not a CA      | digitalSignature     | clientAuth  | its URI                   |
+| person       | people CA  | not a CA      | digitalSignature     | clientAuth  | its URI                   |
+| provisioner  | root       | not a CA      | digitalSignature     | codeSigning | spiffe://td/provisioner/p |
 
 All: version 3, random serial of 159 bits (RFC 5280 section 4.1.2.2 allows 20 octets), ECDSA with
 SHA-256, subject and authority key identifiers. basicConstraints and keyUsage are critical; the others
@@ -17,7 +18,8 @@ are not. No name constraints: support for URI constraints is uneven, and the ver
 domains itself.
 
 The subject is for humans. One part of it is read, and only in a CA certificate that is already trusted:
-its organizational unit (`servers`, `sites`, `people`, `root`) says which kind it may issue.
+its organizational unit (`servers`, `sites`, `people`, `root`) says which CA it is, and `ISSUERS` what
+that may issue.
 
 X509-SVID section 4.4 wants serverAuth and clientAuth together. We give one of them: a site's
 certificate must not work as a server's, whatever verifies it.
@@ -27,22 +29,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from flprov.pki.identity import Kind
 
+# Clocks differ: a kit made on a laptop that runs ahead must work at once at a hospital.
+BACKDATED = timedelta(minutes=5)
 
-def _key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:
+
+def _key_usage(*, digital_signature: bool = False, authority: bool = False) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=digital_signature,
         content_commitment=False,
         key_encipherment=False,
         data_encipherment=False,
         key_agreement=False,
-        key_cert_sign=key_cert_sign,
-        crl_sign=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
         encipher_only=False,
         decipher_only=False,
     )
@@ -70,7 +76,7 @@ class Profile:
 _LEAF = x509.BasicConstraints(ca=False, path_length=None)
 _ISSUING = x509.BasicConstraints(ca=True, path_length=0)
 _SIGNS = _key_usage(digital_signature=True)
-_CERTIFIES = _key_usage(key_cert_sign=True)
+_CERTIFIES = _key_usage(authority=True)
 _SERVER_AUTH = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
 _CLIENT_AUTH = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
 _CODE_SIGNING = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING])
@@ -125,6 +131,13 @@ PERSON = Profile(
     extended_key_usage=_CLIENT_AUTH,
 )
 
+INVITE = Profile(
+    what="an invite",
+    basic_constraints=_LEAF,
+    key_usage=_SIGNS,
+    extended_key_usage=_CLIENT_AUTH,
+)
+
 PROVISIONER = Profile(
     what="a provisioner",
     basic_constraints=_LEAF,
@@ -132,9 +145,22 @@ PROVISIONER = Profile(
     extended_key_usage=_CODE_SIGNING,
 )
 
-# The organizational unit in a CA's subject, and the kind of identity it may issue.
+# The organizational unit in a CA's subject, and the kind of identity that it is named after.
 ROOT_UNIT = "root"
 UNITS: Mapping[Kind, str] = {Kind.SERVER: "servers", Kind.SITE: "sites", Kind.PERSON: "people"}
 
 ISSUING: Mapping[Kind, Profile] = {Kind.SERVER: SERVERS_CA, Kind.SITE: SITES_CA, Kind.PERSON: PEOPLE_CA}
-LEAVES: Mapping[Kind, Profile] = {Kind.SERVER: SERVER, Kind.SITE: SITE, Kind.PERSON: PERSON}
+LEAVES: Mapping[Kind, Profile] = {
+    Kind.SERVER: SERVER,
+    Kind.SITE: SITE,
+    Kind.PERSON: PERSON,
+    Kind.INVITE: INVITE,
+}
+
+# Which CA may issue which kind. There is no CA of invites: whoever may let a site in may invite it.
+ISSUERS: Mapping[Kind, Kind] = {
+    Kind.SERVER: Kind.SERVER,
+    Kind.SITE: Kind.SITE,
+    Kind.PERSON: Kind.PERSON,
+    Kind.INVITE: Kind.SITE,
+}

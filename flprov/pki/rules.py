@@ -12,7 +12,7 @@ the certificate that signs kit manifests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -25,11 +25,14 @@ from flprov.errors import IdentityRefused
 from flprov.pki.anchors import Anchor
 from flprov.pki.certificates import Certificate, describe_issuer
 from flprov.pki.identity import SCHEME, Identity, Kind, parse_identity, show, verify_name
-from flprov.pki.keys import verify_public_key
-from flprov.pki.profiles import LEAVES, PROVISIONER, Profile
+from flprov.pki.keys import HASHES, verify_public_key
+from flprov.pki.profiles import ISSUERS, LEAVES, PROVISIONER, Profile
 
-_HASHES = ("sha256", "sha384", "sha512")
-_RENEW = "ask the project's admin for a new kit (`flprov provision` makes it)"
+_NEW_KIT = "ask the project's admin for a new kit (`flprov provision` makes it)"
+_NEW_INVITE = (
+    "ask the project's admin for a new invite (`flprov invite create {}` there,"
+    " then `flprov join INVITE` here)"
+)
 _USED = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -72,9 +75,9 @@ def verify_version(case: Case) -> None:
 
 def verify_hash(case: Case) -> None:
     """Signed over SHA-256 or better: SHA-1 collisions are bought, not found."""
-    if case.leaf.hash is None or case.leaf.hash.name not in _HASHES:
+    if case.leaf.hash is None or case.leaf.hash.name not in HASHES:
         name = case.leaf.hash.name if case.leaf.hash else "an unknown hash"
-        raise case.refuse(f"is signed with {name}; allowed are {', '.join(_HASHES)}")
+        raise case.refuse(f"is signed with {name}; allowed are {', '.join(HASHES)}")
 
 
 def verify_issuer(case: Case) -> None:
@@ -97,11 +100,21 @@ def verify_validity(case: Case) -> None:
     if case.now < case.leaf.not_before:
         raise case.refuse(f"is not valid before {_moment(case.leaf.not_before)}", hint=_clock_hint(case.now))
     if case.now > case.leaf.not_after:
-        raise case.refuse(f"expired on {_moment(case.leaf.not_after)}: {_ago(case)}", hint=_RENEW)
+        raise case.refuse(f"expired on {_moment(case.leaf.not_after)}: {_ago(case)}", hint=_way_back(case))
     authority = case.anchor.certificate
     if not authority.not_before <= case.now <= authority.not_after:
         span = f"valid from {_moment(authority.not_before)} to {_moment(authority.not_after)}"
         raise case.refuse(f"is issued by {case.anchor.name}, which is {span}", hint=_clock_hint(case.now))
+
+
+def _way_back(case: Case) -> str:
+    """What an expired party does next. Nothing here is trusted: the identity only picks the words."""
+    try:
+        identity = case.identity
+    except (IndexError, IdentityRefused):
+        return _NEW_KIT
+    is_site = identity.kind in (Kind.SITE, Kind.INVITE)
+    return _NEW_INVITE.format(identity.name) if is_site else _NEW_KIT
 
 
 def _moment(moment: datetime) -> str:
@@ -122,7 +135,7 @@ def _ago(case: Case) -> str:
 
 def verify_serial(case: Case) -> None:
     """A positive serial number of at most 20 octets (RFC 5280 section 4.1.2.2)."""
-    if not 0 < case.leaf.serial < 1 << 160:
+    if not 0 < case.leaf.serial < 1 << 159:
         raise case.refuse("has a serial number that is not positive or longer than 20 octets")
 
 
@@ -180,7 +193,7 @@ def verify_one_uri(case: Case) -> None:
 
 
 def verify_identity(case: Case) -> None:
-    """The URI spells a server, a site or a person, in the trust domain of the CA that signed it."""
+    """The URI spells one of our kinds, in the trust domain of the CA that signed it."""
     try:
         identity = case.identity
     except IdentityRefused as error:
@@ -195,7 +208,7 @@ def verify_identity(case: Case) -> None:
 def verify_issuer_kind(case: Case) -> None:
     """The CA that signed it may issue this kind: the sites CA makes no person."""
     kind = case.identity.kind
-    if case.anchor.kind is not kind:
+    if case.anchor.kind is not ISSUERS[kind]:
         raise case.refuse(f"is issued by {case.anchor.name}, which may not issue {LEAVES[kind].what}")
 
 
@@ -267,6 +280,9 @@ PEER_RULES: tuple[Rule, ...] = (verify_identity, verify_issuer_kind, verify_peer
 
 PROVISIONER_RULES: tuple[Rule, ...] = (verify_provisioner,)
 
+# Who is welcome where nobody said whom they expect. An invite is never: it opens one door, which asks for it.
+PARTIES = frozenset({Kind.SERVER, Kind.SITE, Kind.PERSON})
+
 
 def verify_kinds(case: Case, kinds: frozenset[Kind]) -> None:
     """It is one of the kinds that the caller of `verify_peer` asked for."""
@@ -274,3 +290,9 @@ def verify_kinds(case: Case, kinds: frozenset[Kind]) -> None:
     if kind not in kinds:
         wanted = " or ".join(LEAVES[kind].what for kind in Kind if kind in kinds)
         raise case.refuse(f"is {LEAVES[kind].what}'s, where {wanted} is expected")
+
+
+def verify_not_revoked(case: Case, revoked: Container[int]) -> None:
+    """Its serial number is not among those that were revoked. The last of the rules."""
+    if case.leaf.serial in revoked:
+        raise case.refuse("was revoked", hint="ask the project's admin why, and for the way back")

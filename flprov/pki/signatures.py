@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signatures of documents: manifests of kits, submissions of jobs.
+"""Signatures of documents: manifests of kits, trust bundles, submissions of jobs.
 
 ECDSA with SHA-256, DER, over the document's very bytes, so that `openssl dgst -sha256 -verify` checks it
 too. The keys are the ones that TLS uses. That is safe here because what TLS 1.3 signs starts with 64
@@ -8,7 +8,7 @@ spaces (RFC 8446 section 4.4.3), which no document of ours does, and nobody sign
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from datetime import datetime
 
 from cryptography.exceptions import InvalidSignature
@@ -20,8 +20,7 @@ from flprov.pki.anchors import Anchors
 from flprov.pki.certificates import Certificate, public_der, read_first
 from flprov.pki.identity import Identity, Kind
 from flprov.pki.keys import read_private_key
-from flprov.pki.rules import verify_kinds
-from flprov.pki.verification import verify_leaf
+from flprov.pki.verification import verify_leaf, verify_signer
 
 _ALGORITHM = ec.ECDSA(hashes.SHA256())
 
@@ -56,17 +55,29 @@ def verify_signed(
     *,
     now: datetime,
     kinds: Collection[Kind] | None = None,
+    revoked: Container[int] = (),
 ) -> Identity:
     """Who signed `payload`: `verify_peer` on the chain, then the signature.
 
     Raises:
         IdentityRefused: the chain is not acceptable or the signature does not fit.
     """
-    case = verify_leaf(chain_pem, anchors, now=now)
-    if kinds is not None:
-        verify_kinds(case, frozenset(kinds))
+    case = verify_leaf(chain_pem, anchors, now=now, kinds=kinds, revoked=revoked)
     _verify(payload, signature, case.leaf)
     return case.identity
+
+
+def verify_provisioned(
+    payload: bytes, signature: bytes, signer_pem: bytes, roots: Anchors, *, now: datetime
+) -> str:
+    """The URI of the provisioner that signed `payload`: `verify_signer` on its chain, then the signature.
+
+    Raises:
+        IdentityRefused: no provisioner under one of these roots, or the signature does not fit.
+    """
+    uri = verify_signer(signer_pem, roots, now=now)
+    verify_signature(payload, signature, signer_pem)
+    return uri
 
 
 def verify_key_matches(certificate_pem: bytes, private_pem: bytes) -> None:

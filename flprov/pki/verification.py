@@ -7,7 +7,7 @@ anchors; the copy that came along is compared with ours and then forgotten. No p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from datetime import datetime
 
 from flprov.errors import IdentityRefused
@@ -20,7 +20,16 @@ from flprov.pki.certificates import (
     split_pem,
 )
 from flprov.pki.identity import Identity, Kind
-from flprov.pki.rules import PEER_RULES, PROVISIONER_RULES, RULES, Case, Rule, verify_kinds
+from flprov.pki.rules import (
+    PARTIES,
+    PEER_RULES,
+    PROVISIONER_RULES,
+    RULES,
+    Case,
+    Rule,
+    verify_kinds,
+    verify_not_revoked,
+)
 
 _LONGEST_CHAIN = 2
 _FOREIGN = (
@@ -29,7 +38,12 @@ _FOREIGN = (
 
 
 def verify_peer(
-    chain_pem: bytes, anchors: Anchors, *, now: datetime, kinds: Collection[Kind] | None = None
+    chain_pem: bytes,
+    anchors: Anchors,
+    *,
+    now: datetime,
+    kinds: Collection[Kind] | None = None,
+    revoked: Container[int] = (),
 ) -> Identity:
     """The identity that a chain proves. Every rule runs; a quarter of a millisecond.
 
@@ -37,15 +51,14 @@ def verify_peer(
         chain_pem: the leaf, alone (as gRPC's `x509_pem_cert` is) or followed by its issuing CA.
         anchors: the issuing CAs that may vouch.
         now: the time, aware.
-        kinds: which kinds are welcome; any that the anchors may issue when None.
+        kinds: which kinds are welcome. When None, servers, sites and people, as far as the anchors may
+            issue them; an invite is accepted only where it is asked for.
+        revoked: serial numbers of certificates that are refused (`CRL.revoked` is such a container).
 
     Raises:
         IdentityRefused: naming the field, and the next step where there is one.
     """
-    case = verify_leaf(chain_pem, anchors, now=now)
-    if kinds is not None:
-        verify_kinds(case, frozenset(kinds))
-    return case.identity
+    return verify_leaf(chain_pem, anchors, now=now, kinds=kinds, revoked=revoked).identity
 
 
 def verify_signer(chain_pem: bytes, root: Anchors, *, now: datetime) -> str:
@@ -57,9 +70,19 @@ def verify_signer(chain_pem: bytes, root: Anchors, *, now: datetime) -> str:
     return _verify(chain_pem, root, now, (*RULES, *PROVISIONER_RULES)).leaf.uris[0]
 
 
-def verify_leaf(chain_pem: bytes, anchors: Anchors, *, now: datetime) -> Case:
+def verify_leaf(
+    chain_pem: bytes,
+    anchors: Anchors,
+    *,
+    now: datetime,
+    kinds: Collection[Kind] | None,
+    revoked: Container[int],
+) -> Case:
     """The verified case behind `verify_peer`, for those who need the certificate too."""
-    return _verify(chain_pem, anchors, now, (*RULES, *PEER_RULES))
+    case = _verify(chain_pem, anchors, now, (*RULES, *PEER_RULES))
+    verify_kinds(case, PARTIES if kinds is None else frozenset(kinds))
+    verify_not_revoked(case, revoked)
+    return case
 
 
 def _verify(chain_pem: bytes, anchors: Anchors, now: datetime, rules: Iterable[Rule]) -> Case:

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`site.yml`: what this site has for jobs: its datasets and the interpreter that runs them.
+"""`site.yml`: what this site has for jobs, its datasets and the interpreter that runs them, and its proxy.
 
 datasets: {heart: /data/heart}   # a relative path begins at this file's folder
 python: /opt/flprov-jobs/bin/python
+proxy: http://proxy.hospital-a.example:3128   # on the way to the server; with a password: mode 0600
 """
 
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flprov.config import Section, open_config, shown
 from flprov.errors import NotFound
+from flprov.project import DIRECT, Route, parse_proxy
 
 DATASET_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 
@@ -25,6 +28,7 @@ class SiteSettings:
     source: Path
     datasets: Mapping[str, Path] = field(default_factory=dict)
     python: Path | None = None
+    route: Route | None = None  # how the server is dialled, if the site says it; read when the agent starts
 
 
 def load_site_settings(path: Path) -> SiteSettings:
@@ -42,7 +46,8 @@ def load_site_settings(path: Path) -> SiteSettings:
             folder = path.absolute().parent
             datasets = _read_datasets(top.section("datasets", required=False), folder)
             python = folder / _read_path(top, "python") if top.has("python") else None
-            return SiteSettings(source=path, datasets=datasets, python=python)
+            route = _read_route(top, path) if top.has("proxy") else None
+            return SiteSettings(source=path, datasets=datasets, python=python, route=route)
     except NotFound:
         return SiteSettings(source=path)
 
@@ -54,6 +59,23 @@ def _read_datasets(section: Section | None, folder: Path) -> dict[str, Path]:
         if not re.fullmatch(DATASET_NAME, name):
             section.problem(name, f"{shown(name)} is not the name of a dataset: use letters, digits, . _ -")
     return {name: folder / _read_path(section, name) for name in section.keys()}  # noqa: SIM118
+
+
+def _read_route(top: Section, path: Path) -> Route:
+    text = top.text("proxy")
+    try:
+        proxy = parse_proxy(text) if text else None  # without text the mistake is noted already
+    except ValueError as error:
+        top.problem("proxy", f"'proxy' will not do: {error}")
+        return DIRECT
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if proxy is not None and proxy.is_secret and mode & 0o077:
+        top.problem(
+            "proxy",
+            f"the proxy's password stands here, and other users of this machine can read this file"
+            f" (mode {mode:04o}): chmod 600 {path}",
+        )
+    return Route(proxy=proxy, source=path.name)
 
 
 def _read_path(section: Section, key: str) -> str:

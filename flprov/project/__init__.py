@@ -12,10 +12,12 @@ from flprov.project.model import (
     Validity,
 )
 from flprov.project.names import NAME, NAME_IN_WORDS, split_address
-from flprov.project.reading import load_project, parse_project
+from flprov.project.proxy import DIRECT, Proxy, Route, parse_proxy, route_from
+from flprov.project.reading import load_project, parse_project, read_open_proxy
 from flprov.project.sample import sample_project
 
 __all__ = [
+    "DIRECT",
     "NAME",
     "NAME_IN_WORDS",
     "ROLES",
@@ -23,12 +25,17 @@ __all__ = [
     "Organisation",
     "Person",
     "Project",
+    "Proxy",
+    "Route",
     "ServerParty",
     "SiteParty",
     "Validity",
     "convert_flare",
     "load_project",
     "parse_project",
+    "parse_proxy",
+    "read_open_proxy",
+    "route_from",
     "sample_project",
     "split_address",
 ]

@@ -42,6 +42,7 @@ class SiteParty:
 
     name: str
     org: str
+    proxy: str = ""  # the HTTP proxy on its way to the server, as a URL without a password; or `none`
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,10 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Protocol, cast
 
-from flprov.errors import FlprovError, IdentityRefused, LocalError, PermissionRefused, ProtocolError, Refused
-from flprov.pki import Identity, Kind
+from flprov.errors import FlprovError, LocalError, PermissionRefused, ProtocolError, Refused
+from flprov.pki import Identity, Kind, Leaf
 from flprov.rpc.methods import BY_PATH, Method, Shape
 from flprov.rpc.open_calls import OpenCalls
 from flprov.rpc.transport import (
@@ -67,10 +66,10 @@ class Arrival:
     peer: str
     protocol: str  # as the caller spelled it; empty when it said nothing
     identify: Callable[[], Identity]  # raises IdentityRefused
-    not_after: Callable[[], datetime | None] = lambda: None  # of the caller's certificate, if it has one
+    leaf: Callable[[], Leaf | None] = lambda: None  # the caller's certificate, if there is one
 
 
-def _admit_everybody(_identity: Identity) -> None:
+def _admit_everybody(_identity: Identity, _leaf: Leaf | None) -> None:
     """The gate of a service that knows of no locks."""
 
 
@@ -124,9 +123,9 @@ class Dispatcher:
             _log.error("%s by %s failed: %s", show_path(arrival.path), caller, error, exc_info=error)
             raise
 
-    def drop(self, identity_uri: str, reason: str) -> int:
+    def drop(self, identity_uri: str, reason: FlprovError) -> int:
         """End this identity's open calls (not the current one); how many."""
-        return self._open.end_of(identity_uri, IdentityRefused(reason))
+        return self._open.end_of(identity_uri, reason)
 
     def stop(self, reason: FlprovError) -> None:
         """Refuse new calls and end streams and downloads for this reason."""
@@ -137,11 +136,12 @@ class Dispatcher:
         _verify_version(arrival.protocol, caller)
         if self._stopped is not None:
             raise self._stopped
-        self._gate(caller)
+        leaf = arrival.leaf()
+        self._gate(caller, leaf)
         method = BY_PATH.get(arrival.path)
         if method is None or not method.allows(caller):
             raise _not_allowed(arrival.path, method, caller)
-        return Call(caller=caller, method=method, peer=arrival.peer, not_after=arrival.not_after())
+        return Call(caller=caller, method=method, peer=arrival.peer, leaf=leaf)
 
     async def _run(self, call: Call, exchange: Exchange) -> None:
         method, handler = call.method, self._service[call.method]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any, cast
@@ -21,14 +22,17 @@ from typing import Any, cast
 from flprov._base import Clock, SystemClock
 from flprov.errors import FlprovError, IdentityRefused, LocalError, ServerUnavailable
 from flprov.pki import Anchors, verify_key_matches
+from flprov.project import DIRECT, Route
 from flprov.rpc.calls import CallCancelled, DialledConnection
 from flprov.rpc.endpoints import join_endpoint, split_endpoint
-from flprov.rpc.grpc_settings import CLIENT_OPTIONS, EOF, PROTOCOL_METADATA, grpc
+from flprov.rpc.grpc_settings import EOF, PROTOCOL_METADATA, channel_options, grpc
 from flprov.rpc.methods import Method
 from flprov.rpc.prober import Prober
 from flprov.rpc.status import from_status
 from flprov.rpc.transport import Connection
 from flprov.wire import verify_protocol
+
+logger = logging.getLogger(__name__)
 
 
 def connect(
@@ -37,6 +41,7 @@ def connect(
     chain_pem: bytes,
     private_pem: bytes,
     server_anchors: Anchors,
+    route: Route = DIRECT,
     clock: Clock | None = None,
     connect_timeout: float = 10.0,
 ) -> Connection:
@@ -49,6 +54,7 @@ def connect(
         chain_pem: our certificate and the CA that issued it.
         private_pem: its key.
         server_anchors: the *servers* CA, and no other.
+        route: the proxy on the way, if there is one. The environment is not looked at.
         clock: compared with the certificates.
         connect_timeout: seconds for each endpoint.
 
@@ -63,21 +69,27 @@ def connect(
         chain_pem=chain_pem,
         private_pem=private_pem,
         server_anchors=server_anchors,
+        route=route,
         clock=clock or SystemClock(),
         timeout=connect_timeout,
     )
     credentials = grpc.ssl_channel_credentials(server_anchors.pem, private_pem, chain_pem)
     targets = tuple(join_endpoint(*split_endpoint(endpoint)) for endpoint in endpoints)
-    return DialledConnection(_Dialler(targets, prober, credentials))
+    return DialledConnection(_Dialler(targets, prober, credentials, route))
 
 
 class _Dialler:
     """Opens channels and starts calls on the newest."""
 
     def __init__(
-        self, endpoints: Sequence[str], prober: Prober, credentials: grpc.ChannelCredentials
+        self,
+        endpoints: Sequence[str],
+        prober: Prober,
+        credentials: grpc.ChannelCredentials,
+        route: Route,
     ) -> None:
         self._endpoints = endpoints
+        self._route = route
         self._prober = prober
         self._credentials = credentials
         self._link: _Link | None = None
@@ -101,10 +113,15 @@ class _Dialler:
         for endpoint in self._endpoints:
             result = await self._prober.probe(endpoint)
             if result.error is None:
-                channel = grpc.aio.secure_channel(endpoint, self._credentials, options=CLIENT_OPTIONS)
-                return _Link(channel, endpoint)
+                return self._open_channel(endpoint)
             failures.append(result.error)
+            if endpoint != self._endpoints[-1]:
+                logger.info("%s; trying the next endpoint", result.error)
         raise _summary(failures)
+
+    def _open_channel(self, endpoint: str) -> _Link:
+        options = channel_options(self._route.proxy_for(*split_endpoint(endpoint)))
+        return _Link(grpc.aio.secure_channel(endpoint, self._credentials, options=options), endpoint)
 
     async def close(self) -> None:
         self._closed = True

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from flprov._base import Clock, SystemClock
 from flprov.errors import FlprovError, LocalError, ServerUnavailable
-from flprov.pki import Anchors, Identity, Kind, not_after, verify_key_matches
+from flprov.pki import Anchors, Kind, Leaf, verify_key_matches
 from flprov.rpc.dispatch import Arrival, CallerGone, Dispatcher
 from flprov.rpc.endpoints import join_endpoint, split_endpoint
 from flprov.rpc.grpc_settings import EOF, PROTOCOL_METADATA, SERVER_OPTIONS, grpc
@@ -24,7 +24,7 @@ from flprov.rpc.peers import PeerCheck
 from flprov.rpc.status import to_status
 from flprov.rpc.transport import Gate, OnRefusal, Service
 
-_CALLERS = frozenset({Kind.SITE, Kind.PERSON})
+_CALLERS = frozenset({Kind.SITE, Kind.PERSON, Kind.INVITE})
 
 
 async def serve(
@@ -47,7 +47,7 @@ async def serve(
         private_pem: its key.
         anchors: the *sites* and *people* CAs; nobody else's certificates get through the handshake.
         clock: compared with the callers' certificates on each call.
-        gate: refuses identities that are locked, revoked or unknown.
+        gate: refuses identities that are locked or unknown, and certificates that are revoked.
         on_refusal: told of each refused call, for the audit.
 
     Raises:
@@ -80,13 +80,21 @@ class GRPCListener:
         """The TCP port it listens on."""
         return self._port
 
-    def renew(self, chain_pem: bytes, private_pem: bytes) -> None:
+    def renew(self, chain_pem: bytes, private_pem: bytes, anchors: Anchors | None = None) -> None:
         """Show this certificate to whoever connects from now on. Open connections stay as they are.
+
+        Args:
+            chain_pem: the server's certificate and the CA that issued it.
+            private_pem: its key.
+            anchors: whom to believe from now on, also on open connections; as before when None.
 
         Raises:
             IdentityRefused: certificate and key do not belong together.
         """
         verify_key_matches(chain_pem, private_pem)
+        if anchors is not None:
+            self._anchors = anchors
+            self._check.trust(anchors)
         self._certificates = grpc.ssl_server_certificate_configuration(
             [(private_pem, chain_pem)], self._anchors.pem
         )
@@ -106,8 +114,8 @@ class GRPCListener:
             ) from error
         await self._server.start()
 
-    def drop(self, identity_uri: str, reason: str) -> int:
-        """End this identity's open calls with IdentityRefused(reason); how many there were."""
+    def drop(self, identity_uri: str, reason: FlprovError) -> int:
+        """End this identity's open calls with `reason`; how many there were."""
         return self._dispatcher.drop(identity_uri, reason)
 
     async def stop(self, grace: float = 0.0) -> None:
@@ -121,8 +129,8 @@ class GRPCListener:
             path=path,
             peer=_address(context.peer()),
             protocol=_protocol(context),
-            identify=lambda: self._identify(context),
-            not_after=lambda: not_after(_leaf(context)),
+            identify=lambda: self._identify(context).identity,
+            leaf=lambda: self._identify(context),
         )
         try:
             await self._dispatcher.answer(arrival, exchange)
@@ -136,7 +144,7 @@ class GRPCListener:
         finally:
             exchange.close()
 
-    def _identify(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> Identity:
+    def _identify(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> Leaf:
         return self._check.identify(_leaf(context))
 
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 
 from flprov.errors import FlprovError, ServerUnavailable
-from flprov.pki import Identity
+from flprov.pki import Anchors, Identity
 from flprov.rpc.calls import CallCancelled, DialledConnection
 from flprov.rpc.crossing import from_report, to_report
 from flprov.rpc.dispatch import Arrival, CallerGone, Dispatcher
@@ -48,9 +48,12 @@ class InProcessNetwork:
         """A connection as `identity`: nothing is verified, since who makes the network decides."""
         return DialledConnection(_Dialler(self, identity))
 
-    def drop(self, identity_uri: str, reason: str) -> int:
-        """End this identity's open calls with IdentityRefused(reason); how many. For the serving loop."""
+    def drop(self, identity_uri: str, reason: FlprovError) -> int:
+        """End this identity's open calls with `reason`; how many. For the serving loop."""
         return self._dispatcher.drop(identity_uri, reason)
+
+    def renew(self, chain_pem: bytes, private_pem: bytes, anchors: Anchors | None = None) -> None:
+        """Nothing: here nobody shows a certificate."""
 
     async def stop(self, grace: float = 0.0) -> None:
         """Refuse new calls, end streams and downloads, give unary calls `grace` seconds to finish."""

@@ -32,6 +32,7 @@ class ObjectRule(enum.Enum):
     NONE = "none"  # the call names no object, or what it names may be seen by all its callers
     OWN_SITE = "own_site"  # a site: only tasks, blobs and logs of its own jobs
     OWN_JOB = "own_job"  # a lead: own jobs; an org_admin: jobs at the own sites; an admin: all
+    OWN_ORG = "own_org"  # an org_admin: sites, invites and people of the own organisation; an admin: all
     OWN_ORG_JOB = "own_org_job"  # a member: jobs submitted by the own organisation; else OWN_JOB
 
 
@@ -58,6 +59,7 @@ _ALL = frozenset(Role)
 _SHOW = _ALL - {Role.OBSERVER}
 _RUN = frozenset({Role.PROJECT_ADMIN, Role.LEAD})
 _ABORT = frozenset({Role.PROJECT_ADMIN, Role.LEAD, Role.ORG_ADMIN})
+_ENROL = frozenset({Role.PROJECT_ADMIN, Role.ORG_ADMIN})
 
 
 def _site(name: str, shape: Shape, request: type[Message], reply: type[Message]) -> Method:
@@ -96,6 +98,18 @@ FETCH_BLOB = _site("FetchBlob", Shape.DOWNLOAD, pb.BlobRequest, pb.Chunk)
 SEND_BLOB = _site("SendBlob", Shape.STREAM, pb.UploadMessage, pb.UploadReply)
 SEND_LOGS = _site("SendLogs", Shape.STREAM, pb.LogMessage, pb.LogReply)
 
+RENEW = _site("Renew", Shape.UNARY, pb.RenewRequest, pb.Issued)
+
+# ---- an invited site's, and nothing else ---------------------------------------------------
+JOIN = Method(
+    path="/flprov.v1.Invite/Join",
+    shape=Shape.DOWNLOAD,
+    request=pb.JoinRequest,
+    reply=pb.JoinReply,
+    kinds=frozenset({Kind.INVITE}),
+    rule=ObjectRule.OWN_SITE,
+)
+
 # ---- a person's ----------------------------------------------------------------------------
 STATUS = _person("Status", Shape.UNARY, pb.Query, pb.Document, _ALL)
 LIST_SITES = _person("ListSites", Shape.UNARY, pb.Query, pb.Document, _ALL)
@@ -114,6 +128,35 @@ ABORT_JOB = _person("AbortJob", Shape.UNARY, pb.AbortRequest, pb.Document, _ABOR
 LIST_RESULTS = _person("ListResults", Shape.UNARY, pb.Query, pb.Document, _SHOW, ObjectRule.OWN_ORG_JOB)
 DOWNLOAD_RESULT = _person(
     "DownloadResult", Shape.DOWNLOAD, pb.DownloadRequest, pb.Chunk, _SHOW, ObjectRule.OWN_ORG_JOB
+)
+
+# ---- identities ----------------------------------------------------------------------------
+ADD_SITE = _person("AddSite", Shape.UNARY, pb.PartyChange, pb.Document, _ENROL, ObjectRule.OWN_ORG)
+REMOVE_SITE = _person("RemoveSite", Shape.UNARY, pb.PartyChange, pb.Document, _ENROL, ObjectRule.OWN_ORG)
+LOCK_SITE = _person("LockSite", Shape.UNARY, pb.PartyChange, pb.Document, _ENROL, ObjectRule.OWN_ORG)
+UNLOCK_SITE = _person("UnlockSite", Shape.UNARY, pb.PartyChange, pb.Document, _ENROL, ObjectRule.OWN_ORG)
+LIST_PEOPLE = _person("ListPeople", Shape.UNARY, pb.Query, pb.Document, _ALL)
+REMOVE_PERSON = _person("RemovePerson", Shape.UNARY, pb.PartyChange, pb.Document, _ENROL, ObjectRule.OWN_ORG)
+LIST_CERTIFICATES = _person("ListCertificates", Shape.UNARY, pb.Query, pb.Document, _ALL)
+RENEW_CERTIFICATE = _person(
+    "RenewCertificate", Shape.UNARY, pb.PartyChange, pb.Document, _ENROL, ObjectRule.OWN_ORG
+)
+REVOKE_CERTIFICATE = _person(
+    "RevokeCertificate", Shape.UNARY, pb.CertificateChange, pb.Document, _ENROL, ObjectRule.OWN_ORG
+)
+EXPORT_CRLS = _person("ExportCRLs", Shape.UNARY, pb.Query, pb.Document, _ALL)
+CREATE_INVITE = _person(
+    "CreateInvite", Shape.UNARY, pb.InviteRequest, pb.Document, _ENROL, ObjectRule.OWN_ORG
+)
+LIST_INVITES = _person("ListInvites", Shape.UNARY, pb.Query, pb.Document, _ENROL, ObjectRule.OWN_ORG)
+DECIDE_INVITE = _person(
+    "DecideInvite", Shape.UNARY, pb.InviteDecision, pb.Document, _ENROL, ObjectRule.OWN_ORG
+)
+RELAY_JOIN = _person("RelayJoin", Shape.UNARY, pb.RelayedJoin, pb.JoinReply, _ENROL, ObjectRule.OWN_ORG)
+FETCH_TRUST = _person("FetchTrust", Shape.UNARY, pb.Query, pb.TrustBundle, _ALL)
+SHOW_TRUST = _person("ShowTrust", Shape.UNARY, pb.Query, pb.Document, _ALL)
+PUBLISH_TRUST = _person(
+    "PublishTrust", Shape.UNARY, pb.PublishTrust, pb.Document, frozenset({Role.PROJECT_ADMIN})
 )
 
 METHODS: tuple[Method, ...] = tuple(value for value in globals().values() if isinstance(value, Method))

@@ -23,8 +23,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from datetime import datetime
 from typing import Any, Protocol
 
-from flprov.errors import LocalError
-from flprov.pki import Identity
+from flprov.errors import FlprovError, LocalError
+from flprov.pki import Anchors, Identity, Leaf
 from flprov.rpc.methods import METHODS, Method
 from flprov.wire import Message
 
@@ -35,14 +35,17 @@ MESSAGE_LIMIT = 4 << 20
 class Call:
     """One call, as its handler sees it."""
 
-    def __init__(
-        self, *, caller: Identity, method: Method, peer: str, not_after: datetime | None = None
-    ) -> None:
+    def __init__(self, *, caller: Identity, method: Method, peer: str, leaf: Leaf | None = None) -> None:
         self.caller = caller
-        self.not_after = not_after  # the last moment of the caller's certificate; None without one
+        self.leaf = leaf  # the caller's certificate; None on a transport that has none
         self.method = method
         self.peer = peer  # an address, for people to read: nothing may hang on it
         self._open = True
+
+    @property
+    def not_after(self) -> datetime | None:
+        """The last moment of the caller's certificate; None without one."""
+        return self.leaf.not_after if self.leaf else None
 
     def is_open(self) -> bool:
         """Whether somebody may still be there: false once the call has ended in any way."""
@@ -64,7 +67,7 @@ Handler = UnaryHandler | DownloadHandler | StreamHandler
 Service = Mapping[Method, Handler]
 
 # Raises a Refused when this identity may not call at all now: locked, revoked, unknown.
-Gate = Callable[[Identity], None]
+Gate = Callable[[Identity, Leaf | None], None]
 # Told of each call that was refused: who (None: not known), the method's path, why.
 OnRefusal = Callable[[Identity | None, str, Exception], None]
 
@@ -107,8 +110,12 @@ class Listener(Protocol):
         """Where it listens (0 where there are no ports)."""
         ...
 
-    def drop(self, identity_uri: str, reason: str) -> int:
-        """End this identity's open calls with IdentityRefused(reason); how many there were.
+    def renew(self, chain_pem: bytes, private_pem: bytes, anchors: Anchors | None = None) -> None:
+        """Show this certificate to whoever connects from now on, and believe these CAs."""
+        ...
+
+    def drop(self, identity_uri: str, reason: FlprovError) -> int:
+        """End this identity's open calls with `reason`; how many there were.
 
         The call from within which this is called is spared. New calls are the gate's business.
         """

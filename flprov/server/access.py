@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The object rules: which jobs a caller may name. The method table says which calls (rpc/methods.py)."""
+"""The object rules: which jobs, sites and people a caller may name. Which calls: see rpc/methods.py."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from flprov.errors import PermissionRefused
-from flprov.pki import Identity, Role, parse_identity
+from flprov.pki import Identity, Kind, Role, parse_identity
 from flprov.rpc.methods import ObjectRule
 from flprov.server.records import JobRecord
 
@@ -32,6 +32,22 @@ def verify_may_touch(
     if rule is ObjectRule.OWN_SITE and caller.name not in job.targets:
         raise PermissionRefused(f"job {job.id} is not for site {caller.name}")
     return job
+
+
+def verify_may_manage(caller: Identity, org: str) -> str:
+    """The organisation, if ObjectRule.OWN_ORG lets this caller change its sites, people and invites.
+
+    Raises:
+        PermissionRefused: the caller is an org_admin of another one, or nobody who manages anything.
+    """
+    if caller.kind is Kind.PERSON and caller.role is Role.PROJECT_ADMIN:
+        return org
+    if caller.kind is Kind.PERSON and caller.role is Role.ORG_ADMIN and caller.org == org:
+        return org
+    raise PermissionRefused(
+        f"{caller} may change what belongs to {caller.org or 'nobody'}, and this belongs to {org}",
+        hint="ask a project_admin, or an org_admin of that organisation",
+    )
 
 
 def _own_job(caller: Identity, job: JobRecord, orgs: Mapping[str, str]) -> bool:

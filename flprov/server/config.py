@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -21,11 +21,12 @@ class ServerConfig:
     state: Path  # everything that survives lies here
     listen: str
     python: Path  # runs the workflows
+    ca_passphrase: bytes | None = field(default=None, repr=False)  # opens the CA keys in the kit
     unconfined: bool = False  # server.yml: run workflows without confinement where none works
     heartbeat_seconds: float = 5.0
 
 
-def load_server_config(folder: Path, *, now: datetime) -> ServerConfig:
+def load_server_config(folder: Path, *, now: datetime, ca_passphrase: bytes | None = None) -> ServerConfig:
     """The kit in `folder` and, if there is one, `<kit>.local/server.yml`.
 
     Raises:
@@ -41,5 +42,10 @@ def load_server_config(folder: Path, *, now: datetime) -> ServerConfig:
             unconfined = section.flag("unconfined", unconfined)
             python = Path(section.text("python", str(python)))
     return ServerConfig(
-        kit=kit, state=kit.local / "state", listen=listen, python=python, unconfined=unconfined
+        kit=kit,
+        state=kit.local / "state",
+        listen=listen,
+        python=python,
+        ca_passphrase=ca_passphrase,
+        unconfined=unconfined,
     )

@@ -10,7 +10,7 @@ from datetime import datetime
 from flprov._base import from_document, to_document
 from flprov.errors import IdentityRefused, NotFound
 from flprov.kits import Kit
-from flprov.pki import Identity, Kind
+from flprov.pki import Identity, Kind, Leaf
 from flprov.server.records import SiteRecord
 from flprov.server.sessions import Session
 from flprov.store import Put, Row, Store
@@ -48,7 +48,7 @@ class Registry:
         except KeyError:
             raise NotFound(f"no site {name!r} in this project", hint="flprov site ls") from None
 
-    def verify_enrolled(self, caller: Identity) -> None:
+    def verify_enrolled(self, caller: Identity, leaf: Leaf | None = None) -> None:  # noqa: ARG002
         """The gate of every call, after the certificate's own checks.
 
         Raises:

@@ -17,12 +17,13 @@ from flprov._base import Clock, SystemClock, canonical_json, hold_lock, write_pr
 from flprov.blobs import BlobStore
 from flprov.errors import KitRefused
 from flprov.jobs import JobState
-from flprov.pki import Identity, join_anchors, not_after
-from flprov.rpc import Handler, Listener, serve, serve_local
+from flprov.pki import not_after
+from flprov.rpc import Gate, Handler, Listener, OnRefusal, serve, serve_local
 from flprov.rpc import methods as m
 from flprov.server.adminservice import AdminService
 from flprov.server.config import ServerConfig
 from flprov.server.denials import Denials
+from flprov.server.identities import Identities
 from flprov.server.jobs import Jobs
 from flprov.server.logs import LogBook
 from flprov.server.registry import Registry
@@ -46,8 +47,8 @@ class Serve(Protocol):
         self,
         service: Mapping[m.Method, Handler],
         *,
-        gate: Callable[[Identity], None],
-        on_refusal: Callable[[Identity | None, str, Exception], None],
+        gate: Gate,
+        on_refusal: OnRefusal,
     ) -> Awaitable[Listener]:
         """Start listening."""
         ...
@@ -127,6 +128,17 @@ class Server:
             python=self.config.python,
             unconfined=self.config.unconfined,
         )
+        identities = Identities(
+            clock=self._clock,
+            store=store,
+            kit=self.config.kit,
+            state=state,
+            registry=registry,
+            sessions=sessions,
+            passphrase=self.config.ca_passphrase,
+        )
+        identities.load()
+        self._identities = identities
         denials = Denials(store, self._clock)
         site = SiteService(
             clock=self._clock,
@@ -148,8 +160,9 @@ class Server:
             logs=logs,
             describe=self.describe,
         )
-        listener = await self._listen(service_table(site, admin), registry, jobs, denials)
+        listener = await self._listen(service_table(site, admin, identities), identities, jobs, denials)
         self.port = listener.port
+        identities.attach(listener)
         scheduler = asyncio.create_task(jobs.run_scheduler(), name="scheduler")
         try:
             await store.commit([], Row(who="server", what="server.start", object=self.config.kit.name))
@@ -166,12 +179,13 @@ class Server:
             await store.commit([], Row(who="server", what="server.stop", object=self.config.kit.name))
 
     async def _listen(
-        self, table: Mapping[m.Method, Handler], registry: Registry, jobs: Jobs, denials: Denials
+        self, table: Mapping[m.Method, Handler], identities: Identities, jobs: Jobs, denials: Denials
     ) -> Listener:
         """Take up the jobs and listen; not the one without the other: a twin may be at work on them."""
         jobs.load()
         try:
-            return await self._serve_on(table, gate=registry.verify_enrolled, on_refusal=denials.note)
+            gate = identities.around.registry.verify_enrolled
+            return await self._serve_on(table, gate=gate, on_refusal=denials.note)
         except BaseException:
             await jobs.close()
             raise
@@ -186,8 +200,8 @@ class Server:
         self,
         service: Mapping[m.Method, Handler],
         *,
-        gate: Callable[[Identity], None],
-        on_refusal: Callable[[Identity | None, str, Exception], None],
+        gate: Gate,
+        on_refusal: OnRefusal,
     ) -> Listener:
         kit = self.config.kit
         await verify_alone(kit, self._clock)
@@ -196,7 +210,7 @@ class Server:
             listen=self.config.listen,
             chain_pem=kit.chain_pem,
             private_pem=kit.private_pem,
-            anchors=join_anchors(kit.anchors["sites"], kit.anchors["people"]),
+            anchors=self._identities.around.trust.peers,
             clock=self._clock,
             gate=gate,
             on_refusal=on_refusal,
@@ -225,9 +239,9 @@ class Server:
         )
 
 
-def service_table(site: SiteService, admin: AdminService) -> dict[m.Method, Handler]:
+def service_table(site: SiteService, admin: AdminService, identities: Identities) -> dict[m.Method, Handler]:
     """Every row of the method table with its handler."""
-    return {
+    return identities.table() | {
         m.CONTROL: site.control,
         m.FETCH_BLOB: site.fetch_blob,
         m.SEND_BLOB: site.send_blob,

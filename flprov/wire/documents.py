@@ -147,6 +147,7 @@ class SiteStatusDocument:
     site_settings: str  # path of site.yml
     jobs: Mapping[str, str] = field(default_factory=dict)  # job id -> how far it is here
     vitals: Vitals | None = None  # as of the last heartbeat; None before the first
+    proxy: str = "none"  # on the way to the server, and who says so; never its password
 
 
 @dataclass(frozen=True, kw_only=True)

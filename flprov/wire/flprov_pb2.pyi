@@ -52,52 +52,60 @@ class Failure(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ...) -> None: ...
 
 class FromSite(_message.Message):
-    __slots__ = ("hello", "heartbeat", "deployed", "answer", "progress", "stopped")
+    __slots__ = ("hello", "heartbeat", "deployed", "answer", "progress", "stopped", "trust")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     DEPLOYED_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     STOPPED_FIELD_NUMBER: _ClassVar[int]
+    TRUST_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     heartbeat: Heartbeat
     deployed: Deployed
     answer: TaskAnswer
     progress: Progress
     stopped: Stopped
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., deployed: _Optional[_Union[Deployed, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ...) -> None: ...
+    trust: TrustHeld
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., deployed: _Optional[_Union[Deployed, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., trust: _Optional[_Union[TrustHeld, _Mapping]] = ...) -> None: ...
 
 class ToSite(_message.Message):
-    __slots__ = ("welcome", "deploy", "task", "ack", "closed", "stop")
+    __slots__ = ("welcome", "deploy", "task", "ack", "closed", "stop", "trust", "renew")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     DEPLOY_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    TRUST_FIELD_NUMBER: _ClassVar[int]
+    RENEW_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     deploy: Deploy
     task: TaskOrder
     ack: AnswerAck
     closed: RoundClosed
     stop: StopJob
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., deploy: _Optional[_Union[Deploy, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., ack: _Optional[_Union[AnswerAck, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., stop: _Optional[_Union[StopJob, _Mapping]] = ...) -> None: ...
+    trust: TrustBundle
+    renew: RenewNow
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., deploy: _Optional[_Union[Deploy, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., ack: _Optional[_Union[AnswerAck, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., stop: _Optional[_Union[StopJob, _Mapping]] = ..., trust: _Optional[_Union[TrustBundle, _Mapping]] = ..., renew: _Optional[_Union[RenewNow, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "version", "installation", "host", "manifest", "jobs")
+    __slots__ = ("protocol", "version", "installation", "host", "manifest", "jobs", "trust")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     INSTALLATION_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     JOBS_FIELD_NUMBER: _ClassVar[int]
+    TRUST_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     installation: str
     host: str
     manifest: str
     jobs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., installation: _Optional[str] = ..., host: _Optional[str] = ..., manifest: _Optional[str] = ..., jobs: _Optional[_Iterable[str]] = ...) -> None: ...
+    trust: int
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., installation: _Optional[str] = ..., host: _Optional[str] = ..., manifest: _Optional[str] = ..., jobs: _Optional[_Iterable[str]] = ..., trust: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("protocol", "version", "installation", "heartbeat_seconds", "jobs")
@@ -234,6 +242,78 @@ class Stopped(_message.Message):
     reason: str
     def __init__(self, job_id: _Optional[str] = ..., clean: _Optional[bool] = ..., processes: _Optional[_Iterable[int]] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class TrustBundle(_message.Message):
+    __slots__ = ("document", "signature", "signer")
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    SIGNER_FIELD_NUMBER: _ClassVar[int]
+    document: bytes
+    signature: bytes
+    signer: bytes
+    def __init__(self, document: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., signer: _Optional[bytes] = ...) -> None: ...
+
+class TrustHeld(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
+
+class RenewNow(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class JoinRequest(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: bytes
+    def __init__(self, request: _Optional[bytes] = ...) -> None: ...
+
+class JoinReply(_message.Message):
+    __slots__ = ("pending", "issued")
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_FIELD_NUMBER: _ClassVar[int]
+    pending: JoinPending
+    issued: Issued
+    def __init__(self, pending: _Optional[_Union[JoinPending, _Mapping]] = ..., issued: _Optional[_Union[Issued, _Mapping]] = ...) -> None: ...
+
+class JoinPending(_message.Message):
+    __slots__ = ("fingerprint",)
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    fingerprint: str
+    def __init__(self, fingerprint: _Optional[str] = ...) -> None: ...
+
+class RelayedJoin(_message.Message):
+    __slots__ = ("request", "signature", "chain", "key", "not_after")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    request: bytes
+    signature: bytes
+    chain: bytes
+    key: str
+    not_after: str
+    def __init__(self, request: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ..., key: _Optional[str] = ..., not_after: _Optional[str] = ...) -> None: ...
+
+class RenewRequest(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: bytes
+    def __init__(self, request: _Optional[bytes] = ...) -> None: ...
+
+class Issued(_message.Message):
+    __slots__ = ("chain", "trust", "settings")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    TRUST_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    chain: bytes
+    trust: TrustBundle
+    settings: bytes
+    def __init__(self, chain: _Optional[bytes] = ..., trust: _Optional[_Union[TrustBundle, _Mapping]] = ..., settings: _Optional[bytes] = ...) -> None: ...
+
 class BlobRequest(_message.Message):
     __slots__ = ("digest", "offset", "job_id")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -367,6 +447,88 @@ class DownloadRequest(_message.Message):
     name: str
     offset: int
     def __init__(self, job_id: _Optional[str] = ..., name: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class PartyChange(_message.Message):
+    __slots__ = ("name", "org", "reason", "key", "not_after")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ORG_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    org: str
+    reason: str
+    key: str
+    not_after: str
+    def __init__(self, name: _Optional[str] = ..., org: _Optional[str] = ..., reason: _Optional[str] = ..., key: _Optional[str] = ..., not_after: _Optional[str] = ...) -> None: ...
+
+class CertificateChange(_message.Message):
+    __slots__ = ("target", "reason", "comment", "key", "not_after")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COMMENT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    reason: str
+    comment: str
+    key: str
+    not_after: str
+    def __init__(self, target: _Optional[str] = ..., reason: _Optional[str] = ..., comment: _Optional[str] = ..., key: _Optional[str] = ..., not_after: _Optional[str] = ...) -> None: ...
+
+class InviteRequest(_message.Message):
+    __slots__ = ("site", "org", "lifetime_seconds", "approval", "request", "key", "not_after")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    ORG_FIELD_NUMBER: _ClassVar[int]
+    LIFETIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    org: str
+    lifetime_seconds: float
+    approval: bool
+    request: bytes
+    key: str
+    not_after: str
+    def __init__(self, site: _Optional[str] = ..., org: _Optional[str] = ..., lifetime_seconds: _Optional[float] = ..., approval: _Optional[bool] = ..., request: _Optional[bytes] = ..., key: _Optional[str] = ..., not_after: _Optional[str] = ...) -> None: ...
+
+class InviteDecision(_message.Message):
+    __slots__ = ("id", "approve", "fingerprint", "reason", "key", "not_after")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    APPROVE_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    approve: bool
+    fingerprint: str
+    reason: str
+    key: str
+    not_after: str
+    def __init__(self, id: _Optional[str] = ..., approve: _Optional[bool] = ..., fingerprint: _Optional[str] = ..., reason: _Optional[str] = ..., key: _Optional[str] = ..., not_after: _Optional[str] = ...) -> None: ...
+
+class PublishTrust(_message.Message):
+    __slots__ = ("trust", "keys", "key", "not_after")
+    TRUST_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    trust: TrustBundle
+    keys: _containers.RepeatedCompositeFieldContainer[IssuingKey]
+    key: str
+    not_after: str
+    def __init__(self, trust: _Optional[_Union[TrustBundle, _Mapping]] = ..., keys: _Optional[_Iterable[_Union[IssuingKey, _Mapping]]] = ..., key: _Optional[str] = ..., not_after: _Optional[str] = ...) -> None: ...
+
+class IssuingKey(_message.Message):
+    __slots__ = ("certificate", "private")
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    PRIVATE_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    private: bytes
+    def __init__(self, certificate: _Optional[bytes] = ..., private: _Optional[bytes] = ...) -> None: ...
 
 class ToWorker(_message.Message):
     __slots__ = ("start_site", "start_workflow", "task", "answer", "saved", "quit")

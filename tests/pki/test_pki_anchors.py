@@ -57,7 +57,7 @@ def false_ca(world, **changes):
     subject = changes.pop("name", world.sites.anchor.certificate.subject)
     options = {
         "constraints": basic(ca=True, path_length=0),
-        "key_usage": usage("key_cert_sign"),
+        "key_usage": usage("key_cert_sign", "crl_sign"),
         "names": uris(f"spiffe://{DOMAIN}"),
     } | changes
     pem = forge(world.root, **options)
@@ -80,7 +80,11 @@ FALSE_CAS = {
     "path length": ({"constraints": basic(ca=True, path_length=1)}, "basicConstraints is not that"),
     "no path length": ({"constraints": basic(ca=True, path_length=None)}, "basicConstraints is not that"),
     "loose": ({"constraints_critical": False}, "is not critical"),
-    "usage": ({"key_usage": usage("key_cert_sign", "digital_signature")}, "keyUsage is not that"),
+    "usage": (
+        {"key_usage": usage("key_cert_sign", "crl_sign", "digital_signature")},
+        "keyUsage is not that",
+    ),
+    "no cRLSign": ({"key_usage": usage("key_cert_sign")}, "keyUsage is not that of a sites CA"),
     "EKU of servers": ({"eku": [SERVE]}, "extendedKeyUsage is not that of a sites CA"),
     "no EKU": ({"eku": []}, "extendedKeyUsage is not that"),
     "an identity": ({"names": uris(SITE_URI)}, "trust domain 'heart.example/site"),
@@ -103,7 +107,7 @@ FALSE_CAS = {
 
 
 def test_the_false_ca_without_changes_is_good(world):
-    assert load_anchors(false_ca(world)).kinds == {Kind.SITE}
+    assert load_anchors(false_ca(world)).kinds == {Kind.SITE, Kind.INVITE}
 
 
 @pytest.mark.parametrize(("change", "words"), FALSE_CAS.values(), ids=FALSE_CAS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names: the three forms, and everything that only looks like one."""
+"""Names: the four forms, and everything that only looks like one."""
 
 import pytest
 
@@ -20,11 +20,18 @@ GOOD = {
         role=Role.PROJECT_ADMIN,
         name="ada",
     ),
+    "spiffe://heart.example/invite/uni-a/hospital-a/00ff00ff00ff00ff": Identity(
+        trust_domain="heart.example",
+        kind=Kind.INVITE,
+        org="uni-a",
+        name="hospital-a",
+        invite="00ff00ff00ff00ff",
+    ),
 }
 
 
 @pytest.mark.parametrize(("uri", "identity"), GOOD.items())
-def test_the_three_forms_are_read_and_written(uri, identity):
+def test_the_four_forms_are_read_and_written(uri, identity):
     assert parse_identity(uri) == identity
     assert identity.uri == uri
     assert str(identity) == uri
@@ -81,7 +88,15 @@ HOSTILE_NAMES = [
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 @pytest.mark.parametrize(
     "form",
-    ["spiffe://td/server/{}", "spiffe://td/site/{}/x", "spiffe://td/site/o/{}", "spiffe://{}/server/x"],
+    [
+        "spiffe://td/server/{}",
+        "spiffe://td/site/{}/x",
+        "spiffe://td/site/o/{}",
+        "spiffe://{}/server/x",
+        "spiffe://td/invite/{}/x/0123456789abcdef",
+        "spiffe://td/invite/o/{}/0123456789abcdef",
+        "spiffe://td/invite/o/x/{}",
+    ],
 )
 def test_names_that_mislead_are_refused_everywhere(form, name):
     # A trust domain may be longer than a name; 64 letters are a good one.
@@ -116,6 +131,20 @@ def test_names_that_mislead_are_refused_everywhere(form, name):
         "spiffe://td/person/o/LEAD/x",
         "spiffe://td/person//lead/x",
         "spiffe://td/provisioner/x",
+        "spiffe://td/invite/x",
+        "spiffe://td/invite/o/x",
+        "spiffe://td/invite/o/x/",
+        "spiffe://td/invite/o/x/0123456789abcde",
+        "spiffe://td/invite/o/x/0123456789abcdef0",
+        "spiffe://td/invite/o/x/0123456789ABCDEF",
+        "spiffe://td/invite/o/x/0123456789abcdeg",
+        "spiffe://td/invite/o/x/0x23456789abcdef",
+        "spiffe://td/invite/o/x/0123456789abcde\n",
+        "spiffe://td/invite/o/x/0123456789abcdef\n",
+        "spiffe://td/invite/o/x/٠١٢٣٤٥٦٧٨٩abcdef",
+        "spiffe://td/invite/o/x/0123456789abcdef/y",
+        "spiffe://td/invite//x/0123456789abcdef",
+        "spiffe://td/site/o/x/0123456789abcdef",
         "spiffe://td/Server/x",
         "spiffe://td:8443/server/x",
         "spiffe://user@td/server/x",
@@ -148,6 +177,12 @@ def test_other_forms_are_refused(uri):
         {"kind": Kind.SITE, "name": "../x", "org": "o"},
         {"kind": Kind.SITE, "name": "x", "org": "o/p"},
         {"kind": Kind.SERVER, "name": "x", "trust_domain": "A"},
+        {"kind": Kind.SITE, "name": "x", "org": "o", "invite": "0123456789abcdef"},
+        {"kind": Kind.SERVER, "name": "x", "invite": "0123456789abcdef"},
+        {"kind": Kind.INVITE, "name": "x", "org": "o"},
+        {"kind": Kind.INVITE, "name": "x", "invite": "0123456789abcdef"},
+        {"kind": Kind.INVITE, "name": "x", "org": "o", "invite": "0123456789abcde"},
+        {"kind": Kind.INVITE, "name": "x", "org": "o", "invite": "0123456789abcdef", "role": Role.LEAD},
     ],
 )
 def test_an_identity_that_breaks_the_rules_cannot_be_made(parts):

@@ -90,6 +90,7 @@ SURGERY = {
     "negative serial": (set_serial(b"\x87"), "serial number"),
     "zero serial": (set_serial(b"\x00"), "serial number"),
     "long serial": (set_serial(b"\x01" * 21), "serial number|cannot be read"),
+    "serial of 160 bits": (set_serial(b"\x00" + b"\xff" * 20), "serial number|cannot be read"),
     "serial not minimal": (set_serial(b"\x00\x01"), "cannot be read"),
     "trailing bytes in the body": (lambda fields: [*fields, b"\x05\x00"], "cannot be read"),
     "trailing bytes in the extensions": (trailing_in_extensions, "cannot be read"),

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID
-from villains import CLIENT, CODE, DOMAIN, NOW, PERSON, SERVE, SERVER, SITE, basic, usage
+from villains import CLIENT, CODE, DOMAIN, INVITE, NOW, PERSON, SERVE, SERVER, SITE, basic, usage
 
 from flprov.pki import Kind, create_signer, fingerprint, issue_identity
 
@@ -49,7 +49,7 @@ def assert_is_ours(certificate, issuer):
 def assert_is_ca(certificate, issuer, *, path_length, unit):
     assert_is_ours(certificate, issuer)
     assert value(certificate, x509.BasicConstraints) == basic(ca=True, path_length=path_length)
-    assert value(certificate, x509.KeyUsage) == usage("key_cert_sign")
+    assert value(certificate, x509.KeyUsage) == usage("key_cert_sign", "crl_sign")
     assert list(value(certificate, x509.SubjectAlternativeName)) == [
         x509.UniformResourceIdentifier(f"spiffe://{DOMAIN}")
     ]
@@ -95,7 +95,7 @@ def test_server_has_its_host_names(world):
     assert len(certificate.extensions) == 6
 
 
-@pytest.mark.parametrize("identity", [SITE, PERSON], ids=["site", "person"])
+@pytest.mark.parametrize("identity", [SITE, PERSON, INVITE], ids=["site", "person", "invite"])
 def test_clients_have_their_uri_and_no_other_name(world, identity):
     certificate = read(issue(world, identity).certificate_pem)
     issuer = read(world.of(identity.kind).certificate_pem)
@@ -144,8 +144,9 @@ def put(folder, **files):
         (SERVER, "sslserver", "sslclient"),
         (SITE, "sslclient", "sslserver"),
         (PERSON, "sslclient", "sslserver"),
+        (INVITE, "sslclient", "sslserver"),
     ],
-    ids=["server", "site", "person"],
+    ids=["server", "site", "person", "invite"],
 )
 def test_openssl_accepts_the_chain_for_its_purpose_only(world, tmp_path, identity, purpose, wrong):
     ca, leaf = world.of(identity.kind), issue(world, identity)

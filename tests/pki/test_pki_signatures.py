@@ -129,4 +129,4 @@ def test_anchors_survive_the_round_trip_through_pem(world):
     assert load_anchors(anchors.pem) == anchors
     assert hash(load_anchors(anchors.pem)) == hash(anchors)
     assert load_anchors(anchors.pem * 3) == anchors
-    assert anchors.kinds == {Kind.SITE, Kind.PERSON}
+    assert anchors.kinds == {Kind.SITE, Kind.INVITE, Kind.PERSON}

@@ -39,6 +39,9 @@ SITE_URI = f"spiffe://{DOMAIN}/site/uni-a/hospital-a"
 SITE = Identity(trust_domain=DOMAIN, kind=Kind.SITE, org="uni-a", name="hospital-a")
 SERVER = Identity(trust_domain=DOMAIN, kind=Kind.SERVER, name="server1")
 PERSON = Identity(trust_domain=DOMAIN, kind=Kind.PERSON, org="uni-a", role=Role.LEAD, name="ada")
+INVITE = Identity(
+    trust_domain=DOMAIN, kind=Kind.INVITE, org="uni-a", name="hospital-a", invite="0123456789abcdef"
+)
 
 CLIENT, SERVE = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
 CODE, ANY = ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
@@ -54,7 +57,12 @@ class World:
     people: Authority
 
     def of(self, kind: Kind) -> Authority:
-        return {Kind.SERVER: self.servers, Kind.SITE: self.sites, Kind.PERSON: self.people}[kind]
+        return {
+            Kind.SERVER: self.servers,
+            Kind.SITE: self.sites,
+            Kind.PERSON: self.people,
+            Kind.INVITE: self.sites,
+        }[kind]
 
     @property
     def clients(self) -> Anchors:
@@ -155,10 +163,10 @@ def refuse(pem, anchors, words, *, now=NOW, kinds=None) -> IdentityRefused:
     return caught.value
 
 
-def to_pem(der: bytes) -> bytes:
+def to_pem(der: bytes, label: bytes = b"CERTIFICATE") -> bytes:
     text = base64.encodebytes(der).replace(b"\n", b"")
     lines = b"\n".join(text[start : start + 64] for start in range(0, len(text), 64))
-    return b"-----BEGIN CERTIFICATE-----\n" + lines + b"\n-----END CERTIFICATE-----\n"
+    return b"-----BEGIN " + label + b"-----\n" + lines + b"\n-----END " + label + b"-----\n"
 
 
 def to_der(pem: bytes) -> bytes:
@@ -207,10 +215,31 @@ def resign(
 
     The fields: 0 version, 1 serial, 2 algorithm, 3 issuer, 4 validity, 5 subject, 6 key, 7 extensions.
     """
-    tbs, outer, _ = children(to_der(pem))
+    return to_pem(_resign(to_der(pem), ca, edit, algorithm))
+
+
+def resign_crl(
+    pem: bytes,
+    ca: Authority,
+    edit: Callable[[list[bytes]], list[bytes]] = lambda fields: fields,
+    *,
+    algorithm: hashes.HashAlgorithm = SHA256,
+) -> bytes:
+    """The CRL with the fields of its TBSCertList edited, signed anew by `ca`.
+
+    The fields: 0 version, 1 algorithm, 2 issuer, 3 thisUpdate, 4 nextUpdate, 5 entries, 6 extensions.
+    """
+    der = x509.load_pem_x509_crl(pem).public_bytes(serialization.Encoding.DER)
+    return to_pem(_resign(der, ca, edit, algorithm), b"X509 CRL")
+
+
+def _resign(
+    der: bytes, ca: Authority, edit: Callable[[list[bytes]], list[bytes]], algorithm: hashes.HashAlgorithm
+) -> bytes:
+    tbs, outer, _ = children(der)
     new = tlv(0x30, b"".join(edit(children(tbs))))
     if isinstance(algorithm, hashes.SHA1):
         new = tlv(0x30, b"".join(tlv(0x30, SHA1_OID) if f == outer else f for f in children(new)))
         outer = tlv(0x30, SHA1_OID)
     signature = ca.key.sign(new, ec.ECDSA(algorithm))
-    return to_pem(tlv(0x30, new + outer + tlv(0x03, b"\x00" + signature)))
+    return tlv(0x30, new + outer + tlv(0x03, b"\x00" + signature))

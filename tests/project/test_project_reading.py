@@ -204,7 +204,7 @@ def test_unknown_keys_are_refused_everywhere_with_the_nearest(problems):
     assert found == [
         "2: unknown key 'root_fingerpint' (did you mean 'root_fingerprint'?)",
         "10: unknown key 'listem' (did you mean 'listen'?)",
-        "14: unknown key 'organisation'",
+        "14: unknown key 'organisation' (known here: proxy)",
         "16: unknown key 'emali' (did you mean 'email'?)",
     ]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from parties import SERVER, credential, project
 
+from flprov.errors import FlprovError
 from flprov.pki import Identity
 from flprov.rpc import METHODS, Call, Connection, Handler, Listener, Method, Service, Shape, connect, serve
 from flprov.testing.inprocess import InProcessNetwork
@@ -53,7 +54,7 @@ class Network:
         self.connections.append(connection)
         return connection
 
-    async def drop(self, identity: Identity, reason: str) -> int:
+    async def drop(self, identity: Identity, reason: FlprovError) -> int:
         async def drop() -> int:
             return self.listener.drop(identity.uri, reason)
 

@@ -28,6 +28,10 @@ SERVER = Identity(trust_domain=DOMAIN, kind=Kind.SERVER, name="server")
 SITE = Identity(trust_domain=DOMAIN, kind=Kind.SITE, org="north", name="site-a")
 OTHER_SITE = Identity(trust_domain=DOMAIN, kind=Kind.SITE, org="south", name="site-b")
 
+INVITE = Identity(
+    trust_domain=DOMAIN, kind=Kind.INVITE, org="north", name="site-a", invite="0123456789abcdef"
+)
+
 
 def person(role: Role) -> Identity:
     return Identity(trust_domain=DOMAIN, kind=Kind.PERSON, org="north", role=role, name="kim")
@@ -56,7 +60,8 @@ class Project:
         )
 
     def issue(self, identity: Identity, *, now: datetime | None = None, days: float = 30) -> Credential:
-        ca = {Kind.SERVER: self.servers, Kind.SITE: self.sites, Kind.PERSON: self.people}[identity.kind]
+        cas = {Kind.SERVER: self.servers, Kind.PERSON: self.people}
+        ca = cas.get(identity.kind, self.sites)
         names = NAMES if identity.kind is Kind.SERVER else ()
         return issue_identity(ca, identity, names=names, days=days, now=now or datetime.now(UTC))
 

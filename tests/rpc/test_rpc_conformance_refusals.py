@@ -162,7 +162,7 @@ async def test_unknown_method_with_a_hostile_name_is_refused_printably(start):
 async def test_gate_refuses_before_the_table_and_the_handler(start):
     asked = []
 
-    def gate(identity):
+    def gate(identity, leaf):
         asked.append(identity)
         if identity == LEAD:
             raise errors.IdentityRefused("kim is locked", hint="ask Lee")
@@ -218,13 +218,13 @@ async def test_dropped_identity_loses_its_open_calls_and_others_keep_theirs(star
     streams = [network.connect(who).stream(m.CONTROL, messages()) for who in (SITE, OTHER_SITE)]
     for stream in streams:
         await anext(stream)
-    assert await network.drop(SITE, "the certificate of site-a was revoked") == 1
+    assert await network.drop(SITE, errors.IdentityRefused("the certificate of site-a was revoked")) == 1
     with pytest.raises(errors.IdentityRefused, match="the certificate of site-a was revoked"):
         await anext(streams[0])
     go_on.set()
     assert len([reply async for reply in streams[1]]) == 1
     await heard(ended)
-    assert await network.drop(SITE, "again") == 0
+    assert await network.drop(SITE, errors.IdentityRefused("again")) == 0
 
 
 async def test_dropped_identity_that_does_not_read_is_dropped_too(start):
@@ -242,7 +242,7 @@ async def test_dropped_identity_that_does_not_read_is_dropped_too(start):
     replies = network.connect(LEAD).download(m.DOWNLOAD_RESULT, pb.DownloadRequest())
     await anext(replies)
     await heard(began)
-    assert await network.drop(LEAD, "locked") == 1
+    assert await network.drop(LEAD, errors.IdentityRefused("locked")) == 1
     await heard(ended)
     with pytest.raises(errors.IdentityRefused, match="locked"):
         await drained(replies)
@@ -252,7 +252,7 @@ async def test_call_that_drops_its_own_identity_is_spared(start):
     networks = []
 
     async def status(call, request):
-        dropped = networks[0].listener.drop(call.caller.uri, "locked")
+        dropped = networks[0].listener.drop(call.caller.uri, errors.IdentityRefused("locked"))
         await asyncio.sleep(0)
         return pb.Document(json=str(dropped).encode())
 

@@ -43,22 +43,22 @@ def counted(monkeypatch) -> list[bytes]:
 
 def test_good_certificates_are_identified(check):
     for identity in (SITE, LEAD):
-        assert check.identify(project().issue(identity).certificate_pem) == identity
+        assert check.identify(project().issue(identity).certificate_pem).identity == identity
 
 
 def test_good_certificate_is_verified_in_full_once_an_hour(check, clock, counted):
     pem = project().issue(SITE).certificate_pem
     for _ in range(5):
-        assert check.identify(pem) == SITE
+        assert check.identify(pem).identity == SITE
     assert len(counted) == 1
     clock.advance(3601)
-    assert check.identify(pem) == SITE
+    assert check.identify(pem).identity == SITE
     assert len(counted) == 2
 
 
 def test_expiry_is_noticed_within_the_hour(check, clock):
     pem = project().issue(SITE, days=0.01).certificate_pem
-    assert check.identify(pem) == SITE
+    assert check.identify(pem).identity == SITE
     clock.advance(timedelta(days=0.01).total_seconds() + 1)
     with pytest.raises(IdentityRefused, match="expired"):
         check.identify(pem)
@@ -66,7 +66,7 @@ def test_expiry_is_noticed_within_the_hour(check, clock):
 
 def test_clock_that_goes_back_before_the_first_day_is_noticed(check, clock):
     pem = project().issue(SITE).certificate_pem
-    assert check.identify(pem) == SITE
+    assert check.identify(pem).identity == SITE
     clock.jump(-3600)
     with pytest.raises(IdentityRefused, match="not valid before"):
         check.identify(pem)
@@ -78,7 +78,7 @@ def test_refused_certificate_is_taken_once_its_day_comes(check, clock):
         with pytest.raises(IdentityRefused, match="not valid before"):
             check.identify(pem)
     clock.advance(timedelta(days=1).total_seconds())
-    assert check.identify(pem) == SITE
+    assert check.identify(pem).identity == SITE
 
 
 def test_no_certificate_and_no_pem_are_refused(check):
@@ -107,5 +107,5 @@ def test_kept_verdicts_are_bounded(check, counted, monkeypatch):
     monkeypatch.setattr(peers, "_MOST", 2)
     pems = [project().issue(SITE).certificate_pem for _ in range(3)]
     for pem in [*pems, pems[2], pems[1], pems[0]]:
-        assert check.identify(pem) == SITE
+        assert check.identify(pem).identity == SITE
     assert counted == [*pems, pems[0]]

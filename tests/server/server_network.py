@@ -21,6 +21,7 @@ from flprov.rpc import Connection
 from flprov.rpc import methods as m
 from flprov.server.adminservice import AdminService
 from flprov.server.denials import Denials
+from flprov.server.identities import Identities
 from flprov.server.jobrun import JobRun
 from flprov.server.server import service_table
 from flprov.server.siteservice import SiteService
@@ -57,11 +58,22 @@ class Network:
         }
         self.site_service = SiteService(installation="the-server", heartbeat_seconds=5.0, **shared)
         self.admin_service = AdminService(kit=kit, describe=lambda: DESCRIPTION, **shared)
+        self.identities = Identities(
+            clock=world.clock,
+            store=world.store,
+            kit=kit,
+            state=world.folder,
+            registry=world.registry,
+            sessions=world.sessions,
+            passphrase=None,
+        )
+        self.identities.load()
         self.listener = InProcessNetwork(
-            service_table(self.site_service, self.admin_service),
+            service_table(self.site_service, self.admin_service, self.identities),
             gate=world.registry.verify_enrolled,
             on_refusal=self.denials.note,
         )
+        self.identities.attach(self.listener)
 
     def connect(self, identity: Identity) -> Connection:
         return self.listener.connect(identity)

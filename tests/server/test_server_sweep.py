@@ -27,8 +27,32 @@ from flprov.wire import pb
 
 # What comes out, written out by hand. The job is leo's (org-a), at site-1 (org-a) alone.
 OK, ROLE, OBJECT = "ok", "the table says no", "the object rule says no"
-SITE = {"Control", "FetchBlob", "SendBlob", "SendLogs"}
-LISTS = {"Status", "ListSites", "ListApps", "ListJobs"}
+SITE = {"Control", "FetchBlob", "SendBlob", "SendLogs", "Renew"}
+INVITED = {"Join"}
+LISTS = {
+    "Status",
+    "ListSites",
+    "ListApps",
+    "ListJobs",
+    "ListPeople",
+    "ListCertificates",
+    "ExportCRLs",
+    "FetchTrust",
+    "ShowTrust",
+}
+# Of site-3 (org-a), which olga of org-b may not touch; that she lists invites shows her none.
+ENROL = {
+    "AddSite",
+    "RemoveSite",
+    "LockSite",
+    "UnlockSite",
+    "RemovePerson",
+    "RenewCertificate",
+    "RevokeCertificate",
+    "CreateInvite",
+    "DecideInvite",
+    "RelayJoin",
+}
 SHOW = LISTS | {"ShowSite", "ShowApp", "ShowJob", "WatchJob", "WhyJob", "JobLogs"}
 RESULTS = {"ListResults", "DownloadResult"}
 RUN = {"UploadApp", "DownloadApp", "SubmitJob"}
@@ -37,11 +61,11 @@ EVERYTHING = {method.path.rpartition("/")[2] for method in METHODS}
 # caller -> what works, what the object rule refuses; the table refuses the rest
 PLAN: dict[str, tuple[set[str], set[str]]] = {
     "site-1": (SITE, set()),
-    "site-2": ({"Control"}, {"FetchBlob", "SendBlob", "SendLogs"}),
-    "ada": (SHOW | RESULTS | RUN | {"AbortJob"}, set()),
+    "site-2": ({"Control", "Renew"}, {"FetchBlob", "SendBlob", "SendLogs"}),
+    "ada": (SHOW | RESULTS | RUN | ENROL | {"AbortJob", "ListInvites", "PublishTrust"}, set()),
     "leo": (SHOW | RESULTS | RUN | {"AbortJob"}, set()),
     "lea": (SHOW | RUN, RESULTS | {"AbortJob"}),
-    "olga": (SHOW, RESULTS | {"AbortJob"}),
+    "olga": (SHOW | {"ListInvites"}, RESULTS | ENROL | {"AbortJob"}),
     "mia": (SHOW | RESULTS, set()),
     "milo": (SHOW, RESULTS),
     "obi": (LISTS, set()),
