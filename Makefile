@@ -21,6 +21,7 @@ help:
 	@echo 'make test      everything that guards this tree: ruff, mypy, pytest'
 	@echo 'make check     ruff and mypy alone;  make fix: let ruff put right what it can'
 	@echo 'make bench     how fast things are on this machine'
+	@echo 'make campaign  identities tried often: invites, revocation, renewal, tampering, pkilint (20 minutes)'
 	@echo 'make proto     flprov_pb2 again from flprov/wire/flprov.proto'
 	@echo 'make schemas   docs/schemas again from flprov/wire/documents.py'
 	@echo 'make dist      a wheel in dist/, to install on other machines'
@@ -68,6 +69,11 @@ fix: $(STAMP)
 .PHONY: bench
 bench: $(STAMP)
 	@$(PY) benchmarks/network.py
+
+# pkilint comes from PyPI into an environment of its own; sshd and the proxies from Debian, as in .ci/run.
+.PHONY: campaign
+campaign: $(STAMP)
+	@$(PY) benchmarks/campaign.py
 
 # ---- generated files ---------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes docs/schemas/: the JSON schema of every document that `--json` prints.
 
-They are made from the dataclasses in flprov/wire/documents.py, so that there is one place to change.
+They are made from the dataclasses in flprov/wire/documents.py and kitdocuments.py (and those of `poc`), so that
+there is one place to change.
 
     python scripts/schemas.py            write them
     python scripts/schemas.py --check    exit 1, naming the files, if some are not current
@@ -21,7 +22,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from flprov.poc import DownReport, NetworkState, UpReport
 from flprov.wire import documents as doc
+from flprov.wire import kitdocuments as kitdoc
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 
@@ -40,7 +43,24 @@ SCHEMAS: dict[str, tuple[type, str]] = {
     "submit": (doc.SubmitDocument, "flprov job submit APP --json"),
     "why": (doc.WhyDocument, "flprov job why ID --json"),
     "download": (doc.DownloadDocument, "flprov job download ID --json"),
+    "doctor": (doc.DoctorDocument, "flprov doctor [KIT] --json"),
     "plan": (doc.PlanDocument, "flprov plan PROJECT.YML --json"),
+    "provision": (kitdoc.ProvisionDocument, "flprov provision PROJECT.YML --json"),
+    "kit": (kitdoc.KitDocument, "flprov kit show KIT --json"),
+    "kit-list": (kitdoc.KitListDocument, "flprov kit ls|verify --json"),
+    "kit-pack": (kitdoc.KitPackDocument, "flprov kit pack KIT -o FILE --json"),
+    "kit-unpack": (kitdoc.KitUnpackDocument, "flprov kit unpack FILE --json"),
+    "kit-send": (kitdoc.KitSendDocument, "flprov kit send --json"),
+    "poc-up": (UpReport, "flprov poc up --json"),
+    "poc-status": (NetworkState, "flprov poc status --json"),
+    "poc-down": (DownReport, "flprov poc down --json"),
+    "certificates": (doc.CertificateListDocument, "flprov cert ls --json"),
+    "party-change": (
+        doc.PartyChangeDocument,
+        "flprov site add|rm|lock|unlock, flprov user rm, flprov cert revoke --json",
+    ),
+    "people": (doc.PersonListDocument, "flprov user ls --json"),
+    "crls": (doc.CRLListDocument, "flprov cert crl --json"),
     "results": (doc.ResultsDocument, "none yet: what there is to download of a job"),
 }
 

@@ -20,10 +20,12 @@ from flprov._base.lazy import lazy_names
 from flprov._base.retry import backoff
 
 if TYPE_CHECKING:
+    from flprov._base.alarm import Alarm
     from flprov._base.aside import run_aside
     from flprov._base.tasks import Tasks
 
 __all__ = [
+    "Alarm",
     "Clock",
     "SystemClock",
     "Tasks",
@@ -46,4 +48,4 @@ __all__ = [
 ]
 
 # These come with asyncio, which a job's process does without.
-__getattr__ = lazy_names(__name__, {"Tasks": "tasks", "run_aside": "aside"})
+__getattr__ = lazy_names(__name__, {"Alarm": "alarm", "Tasks": "tasks", "run_aside": "aside"})

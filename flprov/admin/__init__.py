@@ -2,6 +2,9 @@
 """What a person's programs use: the typed client beneath the commands and the console."""
 
 from flprov.admin.client import Admin, LogText, open_admin
+from flprov.admin.invites import NewInvite, fingerprint_of
+from flprov.admin.parties import write_crls
 from flprov.admin.plots import draw_metrics
+from flprov.admin.trust import PersonTrust
 
-__all__ = ["Admin", "LogText", "draw_metrics", "open_admin"]
+__all__ = ["Admin", "LogText", "NewInvite", "PersonTrust", "draw_metrics", "fingerprint_of", "open_admin", "write_crls"]

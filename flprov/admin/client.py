@@ -20,14 +20,18 @@ from types import TracebackType
 from typing import Any
 
 from flprov._base import Clock, SystemClock, parse_json, to_iso
+from flprov.admin import parties
 from flprov.admin.apps import Progress, fetch_spec, upload_bundle
 from flprov.admin.download import Progress as FileProgress
 from flprov.admin.download import download_results
+from flprov.admin.invites import NewInvite, create_invite, decide_invite, list_invites, relay_join
 from flprov.admin.link import Link, read_document
 from flprov.admin.plots import draw_metrics
+from flprov.admin.renewals import renew_certificate
+from flprov.admin.trust import PersonTrust, publish_trust, show_trust
 from flprov.errors import FlprovError, Misuse, NotFound, ProtocolError, ServerUnavailable
 from flprov.jobs import JobSpec, JobState, Submission, build_bundle, override
-from flprov.kits import Kit, load_kit
+from flprov.kits import Answer, Kit, Publication, SignedRequest, load_kit
 from flprov.pki import Kind, sign
 from flprov.project import DIRECT, Route
 from flprov.rpc import Connection, connect
@@ -71,23 +75,32 @@ def open_admin(
     """
     clock = clock or SystemClock()
     loaded = load_kit(Path(kit), now=clock.now(), kind=Kind.PERSON, passphrase=passphrase)
+    trust = PersonTrust(loaded, clock.now())
     connection = connect(
         loaded.endpoints,
         chain_pem=loaded.chain_pem,
         private_pem=loaded.private_pem,
-        server_anchors=loaded.anchors["servers"],
+        server_anchors=trust.servers,
         route=loaded.route or route or DIRECT,
     )
-    return Admin(loaded, connection, clock=clock)
+    return Admin(loaded, connection, clock=clock, trust=trust)
 
 
 class Admin:
     """One person's calls. Not for several threads at once."""
 
-    def __init__(self, kit: Kit, connection: Connection, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        kit: Kit,
+        connection: Connection,
+        *,
+        clock: Clock | None = None,
+        trust: PersonTrust | None = None,
+    ) -> None:
         self.kit = kit
         self._clock = clock or SystemClock()
         self._link = Link(connection)
+        self._trust = trust  # None: nothing is learnt
 
     def __enter__(self) -> Admin:
         return self
@@ -98,7 +111,10 @@ class Admin:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Learn whether the project's CAs have changed, and let go of the connection."""
+        if self._trust is not None and self._link.answered:
+            self._link.answered = False  # once
+            self._trust.learn(self._link, self._clock.now())
         self._link.close()
 
     # ---- status and sites ------------------------------------------------------------------
@@ -114,6 +130,112 @@ class Admin:
     def site(self, name: str) -> doc.SiteDocument:
         """One site. Raises NotFound."""
         return self._link.document(doc.SiteDocument, m.SHOW_SITE, pb.Query(id=name))
+
+    def add_site(self, name: str, *, org: str, reason: str = "") -> doc.PartyChangeDocument:
+        """Let the project have this site, from now on; an invite gives it its kit. Raises Conflict."""
+        return parties.change_site(self._link, self._clock, "add", name, org=org, reason=reason)
+
+    def remove_site(self, name: str, *, reason: str = "") -> doc.PartyChangeDocument:
+        """Take a site out; its certificates are revoked. Raises NotFound."""
+        return parties.change_site(self._link, self._clock, "remove", name, reason=reason)
+
+    def lock_site(self, name: str, *, reason: str = "") -> doc.PartyChangeDocument:
+        """Keep a site out until it is unlocked. Raises NotFound."""
+        return parties.change_site(self._link, self._clock, "lock", name, reason=reason)
+
+    def unlock_site(self, name: str, *, reason: str = "") -> doc.PartyChangeDocument:
+        """Let a locked site come back; it does so by itself. Raises NotFound."""
+        return parties.change_site(self._link, self._clock, "unlock", name, reason=reason)
+
+    # ---- people ----------------------------------------------------------------------------
+
+    def people(self) -> tuple[doc.PersonDocument, ...]:
+        """Everybody whom the server knows."""
+        return parties.list_people(self._link)
+
+    def remove_person(self, name: str, *, reason: str = "") -> doc.PartyChangeDocument:
+        """Revoke every certificate that a person of this name has had. Raises NotFound, Refused."""
+        return parties.remove_person(self._link, self._clock, name, reason=reason)
+
+    # ---- certificates ----------------------------------------------------------------------
+
+    def certificates(self, *, every: bool = False) -> doc.CertificateListDocument:
+        """Every certificate that matters now, with its days left; `every`: also those that were replaced."""
+        return parties.list_certificates(self._link, every=every)
+
+    def revoke_certificate(
+        self, target: str, *, reason: str = "", comment: str = ""
+    ) -> doc.PartyChangeDocument:
+        """Revoke every certificate of a party, or one by its serial number.
+
+        Args:
+            target: a site's or person's name, its SPIFFE URI, or a serial number in hex.
+            reason: one of X.509's, such as `key-compromise`.
+            comment: in words, for whoever is refused.
+
+        Raises:
+            NotFound, Misuse: it is nothing that is known, or several things.
+            Refused: it is the server, a CA or the last project_admin.
+        """
+        return parties.revoke_certificate(self._link, self._clock, target, reason=reason, comment=comment)
+
+    def crls(self) -> tuple[doc.CRLDocument, ...]:
+        """The revocation lists of now, signed."""
+        return parties.export_crls(self._link)
+
+    def renew_certificate(self, name: str, *, reason: str = "") -> doc.RenewalDocument:
+        """Have a site or the server renew now: its new certificate. Raises NotFound, SiteUnavailable."""
+        return renew_certificate(self._link, self._clock, name, reason=reason)
+
+    # ---- trust -----------------------------------------------------------------------------
+
+    def trust(self) -> doc.TrustStatusDocument:
+        """What the live network believes, and who has heard of it."""
+        return show_trust(self._link)
+
+    def publish_trust(self, publication: Publication) -> doc.TrustStatusDocument:
+        """Bring a workspace's trust bundle to the live network; you go by it yourself from now on.
+
+        Raises:
+            Refused, Conflict: the server does not take it, and says why.
+        """
+        found = publish_trust(self._link, self._clock, publication)
+        if self._trust is not None:
+            self._trust.keep(publication.signed, self._clock.now())
+        return found
+
+    # ---- invites ---------------------------------------------------------------------------
+
+    def create_invite(
+        self, site: str, *, org: str = "", lifetime: timedelta = timedelta(hours=24), approval: bool = False
+    ) -> NewInvite:
+        """A new invite: one line, with which the hospital makes its kit.
+
+        Args:
+            site: whom it is for.
+            org: its organisation; when given, the site is added if the project does not have it.
+            lifetime: how long it can be used.
+            approval: whether you will compare the fingerprint of the hospital's key first.
+        """
+        return create_invite(
+            self._link, self.kit, self._clock, site=site, org=org, lifetime=lifetime, approval=approval
+        )
+
+    def invites(self) -> tuple[doc.InviteDocument, ...]:
+        """Every invite that you may decide on, the newest first."""
+        return list_invites(self._link)
+
+    def approve_invite(self, invite: str, *, fingerprint: str) -> doc.InviteDocument:
+        """Let the key that came with an invite have its certificate. Raises Refused, Conflict, NotFound."""
+        return decide_invite(self._link, self._clock, invite=invite, approve=True, fingerprint=fingerprint)
+
+    def revoke_invite(self, invite: str, *, reason: str = "") -> doc.InviteDocument:
+        """Take an invite back. Raises Conflict when it was used."""
+        return decide_invite(self._link, self._clock, invite=invite, approve=False, reason=reason)
+
+    def relay_join(self, signed: SignedRequest) -> Answer:
+        """The server's answer to a request that came as a file; you have compared its fingerprint."""
+        return relay_join(self._link, self._clock, signed)
 
     # ---- apps ------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ class Link:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.answered = False  # the server has answered something
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="flprov link", daemon=True)
         self._thread.start()
@@ -82,9 +83,11 @@ class Link:
                 work.close()
             raise ServerUnavailable("this client was closed", hint="open another one")
 
-    def unary(self, method: Method, request: Message) -> Any:  # noqa: ANN401 - the table's reply type
-        """The reply to one request."""
-        return self.run(self.connection.unary(method, request))
+    def unary(self, method: Method, request: Message, *, timeout: float | None = None) -> Any:  # noqa: ANN401 - the table's
+        """The reply to one request. Raises TimedOut after `timeout` seconds."""
+        reply = self.run(self.connection.unary(method, request, timeout))
+        self.answered = True
+        return reply
 
     def document(self, kind: type[T], method: Method, request: Message) -> T:
         """The document in the reply to one request."""
@@ -106,6 +109,7 @@ class Link:
         pump.add_done_callback(lambda _: arrived.put(_END))
         try:
             while (reply := arrived.get()) is not _END:
+                self.answered = True
                 yield reply
                 with contextlib.suppress(RuntimeError):  # the loop is closed: the pump has put its end
                     self._loop.call_soon_threadsafe(room.release)

@@ -3,5 +3,7 @@
 
 from flprov.agent.agent import Agent
 from flprov.agent.config import AgentConfig, load_agent_config
+from flprov.agent.enrolment import ask_to_join, is_refused
+from flprov.agent.vitals import read_gpus
 
-__all__ = ["Agent", "AgentConfig", "load_agent_config"]
+__all__ = ["Agent", "AgentConfig", "ask_to_join", "is_refused", "load_agent_config", "read_gpus"]

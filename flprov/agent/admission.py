@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether this site runs a job. The site has the last word, and takes nobody's word for who asked.
 
-The person's signature is checked here, against the people anchor of this site's own kit: a server
-that was broken into cannot run code at a site.
+The person's signature is checked here, against the people anchors that this site holds, and the list of
+those who were revoked: a server that was broken into cannot run code at a site, nor hide who has left.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 from flprov.agent.config import AgentConfig
 from flprov.errors import ConfinementRefused, IdentityRefused, NotFound, PermissionRefused, ProtocolError
 from flprov.jobs import Submission, decode_submission
-from flprov.pki import Identity, Kind, verify_signed
+from flprov.pki import Anchors, Identity, Kind, verify_signed
 from flprov.policy import judge, load_policy, load_site_settings
 from flprov.rpc.methods import SUBMIT_JOB
 from flprov.wire import pb
@@ -44,10 +44,14 @@ def admit(
     jobs_here: int,
     token_job: str | None,
     known: bool,
+    people: Anchors,
+    revoked_people: Container[int],
 ) -> Admitted:
     """The job, if everything about it is as it should be.
 
     Args:
+        people: the CAs whose people may sign.
+        revoked_people: serial numbers of those people's certificates that count no more.
         token_job: the job that the submission's token made here before, if any.
         known: this site accepted the job before; its not-after has been met then.
 
@@ -57,7 +61,7 @@ def admit(
         NotFound: a dataset that site.yml does not name.
         ConfinementRefused: job code could not be confined here.
     """
-    signer, submission = _verify_signature(deploy, config, now)
+    signer, submission = _verify_signature(deploy, people, revoked_people, now)
     _verify_meant_for_here(deploy, submission, config, now, token_job, known=known)
     policy = load_policy(config.policy)
     settings = load_site_settings(config.settings)
@@ -89,10 +93,17 @@ def names_folder(job_id: str) -> bool:
     return _FOLDER.fullmatch(job_id) is not None
 
 
-def _verify_signature(deploy: pb.Deploy, config: AgentConfig, now: datetime) -> tuple[Identity, Submission]:
-    people = config.kit.anchors["people"]
+def _verify_signature(
+    deploy: pb.Deploy, people: Anchors, revoked: Container[int], now: datetime
+) -> tuple[Identity, Submission]:
     signer = verify_signed(
-        deploy.submission, deploy.signature, deploy.chain, people, now=now, kinds=(Kind.PERSON,)
+        deploy.submission,
+        deploy.signature,
+        deploy.chain,
+        people,
+        now=now,
+        kinds=(Kind.PERSON,),
+        revoked=revoked,
     )
     submission = decode_submission(deploy.submission)
     if submission.submitted_by != signer.uri:

@@ -13,15 +13,18 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from flprov import __version__
-from flprov._base import Clock, SystemClock, canonical_json, hold_lock, write_private
+from flprov._base import Clock, SystemClock, Tasks, canonical_json, hold_lock, write_private
 from flprov.agent.bulk import Bulk
 from flprov.agent.config import AgentConfig
 from flprov.agent.control import Control, LinkState
 from flprov.agent.held import SiteJobs
 from flprov.agent.leases import GPULeases
+from flprov.agent.renewal import Renewal
+from flprov.agent.trust import SiteTrust
 from flprov.agent.vitals import GPUs, read_vitals
 from flprov.blobs import BlobStore
 from flprov.errors import KitRefused
+from flprov.kits import Credential
 from flprov.rpc import Connection, connect, serve_local
 from flprov.store import Row, Store, open_store
 from flprov.wire import PROTOCOL, pb
@@ -59,7 +62,8 @@ class Agent:
         """Serve until `stop`.
 
         Raises:
-            KitRefused: another agent uses this kit, here or on another machine.
+            KitRefused: another agent uses this kit, here or on another machine; or its certificate has
+                expired, and no renewed one is valid.
             Refused: the server does not take this site.
         """
         state = self.config.state
@@ -84,7 +88,18 @@ class Agent:
 
     async def _run(self, state: Path, store: Store) -> None:
         blobs = BlobStore(state / "blobs")
-        bulk = Bulk(self._connect, blobs, self._clock)
+        self._bulk = bulk = Bulk(self._connect, blobs, self._clock)
+        self._trust = trust = SiteTrust(self.config.kit, state)
+        trust.load(self._clock.now())
+        self._renewal = renewal = Renewal(
+            kit=self.config.kit,
+            state=state,
+            anchors=lambda: trust.sites,
+            ask=bulk.ask,
+            switch=self._switch,
+            store=store,
+            clock=self._clock,
+        )
         self._installation = _installation(state)
         self._jobs = jobs = SiteJobs(
             config=self.config,
@@ -94,6 +109,7 @@ class Agent:
             bulk=bulk,
             launcher=self._launcher,
             gpus=self._gpus,
+            trust=trust,
             report=lambda message: self._control.report(message),
         )
         jobs.load()
@@ -109,9 +125,12 @@ class Agent:
         async with contextlib.AsyncExitStack() as stack:
             if self._local_status:
                 await stack.enter_async_context(serve_local(state, self.snapshot_json))
+            tasks = Tasks("renewal")
+            tasks.spawn(renewal.run())
             try:
                 await self._until_stopped(self._control.run())
             finally:
+                await tasks.close()
                 await jobs.close()
                 await bulk.close()
                 await store.commit([], Row(who="site", what="site.stop", object=self.config.kit.name))
@@ -127,17 +146,29 @@ class Agent:
         await asyncio.gather(running, stopping, return_exceptions=True)
 
     def _connect_mtls(self) -> Connection:
-        kit = self.config.kit
+        kit, credential = self.config.kit, self._renewal.credential
         return connect(
             kit.endpoints,
-            chain_pem=kit.chain_pem,
-            private_pem=kit.private_pem,
-            server_anchors=kit.anchors["servers"],
+            chain_pem=credential.chain_pem,
+            private_pem=credential.private_pem,
+            server_anchors=self._trust.servers,
             route=self.config.route,
         )
 
+    def _switch(self, credential: Credential) -> None:
+        """The control stream stays as it is: the server knows that its site has renewed."""
+        self._bulk.renew(credential, self._trust.servers)
+
+    def _believe(self, message: pb.TrustBundle) -> None:
+        """At once, and not beside: what the server sends next may need it."""
+        answer = self._trust.take(message, self._clock.now())
+        if answer is not None:
+            self._switch(self._renewal.credential)
+            self._control.report(answer)
+
     def _welcome(self, welcome: pb.Welcome) -> None:
         self._jobs.welcome(list(welcome.jobs))
+        self._renewal.connected()
         self.ready.set()
 
     def _hello(self) -> pb.Hello:
@@ -148,6 +179,7 @@ class Agent:
             host=platform.node()[:200],
             manifest=self.config.kit.manifest_digest,
             jobs=self._jobs.ids,
+            trust=self._trust.version,
         )
 
     async def _read_vitals(self) -> Vitals:
@@ -175,6 +207,10 @@ class Agent:
             self._jobs.closed(message.closed)
         elif kind == "stop":
             self._jobs.stop(message.stop.job_id, message.stop.reason, message.stop.grace_seconds)
+        elif kind == "trust":
+            self._believe(message.trust)
+        elif kind == "renew":
+            self._renewal.renew_now(message.renew.reason)
         else:
             logger.warning("the server sent %s, which this version does not know", kind or "an empty message")
 
@@ -192,7 +228,8 @@ class Agent:
                 link=LinkStatus(
                     state=link.state.value, since=link.since, reason=link.reason, tries=link.tries
                 ),
-                cert_not_after=kit.not_after,
+                cert_not_after=self._renewal.credential.not_after,
+                renewal=self._renewal.status,
                 policy=str(self.config.policy),
                 site_settings=str(self.config.settings),
                 proxy=str(self.config.route),

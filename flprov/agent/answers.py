@@ -64,4 +64,6 @@ class Answers:
         if not gone:
             return set()
         await self._store.commit([Delete("answer", key) for key in gone], None)
-        return {self._kept.pop(key).answer.update.tensors.digest for key in gone} - {""}
+        # Meanwhile another call may have dropped some: a round that is closed while its job is stopped.
+        dropped = [self._kept.pop(key, None) for key in gone]
+        return {kept.answer.update.tensors.digest for kept in dropped if kept is not None} - {""}

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from flprov._base import Clock, backoff
 from flprov.blobs import BlobStore
 from flprov.errors import ProtocolError, Unavailable
+from flprov.kits import Credential
+from flprov.pki import Anchors
 from flprov.rpc import Connection
 from flprov.rpc import methods as m
-from flprov.wire import pb
+from flprov.wire import Message, pb
 
 CHUNK = 1 << 20
 MOST_BLOB = 64 << 30
@@ -31,6 +34,15 @@ class Bulk:
         if self._connection is None:
             self._connection = self._connect()
         return self._connection
+
+    async def ask(self, method: m.Method, request: Message, *, timeout: float) -> Any:  # noqa: ANN401 - the row's
+        """The reply to one request, tried once: what else there is to ask beside control."""
+        return await self._open().unary(method, request, timeout)
+
+    def renew(self, credential: Credential, server_anchors: Anchors) -> None:
+        """Show this certificate from now on. Transfers that are under way go on as they are."""
+        if self._connection is not None:
+            self._connection.renew(credential.chain_pem, credential.private_pem, server_anchors)
 
     async def fetch(self, job_id: str, digest: str, size: int) -> None:
         """Bring a blob here. One transfer per blob, however many jobs ask.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from flprov._base import Clock, backoff, canonical_json
-from flprov.errors import FlprovError, ProtocolError, Refused
+from flprov.errors import FlprovError, ProtocolError, Refused, SiteLocked
 from flprov.rpc import Connection
 from flprov.rpc.methods import CONTROL
 from flprov.wire import pb, verify_protocol
@@ -72,22 +72,23 @@ class Control:
         """Hold the stream until cancelled.
 
         Raises:
-            Refused: the server said no before it ever said yes, so that waiting will not help.
+            Refused: the server said no before it ever said yes, so that waiting will not help. A lock is
+                another matter: it can be opened at any time.
         """
         waits, tries = backoff(), 0
         while True:
             try:
                 await self._session()
             except Refused as error:
-                if not self._welcomed:
+                if not self._welcomed and not isinstance(error, SiteLocked):
                     raise
-                self._note(LinkState.REFUSED, str(error), tries)
+                self._note(LinkState.REFUSED, _with_hint(error), tries)
             except FlprovError as error:
                 tries += 1
                 self._note(LinkState.CONNECTING, str(error), tries)
             else:
                 self._note(LinkState.CONNECTING, "the server closed the stream", tries)
-            if self.link.state is LinkState.CONNECTING and self._was_connected:
+            if self._was_connected:
                 waits, tries = backoff(), 0
             self._was_connected = False
             await self._clock.sleep(next(waits))
@@ -136,6 +137,10 @@ class Control:
             except (FlprovError, OSError):  # a disk that answers with EIO, say: the next beat tries again
                 logger.warning("the state of this machine could not be read", exc_info=True)
             await self._clock.sleep(min(max(0.1, seconds), 60.0))  # in this order: NaN becomes 0.1
+
+
+def _with_hint(error: FlprovError) -> str:
+    return f"{error} ({error.hint})" if error.hint else str(error)
 
 
 async def _drain(outgoing: asyncio.Queue[pb.FromSite]) -> AsyncIterator[pb.FromSite]:

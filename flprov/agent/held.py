@@ -16,6 +16,7 @@ from flprov.agent.answers import Answers
 from flprov.agent.bulk import Bulk
 from flprov.agent.config import AgentConfig
 from flprov.agent.sitejob import SiteJob, Tools, refusal_of
+from flprov.agent.trust import SiteTrust
 from flprov.agent.vitals import GPUs
 from flprov.blobs import BlobStore, digest_of
 from flprov.errors import FlprovError, LocalError, ProtocolError, Refused
@@ -41,9 +42,11 @@ class SiteJobs:
         bulk: Bulk,
         launcher: Launcher,
         gpus: GPUs,
+        trust: SiteTrust | None = None,
         report: Callable[[pb.FromSite], None],
     ) -> None:
         self._config = config
+        self._trust = trust or SiteTrust(config.kit, config.state)
         self._clock = clock
         self._store = store
         self._blobs = blobs
@@ -154,6 +157,8 @@ class SiteJobs:
             jobs_here=len(self._jobs),
             token_job=self._tokens.get(key),
             known=known and job_id in self._accepted,
+            people=self._trust.people,
+            revoked_people=self._trust.revoked_people,
         )
         submission = admitted.submission
         self._tokens[key] = job_id  # before anything is awaited: of two deploys at once, one is a replay

@@ -80,6 +80,12 @@ def _explain(error: Exception) -> str:
     return f"NVML: {error}"
 
 
+def read_gpus() -> tuple[tuple[GPU, ...], str]:
+    """Every GPU of this machine now, or why none can be read."""
+    gpus = GPUs(GPULeases())
+    return gpus.read(), gpus.note
+
+
 def read_vitals(
     gpus: GPUs, *, state: Path, policy: Path, settings: Path, python: Path, jobs: Sequence[str]
 ) -> Vitals:

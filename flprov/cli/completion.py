@@ -101,6 +101,7 @@ def _kit(ctx: click.Context) -> Path:
 
 async def _ask(kit: Path, what: str) -> list[Offer]:
     from flprov._base import SystemClock, from_document, parse_json
+    from flprov.admin import PersonTrust
     from flprov.kits import load_kit
     from flprov.pki import Kind
     from flprov.project import DIRECT
@@ -113,7 +114,7 @@ async def _ask(kit: Path, what: str) -> list[Offer]:
         loaded.endpoints,
         chain_pem=loaded.chain_pem,
         private_pem=loaded.private_pem,
-        server_anchors=loaded.anchors["servers"],
+        server_anchors=PersonTrust(loaded, SystemClock().now()).servers,
         route=loaded.route or environment_route() or DIRECT,
     )
     try:

@@ -18,6 +18,7 @@ from flprov.cli.output import clean, json_option, on_terminal, print_json, print
 from flprov.cli.passphrases import Source, has_passphrase, passphrase_options, read_passphrase
 from flprov.errors import ExitCode, FlprovError, Misuse
 from flprov.pki import fingerprint
+from flprov.wire import kitdocuments as doc
 
 if TYPE_CHECKING:  # these bring paramiko, which only `send` needs
     from flprov.kits import Access, Delivery, Destination, Login, Service
@@ -55,7 +56,9 @@ def pack(folder: Path, output: Path, zip_file: Path | None, ask_zip: bool, as_js
     packed = pack_kit(folder, output, passphrase=secret, now=datetime.now(UTC))
     if as_json:
         print_json(
-            {"file": str(packed.path), "kit": packed.kit.name, "bytes": packed.size, "files": packed.files}
+            doc.KitPackDocument(
+                file=str(packed.path), kit=packed.kit.name, bytes=packed.size, files=packed.files
+            )
         )
     else:
         click.echo(f"{packed.path}: the kit of {packed.kit.name}, {size(packed.size)}")
@@ -94,7 +97,11 @@ def unpack(file: Path, output: Path, zip_file: Path | None, ask_zip: bool, as_js
     kit = unpack_kit(file, output, passphrase=secret, now=datetime.now(UTC))
     root = fingerprint(kit.anchors["root"].pem)
     if as_json:
-        print_json({"folder": str(kit.folder), "kit": kit.name, "kind": kit.kind, "root_fingerprint": root})
+        print_json(
+            doc.KitUnpackDocument(
+                folder=str(kit.folder), kit=kit.name, kind=kit.kind.value, root_fingerprint=root
+            )
+        )
         return
     click.echo(f"{kit.folder}: {kit.kind.value} {kit.name} of {kit.project}")
     click.echo(f"root  {root}")
@@ -166,7 +173,7 @@ def send(words: tuple[str, ...], hosts: Path | None, as_json: bool, **options: o
     finally:
         show.close()
     if as_json:
-        print_json({"deliveries": [_document(delivery) for delivery in found]})
+        print_json(doc.KitSendDocument(deliveries=tuple(map(_document, found))))
     else:
         print_table(
             ("KIT", "HOST", "OUTCOME", "SENT", "TIME", "NOTE"), [_row(delivery) for delivery in found]
@@ -312,23 +319,28 @@ def _row(delivery: Delivery) -> tuple[str, ...]:
     )
 
 
-def _document(delivery: Delivery) -> dict[str, object]:
-    login, error = delivery.destination.login, delivery.error
-    return {
-        "kit": delivery.destination.kit.name,
-        "folder": str(delivery.destination.kit),
-        "user": login.user,
-        "host": login.host,
-        "port": login.port,
-        "path": delivery.path or None,
-        "outcome": delivery.outcome,
-        "service": delivery.service or None,
-        "bytes_sent": delivery.sent,
-        "files_kept": delivery.kept,
-        "seconds": round(delivery.seconds, 3),
-        "note": delivery.note,
-        "error": {"code": error.code, "message": str(error), "hint": error.hint} if error else None,
-    }
+def _document(delivery: Delivery) -> doc.KitDelivery:
+    login = delivery.destination.login
+    return doc.KitDelivery(
+        kit=delivery.destination.kit.name,
+        folder=str(delivery.destination.kit),
+        user=login.user,
+        host=login.host,
+        port=login.port,
+        path=delivery.path or None,
+        outcome=delivery.outcome.value,
+        service=delivery.service or None,
+        bytes_sent=delivery.sent,
+        files_kept=delivery.kept,
+        seconds=round(delivery.seconds, 3),
+        note=delivery.note,
+        error=problem_document(delivery.error),
+    )
+
+
+def problem_document(error: FlprovError | None) -> doc.Problem | None:
+    """An error as documents show it."""
+    return None if error is None else doc.Problem(code=error.code, message=str(error), hint=error.hint)
 
 
 def _end(found: Sequence[Delivery]) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 
-from flprov.cli.delivery import pack, send, unpack
+from flprov.cli.delivery import pack, problem_document, send, unpack
 from flprov.cli.output import json_option, print_fields, print_json, print_table, talk, until
 from flprov.errors import ExitCode
 from flprov.kits import Kit, KitListing, list_kits, look_at_kit, verify_kits
 from flprov.pki import fingerprint
+from flprov.wire import kitdocuments as doc
 
 _path = click.Path(path_type=Path)
 
@@ -43,7 +44,7 @@ def list_all(folder: Path, as_json: bool) -> None:
     """Every kit in a workspace (or another folder of kits), each verified."""
     found = list_kits(folder, now=datetime.now(UTC))
     if as_json:
-        print_json({"kits": [_listing_document(listing) for listing in found]})
+        print_json(doc.KitListDocument(kits=tuple(map(_listing_document, found))))
         return
     print_table(("KIT", "KIND", "ORG", "CERTIFICATE", "STATE"), [_row(listing) for listing in found])
 
@@ -95,7 +96,7 @@ def verify(folders: tuple[Path, ...], as_json: bool) -> None:
     """Check signature, files, key and certificate of kits; exit 3 when one is refused."""
     found = verify_kits(folders, now=datetime.now(UTC))
     if as_json:
-        print_json({"kits": [_listing_document(listing) for listing in found]})
+        print_json(doc.KitListDocument(kits=tuple(map(_listing_document, found))))
     else:
         _print_verdicts(found)
     problems = [listing.problem for listing in found if listing.problem is not None]
@@ -122,32 +123,31 @@ def _root(loaded: Kit) -> str:
     return fingerprint(loaded.anchors["root"].pem)
 
 
-def _listing_document(listing: KitListing) -> dict[str, object]:
-    problem, loaded = listing.problem, listing.kit
-    return {
-        "folder": str(listing.folder),
-        "ok": loaded is not None,
-        "kit": _kit_document(loaded) if loaded else None,
-        "error": {"code": problem.code, "message": str(problem), "hint": problem.hint} if problem else None,
-    }
+def _listing_document(listing: KitListing) -> doc.KitVerdict:
+    return doc.KitVerdict(
+        folder=str(listing.folder),
+        ok=listing.kit is not None,
+        kit=_kit_document(listing.kit) if listing.kit else None,
+        error=problem_document(listing.problem),
+    )
 
 
-def _kit_document(loaded: Kit) -> dict[str, object]:
-    return {
-        "name": loaded.name,
-        "kind": loaded.kind,
-        "org": loaded.org,
-        "role": loaded.role,
-        "identity": loaded.identity.uri,
-        "project": loaded.project,
-        "project_id": loaded.project_id,
-        "trust_domain": loaded.trust_domain,
-        "server": loaded.server,
-        "endpoints": loaded.endpoints,
-        "listen": loaded.listen or None,
-        "cert_not_after": loaded.not_after,
-        "made_at": loaded.made_at,
-        "manifest": loaded.manifest_digest,
-        "root_fingerprint": _root(loaded),
-        "folder": str(loaded.folder),
-    }
+def _kit_document(loaded: Kit) -> doc.KitDocument:
+    return doc.KitDocument(
+        name=loaded.name,
+        kind=loaded.kind.value,
+        org=loaded.org,
+        role=loaded.role.value if loaded.role else None,
+        identity=loaded.identity.uri,
+        project=loaded.project,
+        project_id=loaded.project_id,
+        trust_domain=loaded.trust_domain,
+        server=loaded.server,
+        endpoints=loaded.endpoints,
+        listen=loaded.listen or None,
+        cert_not_after=loaded.not_after,
+        made_at=loaded.made_at,
+        manifest=loaded.manifest_digest,
+        root_fingerprint=_root(loaded),
+        folder=str(loaded.folder),
+    )

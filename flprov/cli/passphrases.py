@@ -81,6 +81,12 @@ def has_passphrase(source: Source) -> bool:
     return bool(os.environ.get(source.variable))
 
 
+def environment_kit_passphrase() -> bytes | None:
+    """The passphrase of an encrypted kit, if the environment has it. Nobody is asked."""
+    text = os.environ.get(_KIT_VARIABLE)
+    return text.encode() if text else None
+
+
 def kit_passphrase(folder: Path) -> bytes | None:
     """The passphrase of an encrypted kit: from the environment, or typed; None if there is no way to ask."""
     text = os.environ.get(_KIT_VARIABLE)

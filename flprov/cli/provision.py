@@ -7,7 +7,6 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from flprov.kits import KitOutcome, Outcome, Progress, ProvisionReport, RemovedP
 from flprov.kits import provision as make_kits
 from flprov.pki import Kind
 from flprov.project import Project, load_project, split_address
+from flprov.wire import kitdocuments as doc
 
 _LONGEST_TABLE = 20
 _FEWEST_FOR_A_BAR = 50  # fewer kits are made before a bar could be seen
@@ -106,18 +106,41 @@ def progress_bar(project: Project) -> Iterator[Progress | None]:
         yield lambda done, total: bar.update(done - bar.pos)  # noqa: ARG005
 
 
-def _document(report: ProvisionReport) -> dict[str, object]:
-    """The report as `--json` shows it: paths as text."""
-    return {
-        **_plain(report),
-        "kits": [_plain(kit) for kit in report.kits],
-        "removed": [_plain(party) for party in report.removed],
-    }
+def _document(report: ProvisionReport) -> doc.ProvisionDocument:
+    return doc.ProvisionDocument(
+        project=report.project,
+        project_id=report.project_id,
+        workspace=str(report.workspace),
+        root_fingerprint=report.root_fingerprint,
+        ca_created=report.ca_created,
+        ca_adopted=report.ca_adopted,
+        ca_encrypted=report.ca_encrypted,
+        ca_not_after=report.ca_not_after,
+        endpoints=report.endpoints,
+        kits=tuple(map(_kit_document, report.kits)),
+        removed=tuple(map(_removed_document, report.removed)),
+    )
 
 
-def _plain(value: ProvisionReport | KitOutcome | RemovedParty) -> dict[str, object]:
-    found = {field.name: getattr(value, field.name) for field in fields(value)}
-    return {name: str(item) if isinstance(item, Path) else item for name, item in found.items()}
+def _kit_document(kit: KitOutcome) -> doc.ProvisionedKit:
+    return doc.ProvisionedKit(
+        name=kit.name,
+        kind=kit.kind.value,
+        org=kit.org,
+        outcome=kit.outcome.value,
+        reason=kit.reason,
+        folder=str(kit.folder),
+        not_after=kit.not_after,
+    )
+
+
+def _removed_document(party: RemovedParty) -> doc.RemovedKit:
+    return doc.RemovedKit(
+        name=party.name,
+        kind=party.kind.value,
+        folder=str(party.folder) if party.folder else None,
+        not_after=party.not_after,
+    )
 
 
 def _print_report(report: ProvisionReport) -> None:

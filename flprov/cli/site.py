@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flprov.cli.acting import acting
+from flprov.cli.changes import print_change
 from flprov.cli.completion import complete_site
 from flprov.cli.output import ago, clean, json_option, print_fields, print_json, size, until
 from flprov.cli.own import ask_own
@@ -41,7 +42,8 @@ def start(kit: Path, verbose: bool) -> None:
 @click.argument("kit", type=click.Path(path_type=Path))
 @json_option
 @click.option("--health", is_flag=True, help="No output; exit 0 when connected, 4 when not.")
-def site_status(kit: Path, as_json: bool, health: bool) -> None:
+@click.option("--alive", is_flag=True, help="No output; exit 0 when the agent answers, connected or not.")
+def site_status(kit: Path, as_json: bool, health: bool, alive: bool) -> None:
     """The agent of this kit, asked on its own machine, without any admin kit."""
     from flprov.pki import Kind
     from flprov.wire.documents import SiteStatusDocument
@@ -49,11 +51,11 @@ def site_status(kit: Path, as_json: bool, health: bool) -> None:
     try:
         found = ask_own(kit, Kind.SITE, SiteStatusDocument)
     except Unavailable:
-        if health:
+        if health or alive:
             raise SystemExit(ExitCode.UNREACHABLE) from None
         raise
-    code = ExitCode.DONE if found.connected else ExitCode.UNREACHABLE
-    if health:
+    code = ExitCode.DONE if found.connected or alive else ExitCode.UNREACHABLE
+    if health or alive:
         raise SystemExit(code)
     if as_json:
         print_json(found)
@@ -119,3 +121,73 @@ def show(name: str, as_json: bool) -> None:
         print_json(found)
     else:
         print_site(found)
+
+
+# ---- changes -------------------------------------------------------------------------------
+
+
+_reason = click.option("--reason", default="", help="In words; the site reads it, too.")
+
+
+@site.command()
+@click.argument("name")
+@click.option("--org", required=True, help="The organisation that the site belongs to.")
+@click.option("--reason", default="", help="For the log.")
+@json_option
+def add(name: str, org: str, reason: str, as_json: bool) -> None:
+    """Let the project have one more site, at once and without a restart; an invite gives it its kit.
+
+    \b
+    Examples:
+      flprov site add hospital-d --org clinic-d
+      flprov invite create hospital-d
+    A site that is made here and not in project.yml is shown as a difference by `flprov plan`.
+    """
+    with acting() as admin:
+        found = admin.add_site(name, org=org, reason=reason)
+    print_change(found, as_json=as_json, already=f"site {name} belongs to the project already")
+
+
+@site.command("rm")
+@click.argument("name", shell_complete=complete_site)
+@_reason
+@json_option
+def remove(name: str, reason: str, as_json: bool) -> None:
+    """Take a site out: its certificates and invites are revoked, its calls ended; its history stays.
+
+    \b
+    Examples:
+      flprov site rm hospital-d --reason "the study is over there"
+    To keep a site out for a while only: flprov site lock. The way back: flprov site add, then an invite.
+    """
+    with acting() as admin:
+        found = admin.remove_site(name, reason=reason)
+    print_change(found, as_json=as_json, already=f"site {name} was removed already")
+
+
+@site.command()
+@click.argument("name", shell_complete=complete_site)
+@_reason
+@json_option
+def lock(name: str, reason: str, as_json: bool) -> None:
+    """Keep a site out until it is unlocked: its calls are ended, its agent goes on asking.
+
+    \b
+    Examples:
+      flprov site lock hospital-a --reason "updates look wrong; call 4711"
+      flprov site unlock hospital-a
+    """
+    with acting() as admin:
+        found = admin.lock_site(name, reason=reason)
+    print_change(found, as_json=as_json, already=f"site {name} is locked already")
+
+
+@site.command()
+@click.argument("name", shell_complete=complete_site)
+@click.option("--reason", default="", help="For the log.")
+@json_option
+def unlock(name: str, reason: str, as_json: bool) -> None:
+    """Let a locked site come back, which it does by itself within half a minute."""
+    with acting() as admin:
+        found = admin.unlock_site(name, reason=reason)
+    print_change(found, as_json=as_json, already=f"site {name} is not locked")

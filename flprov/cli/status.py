@@ -53,6 +53,9 @@ def print_status(found: StatusDocument) -> None:
     click.echo(click.style(clean(server.project), bold=True) + clean(line))
     if server.disk:
         click.echo(clean(f"disk {size(server.disk.available)} free  confinement {server.confinement}"))
+    for warning in server.warnings:
+        hint = f"  next: {warning.hint}" if warning.hint else ""
+        click.echo(f"{tint('warning')}: {clean(f'{warning.text}{hint}')}")
     click.echo()
     print_sites(found.sites)
 

@@ -117,6 +117,7 @@ class _Composer:
         self._events: Iterator[Any] = yaml.parse(text, Loader=LOADER)
         self._report = report
         self._values = 0
+        self._references: list[tuple[int, str]] = []  # line and text of each anchor and alias
 
     def compose_document(self) -> MapNode:
         next(self._events)  # StreamStart
@@ -130,7 +131,19 @@ class _Composer:
         end = next(self._events)
         if not isinstance(end, yaml.StreamEndEvent):
             self._stop(end, "a second document starts here; one file is one document")
+        self._verify_references()
         return self._verify_top(top)
+
+    def _verify_references(self) -> None:
+        """One line for all of them: a bomb has hundreds, and no key that follows means anything."""
+        if not self._references:
+            return
+        line, first = self._references[0]
+        more = len(self._references) - 1
+        others = f" (and {more:,} more)" if more else ""
+        self._report.stop(
+            line, f"anchors and aliases are not allowed: write out what {first} stands for{others}"
+        )
 
     def _verify_top(self, top: Node) -> MapNode:
         if isinstance(top, MapNode):
@@ -148,8 +161,7 @@ class _Composer:
         if self._values > VALUES:
             self._stop(event, f"the file holds more than {VALUES:,} values")
         if isinstance(event, yaml.AliasEvent):
-            name = (event.anchor or "")[:60]
-            self._report.problem(line, f"aliases are not allowed: write out what *{name} stands for")
+            self._references.append((line, f"*{event.anchor!s:.60}"))
             return BrokenNode(line=line)
         sound = self._verify_properties(event, line)
         node = self._compose_collection(event, line, depth + 1)
@@ -157,7 +169,7 @@ class _Composer:
 
     def _verify_properties(self, event: Any, line: int) -> bool:  # noqa: ANN401
         if event.anchor is not None:
-            self._report.problem(line, f"anchors are not allowed: remove &{event.anchor[:60]}")
+            self._references.append((line, f"&{event.anchor[:60]}"))
         if event.tag is not None:
             self._report.problem(line, f"YAML tags are not allowed: remove {shown(event.tag)}")
         return event.anchor is None and event.tag is None

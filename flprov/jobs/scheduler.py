@@ -154,7 +154,7 @@ def _judge_place(job: JobView, place: _Place | None) -> _Verdict:
     if job.id in site.refused:
         return _Verdict(reason=f"refused: {site.refused[job.id]}")
     if not site.connected:
-        return _Verdict(reason=f"not connected {_since(site.since)}")
+        return _Verdict(reason=site.closed or f"not connected {_since(site.since)}")
     if site.closed:
         return _Verdict(reason=site.closed)
     if site.capacity is None or place.room is None:

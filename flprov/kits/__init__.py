@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flprov._base import lazy_names
+from flprov.kits.heldtrust import HeldTrust, newer_than_kit
 from flprov.kits.kit import (
     IssuingCA,
     Kit,
@@ -26,53 +27,103 @@ from flprov.kits.kit import (
 from flprov.kits.trust import SignedTrust, Trust, TrustDocument, decode_trust, sign_trust, verify_trust
 
 if TYPE_CHECKING:
+    from flprov.kits.attempt import (
+        Attempt,
+        open_attempt,
+    )
+    from flprov.kits.credential import (
+        Credential,
+        current_credential,
+        own_anchors,
+        renewal_due,
+        store_credential,
+        verify_issued,
+    )
     from flprov.kits.delivery import Delivery, DeliveryProgress, deliver
     from flprov.kits.hostkeys import parse_host_key
     from flprov.kits.hosts import Destination, Login, parse_jumps, parse_target, read_hosts
+    from flprov.kits.invitation import (
+        Invitation,
+        decode_invitation,
+        encode_invitation,
+    )
+    from flprov.kits.joining import (
+        Answer,
+        SignedRequest,
+        decode_answer,
+        decode_request,
+        encode_answer,
+        encode_request,
+        read_settings,
+        sign_request,
+    )
     from flprov.kits.packing import Pack, make_passphrase, pack_kit, unpack_kit
     from flprov.kits.planning import Progress, plan
     from flprov.kits.plans import AuthorityChange, Change, KitPlan, Plan, RemovalPlan
     from flprov.kits.provisioning import provision
+    from flprov.kits.publishing import Publication, read_publication
     from flprov.kits.rendering import template_dir
+    from flprov.kits.renewing import Renewing
     from flprov.kits.report import KitOutcome, Outcome, ProvisionReport, RemovedParty
     from flprov.kits.services import Service
+    from flprov.kits.sketch import KitSketch, Papers, sketch_kit
     from flprov.kits.ssh import Access
     from flprov.kits.transfer import DeliveryOutcome
 
 __all__ = [
     "Access",
+    "Answer",
+    "Attempt",
     "AuthorityChange",
     "Change",
+    "Credential",
     "Delivery",
     "DeliveryOutcome",
     "DeliveryProgress",
     "Destination",
+    "HeldTrust",
+    "Invitation",
     "IssuingCA",
     "Kit",
     "KitListing",
     "KitOutcome",
     "KitPlan",
+    "KitSketch",
     "Login",
     "Outcome",
     "Pack",
+    "Papers",
     "Passphrase",
     "PersonEntry",
     "Plan",
     "Progress",
     "ProvisionReport",
+    "Publication",
     "RegistryEntry",
     "RemovalPlan",
     "RemovedParty",
+    "Renewing",
     "Service",
+    "SignedRequest",
     "SignedTrust",
     "Trust",
     "TrustDocument",
+    "current_credential",
+    "decode_answer",
+    "decode_invitation",
+    "decode_request",
     "decode_trust",
     "deliver",
+    "encode_answer",
+    "encode_invitation",
+    "encode_request",
     "list_kits",
     "load_kit",
     "look_at_kit",
     "make_passphrase",
+    "newer_than_kit",
+    "open_attempt",
+    "own_anchors",
     "pack_kit",
     "parse_host_key",
     "parse_jumps",
@@ -80,15 +131,44 @@ __all__ = [
     "plan",
     "provision",
     "read_hosts",
+    "read_publication",
+    "read_settings",
+    "renewal_due",
+    "sign_request",
     "sign_trust",
+    "sketch_kit",
+    "store_credential",
     "template_dir",
     "unpack_kit",
+    "verify_issued",
     "verify_kits",
     "verify_trust",
 ]
 
 # Every command loads a kit and one makes them; the others do not pay for that one's modules.
 _LATE = {
+    "Publication": "publishing",
+    "read_publication": "publishing",
+    "Attempt": "attempt",
+    "open_attempt": "attempt",
+    "Invitation": "invitation",
+    "decode_invitation": "invitation",
+    "encode_invitation": "invitation",
+    "Answer": "joining",
+    "SignedRequest": "joining",
+    "decode_answer": "joining",
+    "decode_request": "joining",
+    "encode_answer": "joining",
+    "encode_request": "joining",
+    "read_settings": "joining",
+    "sign_request": "joining",
+    "Renewing": "renewing",
+    "Credential": "credential",
+    "current_credential": "credential",
+    "own_anchors": "credential",
+    "renewal_due": "credential",
+    "store_credential": "credential",
+    "verify_issued": "credential",
     "Access": "ssh",
     "AuthorityChange": "plans",
     "Change": "plans",
@@ -98,9 +178,11 @@ _LATE = {
     "Destination": "hosts",
     "KitOutcome": "report",
     "KitPlan": "plans",
+    "KitSketch": "sketch",
     "Login": "hosts",
     "Outcome": "report",
     "Pack": "packing",
+    "Papers": "sketch",
     "Plan": "plans",
     "Progress": "planning",
     "ProvisionReport": "report",
@@ -116,6 +198,7 @@ _LATE = {
     "plan": "planning",
     "provision": "provisioning",
     "read_hosts": "hosts",
+    "sketch_kit": "sketch",
     "template_dir": "rendering",
     "unpack_kit": "packing",
 }

@@ -11,7 +11,7 @@ from flprov.kits.holding import Held
 from flprov.kits.kit import PersonEntry, Registry, RegistryEntry
 from flprov.kits.manifest import ANCHORS, AUTHORITY, CERTIFICATE, KEY, REGISTRY, ROOT, TRUST, Files
 from flprov.kits.party import Party, contact_of
-from flprov.kits.rendering import Renderer, template_dir
+from flprov.kits.texts import NetworkFacts, Texts
 from flprov.pki import Kind
 from flprov.project import Project
 
@@ -27,38 +27,28 @@ class Composer:
 
     def __init__(self, project: Project, parties: Sequence[Party], authorities: Authorities) -> None:
         self._authorities = authorities
-        self._renderer = Renderer(template_dir())
         self._registry = _encode_registry(parties)
-        self._shared = {
-            "project": {
-                "name": project.name,
-                "id": authorities.record.project_id,
-                "trust_domain": project.trust_domain,
-                "contact": contact_of(project),
-            },
-            "server": {
-                "name": project.server.name,
-                "listen": project.server.listen,
-                "endpoints": project.server.endpoints,
-                "server_days": project.validity.server_days,
-                "site_days": project.validity.site_days,
-            },
-        }
+        self._texts = Texts(
+            NetworkFacts(
+                project=project.name,
+                project_id=authorities.record.project_id,
+                trust_domain=project.trust_domain,
+                contact=contact_of(project),
+                server=project.server.name,
+                endpoints=project.server.endpoints,
+                listen=project.server.listen,
+                server_days=project.validity.server_days,
+                site_days=project.validity.site_days,
+            )
+        )
 
     def compose(self, party: Party, held: Held) -> Files:
         """The files of one party's kit."""
-        context = {
-            **self._shared,
-            "kind": party.kind.value,
-            "name": party.name,
-            "org": party.org,
-            "role": party.identity.role.value if party.identity.role else "",
-            "identity": party.identity.uri,
-            "proxy": party.proxy,
-            "certificate_not_after": f"{held.certificate.not_after:%Y-%m-%d %H:%M} UTC",
-        }
+        texts = self._texts.render(
+            party.identity, org=party.org, not_after=held.certificate.not_after, proxy=party.proxy
+        )
         files = {
-            **self._renderer.render(party.kind, context),
+            **texts,
             CERTIFICATE: (held.chain_pem, 0o644),
             KEY: (held.private_pem, 0o600),
             ROOT: (self._authorities.anchor(None), 0o644),

@@ -15,10 +15,8 @@ from flprov.kits.record import IssuedCertificate
 from flprov.pki import (
     Anchors,
     decrypt_key,
-    fingerprint,
+    describe_leaf,
     is_encrypted,
-    not_after,
-    not_before,
     verify_key_matches,
     verify_peer,
 )
@@ -37,8 +35,14 @@ class Held:
 
 def describe_certificate(chain_pem: bytes) -> IssuedCertificate:
     """What the record keeps of the first certificate in a chain."""
+    leaf = describe_leaf(chain_pem)
     return IssuedCertificate(
-        fingerprint=fingerprint(chain_pem), not_before=not_before(chain_pem), not_after=not_after(chain_pem)
+        fingerprint=leaf.fingerprint,
+        not_before=leaf.not_before,
+        not_after=leaf.not_after,
+        serial=f"{leaf.serial:x}",
+        issuer=leaf.issuer_key_id,
+        issued_at=leaf.issued_at,
     )
 
 
@@ -66,7 +70,7 @@ def rescue(
         return None
     certificate = describe_certificate(chain)
     # Host names are not read back from a certificate; only the record says for which it was made.
-    names_are_known = not party.names or certificate in known
+    names_are_known = not party.names or certificate.fingerprint in {one.fingerprint for one in known}
     if identity != party.identity or not names_are_known:
         return None
     return Held(chain_pem=chain, private_pem=key, certificate=certificate)

@@ -108,7 +108,7 @@ class Kit:
     route: Route | None = None  # the proxy on the way to the server, if the project names one
     chain_pem: bytes = field(repr=False)  # leaf and issuing CA
     private_pem: bytes = field(repr=False)  # in clear
-    not_after: datetime  # the last moment at which the certificate is valid
+    not_after: datetime  # the last moment of the kit's own certificate; for the one in use: credential.py
     anchors: Mapping[str, Anchors] = field(repr=False)  # "root", "servers", "sites", "people", as present
     manifest_digest: str  # SHA-256 of manifest.json, hex
     made_at: datetime
@@ -162,8 +162,10 @@ def load_kit(
     Raises:
         Misuse: the private key is encrypted, and the passphrase is missing or wrong.
         NotFound: there is no such folder.
-        KitRefused: something is not as it was made, can be read by others, has expired, or the kit is
-            another kind's; the message names the file or the date.
+        KitRefused: something is not as it was made, can be read by others, a person's certificate has
+            expired, or the kit is another kind's; the message names the file or the date. That the own
+            certificate of a site or server has expired is no reason: `current_credential` finds the
+            one in use.
     """
     return _load(folder, now=now, kind=kind, open_key=lambda kit, key: _open_key(kit, key, passphrase))
 
@@ -351,11 +353,13 @@ def _verify_certificate(
     chain, path = _take(folder, contents, CERTIFICATE), folder / CERTIFICATE
     try:
         end = not_after(chain)
-        _verify_not_expired(path, end, now, settings.contact)
+        if settings.kind is Kind.PERSON:
+            _verify_not_expired(path, end, now, settings.contact)
         if private_pem:  # else nobody has opened it, and it will be checked when somebody does
             verify_key_matches(chain, private_pem)
         _, _, issuer = chain.partition(b"-----END CERTIFICATE-----\n")
-        found = verify_peer(chain, load_anchors(issuer), now=now, kinds=[settings.kind])
+        # Sites and servers renew theirs, and the kit keeps its first one: see credential.py.
+        found = verify_peer(chain, load_anchors(issuer), now=min(now, end), kinds=[settings.kind])
         named = parse_identity(settings.identity)
     except KitRefused:
         raise

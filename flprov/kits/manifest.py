@@ -5,6 +5,10 @@
 ECDSA signature over exactly those bytes; `signer.pem` is the certificate it was made with, issued by
 the root in `anchors/root.pem`. Each file is opened once and the bytes that were hashed are the bytes
 that are used, so there is no gap between check and use.
+
+A site that joined with an invite made its kit itself, far from the provisioner. There `manifest.sig` is
+the site's own, and `signer.pem` the certificate that the server issued to it. Such a kit holds a trust
+bundle, whose provisioner's signature proves the CAs: see `selfmade.py` for what is believed of it.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from pathlib import Path
 from flprov._base import canonical_json, from_document, parse_json
 from flprov.errors import FlprovError, KitRefused, NotFound
 from flprov.kits.reading import StoredFile, Unreadable, find_extra, read_stored
+from flprov.kits.selfmade import SelfMade, is_self_made, verify_self_made
 from flprov.pki import Kind, load_anchors, not_before, verify_signature, verify_signer
 
 MANIFEST = "manifest.json"
@@ -113,14 +118,20 @@ def read_contents(folder: Path, *, now: datetime, trusted: str | None = None) ->
     _require_folder(folder)
     raw = _read_required(folder, MANIFEST)
     digest = digest_of(raw)
-    signer = None if digest == trusted else _verify_manifest(folder, raw, now)
-    manifest = _parse_manifest(folder, raw)
-    if signer is not None and not signer.endswith(f"/provisioner/{manifest.project}"):
+    if digest == trusted:
+        return _contents(folder, raw)
+    if is_self_made(_read_required(folder, SIGNER)):
+        contents = _contents(folder, raw)
+        _verify_self_made(folder, raw, contents, now)
+        return contents
+    signer = _verify_manifest(folder, raw, now)
+    contents = _contents(folder, raw)
+    project = contents.manifest.project
+    if not signer.endswith(f"/provisioner/{project}"):
         raise KitRefused(
-            f"{folder}: {MANIFEST} is of project {manifest.project} and signed by {signer}",
-            hint=_WAY_BACK,
+            f"{folder}: {MANIFEST} is of project {project} and signed by {signer}", hint=_WAY_BACK
         )
-    return Contents(manifest=manifest, digest=digest, files=_read_listed(folder, manifest))
+    return contents
 
 
 _WAY_BACK = "put back the kit as it was delivered, or ask for a new one whoever provisions this project"
@@ -151,18 +162,14 @@ def _verify_manifest(folder: Path, raw: bytes, now: datetime) -> str:
     """The URI of the provisioner who signed the manifest."""
     signer, root, signature = (_read_required(folder, name) for name in (SIGNER, ROOT, SIGNATURE))
     try:
-        start = not_before(signer)
-        uri = "" if now < start else verify_signer(signer, load_anchors(root), now=now)
+        _verify_begun(folder, signer, now)
+        uri = verify_signer(signer, load_anchors(root), now=now)
+    except KitRefused:
+        raise
     except FlprovError as error:
         raise KitRefused(
             f"{folder}: {SIGNER} is not a provisioner's certificate from {ROOT}: {error}", hint=_WAY_BACK
         ) from error
-    if not uri:
-        raise KitRefused(
-            f"{folder}: this kit was made on {start:%Y-%m-%d %H:%M} UTC, and this machine's clock says"
-            f" {now:%Y-%m-%d %H:%M} UTC",
-            hint="set this machine's clock (timedatectl shows it)",
-        )
     try:
         verify_signature(raw, signature, signer)
     except FlprovError as error:
@@ -172,6 +179,54 @@ def _verify_manifest(folder: Path, raw: bytes, now: datetime) -> str:
             hint=_WAY_BACK,
         ) from error
     return uri
+
+
+def _verify_begun(folder: Path, signer: bytes, now: datetime) -> None:
+    """A kit from the future means that the clock here is slow."""
+    start = not_before(signer)
+    if now < start:
+        raise KitRefused(
+            f"{folder}: this kit was made on {start:%Y-%m-%d %H:%M} UTC, and this machine's clock says"
+            f" {now:%Y-%m-%d %H:%M} UTC",
+            hint="set this machine's clock (timedatectl shows it)",
+        )
+
+
+def _verify_self_made(folder: Path, raw: bytes, contents: Contents, now: datetime) -> None:
+    """The kit of a site that joined with an invite."""
+    manifest = contents.manifest
+    names = (SIGNER, CERTIFICATE, ROOT, TRUST, f"{ANCHORS}/servers.pem", f"{ANCHORS}/people.pem")
+    missing = [name for name in names if name not in contents.files]
+    if missing:
+        raise KitRefused(f"{folder}: the site signed this kit itself, and it has no {missing[0]}")
+    signer, certificate, root, trust, servers, people = (contents.files[name].data for name in names)
+    _verify_begun(folder, signer, now)
+    try:
+        verify_self_made(
+            SelfMade(
+                manifest=raw,
+                signature=_read_required(folder, SIGNATURE),
+                signer=signer,
+                certificate=certificate,
+                root=root,
+                trust=trust,
+                servers=servers,
+                people=people,
+            ),
+            kind=manifest.kind,
+            name=manifest.name,
+            project=manifest.project,
+            project_id=manifest.project_id,
+            now=now,
+        )
+    except FlprovError as error:
+        raise KitRefused(f"{folder}: {MANIFEST} is refused: {error}", hint=_WAY_BACK) from error
+
+
+def _contents(folder: Path, raw: bytes) -> Contents:
+    """Every file that the manifest lists. Who signed the manifest is another question."""
+    manifest = _parse_manifest(folder, raw)
+    return Contents(manifest=manifest, digest=digest_of(raw), files=_read_listed(folder, manifest))
 
 
 def _parse_manifest(folder: Path, raw: bytes) -> Manifest:

@@ -13,7 +13,7 @@ from pathlib import Path
 from flprov._base import from_document, parse_json, to_document, write_atomic
 from flprov.errors import StateDamaged
 from flprov.kits.reading import Unreadable, read_stored
-from flprov.pki import Kind
+from flprov.pki import Kind, Reason
 
 FILE = "project.json"
 FORMAT = 1
@@ -28,6 +28,9 @@ class IssuedCertificate:
     fingerprint: str
     not_before: datetime
     not_after: datetime
+    serial: str = ""  # hex; what a revocation list names
+    issuer: str = ""  # hex; key id of the CA that issued it
+    issued_at: datetime | None = None
 
     def is_due(self, now: datetime) -> bool:
         """Whether two thirds of its life are over (the rule of step-ca and Let's Encrypt)."""
@@ -56,6 +59,17 @@ class RemovedRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RevokedPerson:
+    """A person's certificate that counts no more, although it has not expired."""
+
+    name: str
+    issuer: str  # hex; key id of the CA that issued it
+    not_after: datetime  # until when it stays on the list
+    at: datetime
+    reason: Reason
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProjectRecord:
     """The locked state of one project."""
 
@@ -66,6 +80,7 @@ class ProjectRecord:
     root_fingerprint: str
     kits: Mapping[str, KitRecord] = field(default_factory=dict)
     removed: Mapping[str, RemovedRecord] = field(default_factory=dict)  # by the folder in removed/
+    revoked: Mapping[str, RevokedPerson] = field(default_factory=dict)  # by serial number, hex
 
 
 def read_record(path: Path) -> ProjectRecord | None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The texts of a kit, from the real files in templates/. The only door to jinja2.
 
-`templates/<kind>/` holds one file for each text that a kit of this kind contains, under its own name;
-`templates/shared/` holds what several of them include. A file that is added there is in the next kits.
+`templates/<kind>/` holds one file for each text that a kit of this kind contains, under its own name,
+perhaps in a folder; `templates/shared/` holds what several of them include. A file that is added there is
+in the next kits.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from flprov.errors import LocalError
 from flprov.kits.manifest import Files
 from flprov.pki import Kind
+from flprov.project import split_address
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
@@ -44,9 +46,8 @@ class Renderer:
         environment = _environment(folder)
         self._templates: dict[Kind, dict[str, Template]] = {
             kind: {
-                path.name: environment.get_template(f"{kind.value}/{path.name}")
-                for path in sorted((folder / kind.value).iterdir())
-                if path.is_file()
+                name: environment.get_template(f"{kind.value}/{name}")
+                for name in _names_in(folder / kind.value)
             }
             for kind in (Kind.SERVER, Kind.SITE, Kind.PERSON)  # an invite has no kit
         }
@@ -57,6 +58,12 @@ class Renderer:
             name: (template.render(context).encode(), 0o755 if name.endswith(".sh") else 0o644)
             for name, template in self._templates[kind].items()
         }
+
+
+def _names_in(folder: Path) -> list[str]:
+    """`start.sh`, `containers/compose.yml`: manifests take one level of folders."""
+    found = (path for depth in ("*", "*/*") for path in folder.glob(depth))
+    return sorted(path.relative_to(folder).as_posix() for path in found if path.is_file())
 
 
 def _environment(folder: Path) -> Environment:
@@ -71,9 +78,15 @@ def _environment(folder: Path) -> Environment:
         auto_reload=False,
     )
     environment.filters["quoted"] = _quote
+    environment.filters["port"] = _port
     return environment
 
 
 def _quote(text: str) -> str:
     """`text` in double quotes, for YAML: JSON's strings are YAML's (YAML 1.2 section 1.3)."""
     return json.dumps(text, ensure_ascii=False)
+
+
+def _port(address: str) -> int:
+    """The port of `host:port`."""
+    return split_address(address)[1]

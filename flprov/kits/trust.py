@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +22,7 @@ from functools import cached_property
 from flprov._base import canonical_json, from_document, parse_json
 from flprov.errors import FlprovError, IdentityRefused
 from flprov.pki import (
+    CRL,
     Anchors,
     Credential,
     Kind,
@@ -32,7 +34,17 @@ from flprov.pki import (
 )
 
 FORMAT = 1
-LARGEST = 16 << 20  # bytes; a people CRL of 100,000 entries has 4 MB
+# Bytes. It must fit into one message (4 MiB); a people CRL of 60,000 entries has 3 MB.
+LARGEST = (4 << 20) - (64 << 10)
+_CRL = "-----BEGIN X509 CRL-----"
+
+
+class Phase(enum.Enum):
+    """How far a rotation of the CAs has come."""
+
+    STEADY = "steady"  # there is none: one CA of each kind
+    PREPARED = "prepared"  # new CAs are believed beside the old ones, which still issue
+    ACTIVATED = "activated"  # the new ones issue; the old ones are still believed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +62,7 @@ class TrustDocument:
     servers: tuple[str, ...]  # issuing CAs, the one that issues now first
     sites: tuple[str, ...]
     people: tuple[str, ...]
-    people_crl: str = ""  # X.509 CRL of the people CA that issues now, PEM; empty: nobody is revoked
+    people_crl: str = ""  # X.509 CRLs, PEM, one of each people CA that has revoked somebody
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +72,15 @@ class SignedTrust:
     document: bytes
     signature: bytes
     signer: bytes  # the provisioner's certificate, PEM
+
+    @property
+    def claimed_version(self) -> int:
+        """What it says its number is; 0 if it says none. Nobody has verified that."""
+        try:
+            found = parse_json(self.document)["version"]
+        except (ValueError, KeyError, TypeError):
+            return 0
+        return found if isinstance(found, int) else 0
 
     def encode(self) -> bytes:
         """The bytes of `trust.json`."""
@@ -88,9 +109,13 @@ class Trust:
     @cached_property
     def revoked_people(self) -> frozenset[int]:
         """Serial numbers of people's certificates that nobody may accept any more."""
-        if not self.says.people_crl:
-            return frozenset()
-        return frozenset(read_crl(self.says.people_crl.encode(), self.anchors["people"]).revoked)
+        return frozenset(serial for crl in self.people_crls for serial in crl.revoked)
+
+    @property
+    def people_crls(self) -> tuple[CRL, ...]:
+        """The lists that it carries, read: one of each people CA that has revoked somebody."""
+        blocks = self.says.people_crl.split(_CRL)[1:]
+        return tuple(read_crl((_CRL + block).encode(), self.anchors["people"]) for block in blocks)
 
     def active(self, kind: Kind) -> str:
         """The key id of the CA that issues this kind now; the first of its anchors."""
@@ -140,6 +165,8 @@ def verify_trust(signed: SignedTrust, roots: Anchors, *, project_id: str, now: d
             f"the trust bundle has format {says.format}, and this flprov reads format {FORMAT}",
             hint="install the version of flprov that your project uses",
         )
+    if says.version < 1:
+        raise IdentityRefused(f"the trust bundle has version {says.version}, and the first one is 1")
     if says.project_id != project_id or not uri.endswith(f"/provisioner/{says.project}"):
         raise IdentityRefused(f"the trust bundle is of project {says.project}, not of this one")
     trust = Trust(says=says, signed=signed, anchors=_read_anchors(says))

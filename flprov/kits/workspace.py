@@ -174,6 +174,7 @@ def _verify_is_workspace(workspace: Workspace) -> None:
 def _prepare(workspace: Workspace) -> None:
     """Remove what a run that died left over, and start anew."""
     workspace.kits.mkdir(mode=0o755, exist_ok=True)
+    _recover_ca(workspace)
     for leftover in [workspace.staging, *workspace.kits.glob(".*.old"), *workspace.folder.glob(".*.partial")]:
         if leftover.is_dir():
             shutil.rmtree(leftover)
@@ -184,6 +185,15 @@ def _prepare(workspace: Workspace) -> None:
     ignore = workspace.folder / ".gitignore"
     if not ignore.exists():
         ignore.write_text("# private keys are in here: none of it belongs in a repository\n*\n")
+
+
+def _recover_ca(workspace: Workspace) -> None:
+    """Where folders cannot change names in one step, a rotation may have died between the two."""
+    for old in sorted(workspace.folder.glob(f".{authorities.FOLDER}.*.old")):
+        if workspace.ca.exists():
+            shutil.rmtree(old)  # what it holds is in retired/ or beside it
+        else:
+            old.rename(workspace.ca)
 
 
 def _holder(folder: Path) -> str:
@@ -208,7 +218,8 @@ def read_state(
         return None, None
     opened = open_authorities(workspace.ca, passphrase=passphrase)
     _verify_same_project(workspace, project, opened)
-    if found and (found.id, found.root_fingerprint) != (opened.record.project_id, opened.root_fingerprint):
+    roots = (*opened.believed_roots, *opened.record.retired_roots)  # a rotation died before it said so
+    if found and (found.id != opened.record.project_id or found.root_fingerprint not in roots):
         raise StateDamaged(
             f"{workspace.ca} and {workspace.record} are of two projects:"
             f" {opened.root_fingerprint} and {found.root_fingerprint}",
@@ -249,7 +260,13 @@ def _verify_same_project(workspace: Workspace, project: Project, opened: Authori
                 f"{workspace.folder} is of {what} {here}, and {project.source} of {there}",
                 hint="certificates carry it, so it cannot change; for another project use -o WORKSPACE",
             )
-    if project.root_fingerprint not in (None, opened.root_fingerprint):
+    if project.root_fingerprint in record.retired_roots:
+        raise Conflict(
+            f"{project.source} pins the root {project.root_fingerprint}, which `flprov ca rotate` has"
+            f" replaced by {opened.root_fingerprint}",
+            hint=f"write the new one into {project.source}",
+        )
+    if project.root_fingerprint not in (None, *opened.believed_roots):
         raise Conflict(
             f"{project.source} pins the root {project.root_fingerprint}, and the root in"
             f" {workspace.ca} is {opened.root_fingerprint}",

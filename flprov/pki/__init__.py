@@ -17,6 +17,7 @@ from flprov.pki.certificates import (
     not_before,
     serial_number,
 )
+from flprov.pki.compact import join_certificates, key_fingerprint, pack_key, split_certificates, unpack_key
 from flprov.pki.identity import Identity, Kind, Role, parse_identity
 from flprov.pki.issuing import Credential, create_signer, issue_identity
 from flprov.pki.keys import create_key, decrypt_key, encrypt_key, is_encrypted, public_key_pem
@@ -60,15 +61,20 @@ __all__ = [
     "issue_identity",
     "issued_at",
     "join_anchors",
+    "join_certificates",
+    "key_fingerprint",
     "load_anchors",
     "load_authority",
     "not_after",
     "not_before",
+    "pack_key",
     "parse_identity",
     "public_key_pem",
     "read_crl",
     "serial_number",
     "sign",
+    "split_certificates",
+    "unpack_key",
     "verify_key_matches",
     "verify_peer",
     "verify_provisioned",

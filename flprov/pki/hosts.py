@@ -13,7 +13,7 @@ from flprov.errors import IdentityRefused
 from flprov.pki.identity import show
 
 _MOST = 100
-_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # RFC 5280 section 4.2.1.6: no underscore
 
 
 def read_hosts(names: Sequence[str]) -> list[x509.GeneralName]:

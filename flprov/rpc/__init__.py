@@ -30,7 +30,7 @@ from flprov.rpc.transport import (
 )
 
 if TYPE_CHECKING:
-    from flprov.rpc.findings import Cause, ProbeResult
+    from flprov.rpc.findings import Cause, ProbeResult, Stage
     from flprov.rpc.grpc_client import connect
     from flprov.rpc.grpc_server import GRPCListener, serve
     from flprov.rpc.inprocess import InProcessNetwork
@@ -42,6 +42,7 @@ _LAZY = {
     "GRPCListener": "grpc_server",
     "InProcessNetwork": "inprocess",
     "ProbeResult": "findings",
+    "Stage": "findings",
     "connect": "grpc_client",
     "probe": "prober",
     "ask_local": "local",
@@ -73,6 +74,7 @@ __all__ = [
     "ProbeResult",
     "Service",
     "Shape",
+    "Stage",
     "StreamHandler",
     "UnaryHandler",
     "ask_local",

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Protocol
 
 from flprov.errors import ProtocolError, ServerUnavailable, TimedOut
+from flprov.pki import Anchors
 from flprov.rpc.dispatch import decode, encode
 from flprov.rpc.methods import Method
 from flprov.wire import Message
@@ -48,6 +49,14 @@ class Dialler(Protocol):
 
     async def start(self, method: Method) -> RawCall:
         """A new call. Raises ServerUnavailable or IdentityRefused when no connection can be had."""
+        ...
+
+    def renew(self, chain_pem: bytes, private_pem: bytes, server_anchors: Anchors | None = None) -> None:
+        """Start calls with this certificate from now on, and believe these CAs.
+
+        Raises:
+            IdentityRefused: certificate and key do not belong together.
+        """
         ...
 
     async def close(self) -> None:
@@ -100,6 +109,10 @@ class DialledConnection:
             stack.push_async_callback(_cancel, sender)
             while (reply := await _receive(call, sender, method)) is not None:
                 yield decode(method.reply, reply)
+
+    def renew(self, chain_pem: bytes, private_pem: bytes, server_anchors: Anchors | None = None) -> None:
+        """Show this certificate in calls from now on, and believe these CAs."""
+        self._dialler.renew(chain_pem, private_pem, server_anchors)
 
     async def close(self) -> None:
         """Cancel what is open and let go."""

@@ -16,7 +16,8 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from flprov._base import Clock, SystemClock
@@ -64,18 +65,32 @@ def connect(
     """
     if not endpoints:
         raise LocalError("there is no endpoint to connect to")
-    verify_key_matches(chain_pem, private_pem)
-    prober = Prober(
-        chain_pem=chain_pem,
-        private_pem=private_pem,
-        server_anchors=server_anchors,
-        route=route,
-        clock=clock or SystemClock(),
-        timeout=connect_timeout,
-    )
-    credentials = grpc.ssl_channel_credentials(server_anchors.pem, private_pem, chain_pem)
     targets = tuple(join_endpoint(*split_endpoint(endpoint)) for endpoint in endpoints)
-    return DialledConnection(_Dialler(targets, prober, credentials, route))
+
+    def identify(chain_pem: bytes, private_pem: bytes, server_anchors: Anchors) -> _Shown:
+        verify_key_matches(chain_pem, private_pem)
+        prober = Prober(
+            chain_pem=chain_pem,
+            private_pem=private_pem,
+            server_anchors=server_anchors,
+            route=route,
+            clock=clock or SystemClock(),
+            timeout=connect_timeout,
+        )
+        credentials = grpc.ssl_channel_credentials(server_anchors.pem, private_pem, chain_pem)
+        return _Shown(prober=prober, credentials=credentials, server_anchors=server_anchors)
+
+    shown = identify(chain_pem, private_pem, server_anchors)
+    return DialledConnection(_Dialler(targets, identify, shown, route))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """The certificate that is shown, and whom we believe, as both who dial with it need it."""
+
+    server_anchors: Anchors
+    prober: Prober
+    credentials: grpc.ChannelCredentials
 
 
 class _Dialler:
@@ -84,49 +99,62 @@ class _Dialler:
     def __init__(
         self,
         endpoints: Sequence[str],
-        prober: Prober,
-        credentials: grpc.ChannelCredentials,
+        identify: Callable[[bytes, bytes, Anchors], _Shown],
+        shown: _Shown,
         route: Route,
     ) -> None:
         self._endpoints = endpoints
+        self._identify = identify
+        self._shown = shown
         self._route = route
-        self._prober = prober
-        self._credentials = credentials
         self._link: _Link | None = None
+        self._links: set[_Link] = set()  # also those that only serve their open calls to the end
         self._opening = asyncio.Lock()
         self._closed = False
+
+    def renew(self, chain_pem: bytes, private_pem: bytes, server_anchors: Anchors | None = None) -> None:
+        believed = server_anchors or self._shown.server_anchors
+        self._shown = self._identify(chain_pem, private_pem, believed)
+        if self._link is not None:
+            self._link.retire()
 
     async def start(self, method: Method) -> _GRPCCall:
         async with self._opening:
             if self._closed:
                 raise ServerUnavailable("this connection was closed here")
-            if self._link is None or self._link.broken:
-                link = await self._open()
+            while self._link is None or self._link.retired:
+                shown = self._shown
+                link = await self._open(shown)
                 if self._closed:
                     await link.close()
                     raise ServerUnavailable("this connection was closed here")
                 self._link = link
+                if shown is not self._shown:  # renewed while it was being opened
+                    link.retire()
             return self._link.start(method)
 
-    async def _open(self) -> _Link:
+    async def _open(self, shown: _Shown) -> _Link:
         failures = []
         for endpoint in self._endpoints:
-            result = await self._prober.probe(endpoint)
+            result = await shown.prober.probe(endpoint)
             if result.error is None:
-                return self._open_channel(endpoint)
+                return self._open_channel(endpoint, shown)
             failures.append(result.error)
             if endpoint != self._endpoints[-1]:
                 logger.info("%s; trying the next endpoint", result.error)
         raise _summary(failures)
 
-    def _open_channel(self, endpoint: str) -> _Link:
+    def _open_channel(self, endpoint: str, shown: _Shown) -> _Link:
         options = channel_options(self._route.proxy_for(*split_endpoint(endpoint)))
-        return _Link(grpc.aio.secure_channel(endpoint, self._credentials, options=options), endpoint)
+        channel = grpc.aio.secure_channel(endpoint, shown.credentials, options=options)
+        link = _Link(channel, endpoint, on_closed=self._links.discard)
+        self._links.add(link)
+        return link
 
     async def close(self) -> None:
         self._closed = True
-        link, self._link = self._link, None
-        if link is not None:
+        self._link = None
+        for link in tuple(self._links):
             await link.close()
 
 
@@ -140,16 +168,23 @@ def _summary(failures: Sequence[FlprovError]) -> FlprovError:
 
 
 class _Link:
-    """One channel and the calls on it. A broken one closes when its last call ends.
+    """One channel and the calls on it. A retired one takes no more, and closes when its last call ends.
 
-    A server that stops lets open calls finish while it refuses new ones, so that broken does not mean
-    that nothing works here any more.
+    It retires when it broke or when we show another certificate. A server that stops lets open calls
+    finish while it refuses new ones, so that broken does not mean that nothing works here any more.
     """
 
-    def __init__(self, channel: Any, endpoint: str) -> None:  # noqa: ANN401 - the stubs are behind
+    def __init__(
+        self,
+        channel: Any,  # noqa: ANN401 - the stubs are behind
+        endpoint: str,
+        *,
+        on_closed: Callable[[_Link], None],
+    ) -> None:
         self.endpoint = endpoint
-        self.broken = False
+        self.retired = False
         self._channel = channel
+        self._on_closed = on_closed
         self._calls: set[_GRPCCall] = set()
         self._closing: asyncio.Task[None] | None = None
 
@@ -162,19 +197,25 @@ class _Link:
         self._calls.discard(call)
         self._close_when_unused()
 
-    def fail(self) -> None:
-        self.broken = True
+    def retire(self) -> None:
+        self.retired = True
         self._close_when_unused()
 
     def _close_when_unused(self) -> None:
-        if self.broken and not self._calls and self._closing is None:
+        if self.retired and not self._calls:
+            self._begin_to_close()
+
+    def _begin_to_close(self) -> asyncio.Task[None]:
+        if self._closing is None:
             self._closing = asyncio.ensure_future(self._channel.close())
+            self._closing.add_done_callback(lambda _: self._on_closed(self))
+        return self._closing
 
     async def close(self) -> None:
-        self.broken = True
+        self.retired = True
         for call in tuple(self._calls):
             call.cancel()
-        await (self._closing or self._channel.close())
+        await self._begin_to_close()
 
 
 class _GRPCCall:
@@ -223,7 +264,7 @@ class _GRPCCall:
             self._verify_version(dict(trailers))
         found = from_status(error.code(), error.details() or "", trailers, server=self._link.endpoint)
         if isinstance(found, ServerUnavailable):
-            self._link.fail()
+            self._link.retire()
         return found
 
     def _verify_version(self, metadata: dict[str, str | bytes]) -> None:

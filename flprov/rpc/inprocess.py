@@ -102,6 +102,9 @@ class _Dialler:
         self._open.add(call)
         return call
 
+    def renew(self, chain_pem: bytes, private_pem: bytes, server_anchors: Anchors | None = None) -> None:
+        """Nothing: here nobody shows a certificate."""
+
     async def close(self) -> None:
         self._closed = True
         for call in tuple(self._open):

@@ -85,8 +85,9 @@ def _unreachable(text: str, hint: str) -> Found:
 
 def _explain(status: int, answer: bytes, proxy: Proxy, target: str) -> Found:
     said = _phrase(status)
-    if status == http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-        return _explain_login(answer, proxy)
+    login = http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
+    if status == login or (status == http.HTTPStatus.UNAUTHORIZED and proxy.is_secret):
+        return _explain_login(status, answer, proxy)  # tinyproxy says 401 to a wrong password
     if status in _REACH:
         text = f"the proxy {proxy} cannot reach {target} ({said})"
         return Found(Cause.PROXY_REFUSED, ServerUnavailable(text, hint=_REACH[status]))
@@ -99,14 +100,14 @@ def _explain(status: int, answer: bytes, proxy: Proxy, target: str) -> Found:
     return Found(Cause.PROXY_REFUSED, ServerUnavailable(text, hint=hint))
 
 
-def _explain_login(answer: bytes, proxy: Proxy) -> Found:
+def _explain_login(status: int, answer: bytes, proxy: Proxy) -> Found:
     offered = {scheme.decode().lower() for scheme in _SCHEMES.findall(answer)}
     others = [login for login in _LOGINS if login.lower() in offered]
     if others and "Basic" not in others:
         text = f"the proxy {proxy} wants a login by {' or '.join(others)} (407), and flprov speaks Basic only"
         hint = "ask its owners for Basic, or for a rule by which this machine needs no login"
     elif proxy.is_secret:
-        text = f"the proxy {proxy} does not take the user name and password that it was given (407)"
+        text = f"the proxy {proxy} does not take the user name and password that it was given ({status})"
         hint = "check them, and that special characters are written as %40 and the like"
     else:
         text = f"the proxy {proxy} asks for a user name and password (407), and it has none from us"

@@ -97,6 +97,19 @@ class Connection(Protocol):
         """
         ...
 
+    def renew(self, chain_pem: bytes, private_pem: bytes, server_anchors: Anchors | None = None) -> None:
+        """Show this certificate in calls from now on. Open calls go on to their end where they are.
+
+        Args:
+            chain_pem: our certificate and the CA that issued it.
+            private_pem: its key.
+            server_anchors: whose servers to believe from now on; as before when None.
+
+        Raises:
+            IdentityRefused: certificate and key do not belong together.
+        """
+        ...
+
     async def close(self) -> None:
         """Cancel what is open and let go. Closing twice is fine."""
         ...

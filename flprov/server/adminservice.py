@@ -12,13 +12,14 @@ from flprov.blobs import BlobStore
 from flprov.errors import Misuse
 from flprov.jobs import list_bundle, read_bundle_spec
 from flprov.kits import Kit
+from flprov.pki import Anchors
 from flprov.rpc import Call
 from flprov.server.access import verify_may_touch
 from flprov.server.foreign import foreign_line
 from flprov.server.jobrun import JobRun
 from flprov.server.jobs import Jobs
 from flprov.server.logs import LogBook
-from flprov.server.records import AppRecord
+from flprov.server.records import AppRecord, SiteRecord
 from flprov.server.registry import Registry
 from flprov.server.results import Results
 from flprov.server.sessions import Sessions
@@ -46,9 +47,11 @@ class AdminService:
         blobs: BlobStore,
         logs: LogBook,
         describe: Callable[[], doc.ServerDocument],
+        people: Callable[[], Anchors] | None = None,
     ) -> None:
         self._clock = clock
         self._kit = kit
+        self._people = people or (lambda: kit.anchors["people"])  # the CAs of people, as of now
         self._registry = registry
         self._sessions = sessions
         self._jobs = jobs
@@ -69,12 +72,14 @@ class AdminService:
 
     async def show_site(self, call: Call, request: pb.Query) -> pb.Document:  # noqa: ARG002
         """One site."""
-        site = self._registry.find(request.id)
-        return _document(site_document(site, self._sessions.get(site.name), self._jobs))
+        return _document(self._site(self._registry.find(request.id)))
 
     def _sites(self) -> tuple[doc.SiteDocument, ...]:
-        sites = sorted(self._registry.sites.items())
-        return tuple(site_document(site, self._sessions.get(name), self._jobs) for name, site in sites)
+        return tuple(self._site(site) for _, site in sorted(self._registry.sites.items()))
+
+    def _site(self, site: SiteRecord) -> doc.SiteDocument:
+        session, barred = self._sessions.get(site.name), self._registry.barred(site.name)
+        return site_document(site, session, self._jobs, barred)
 
     # ---- apps ------------------------------------------------------------------------------
 
@@ -140,7 +145,7 @@ class AdminService:
             request,
             call.caller,
             kit=self._kit,
-            people=self._kit.anchors["people"],
+            people=self._people(),
             apps=self._jobs.apps,
             enrolled=self._registry.sites.keys(),
             now=self._clock.now(),

@@ -324,9 +324,11 @@ class Jobs:
     def _site_view(self, name: str, runs: list[JobRun]) -> SiteView:
         session = self._sessions.get(name)
         vitals = session.vitals if session else None
+        barred = None if session else self._registry.barred(name)
         return SiteView(
             name=name,
             connected=session is not None,
+            closed=barred.reason if barred else "",
             since=session.since if session else self._registry.sites[name].last_seen,
             capacity=_capacity(vitals) if vitals else None,
             leases=tuple(

@@ -118,6 +118,32 @@ class RoundRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mark:
+    """Who did something to a site, when, and why."""
+
+    by: str  # an identity's URI
+    at: datetime
+    reason: str = ""
+
+    @property
+    def said(self) -> str:
+        """`on 2026-01-31 12:00:00 UTC by ada: the laptop was stolen`."""
+        why = f": {self.reason}" if self.reason else ""
+        return f"on {self.at:%Y-%m-%d %H:%M:%S} UTC by {self.by.rpartition('/')[2]}{why}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolment:
+    """What admins have decided about a site; a site that only the kit names needs none."""
+
+    name: str
+    org: str
+    added: Mark | None = None  # None: the server's kit names it, or did
+    locked: Mark | None = None
+    removed: Mark | None = None  # wins over the kit until the site is added again
+
+
+@dataclass(frozen=True, kw_only=True)
 class SiteRecord:
     """What the server remembers of a site while it is away."""
 
@@ -128,3 +154,5 @@ class SiteRecord:
     host: str = ""
     version: str = ""
     cert_not_after: datetime | None = None
+    cert_serial: str = ""  # hex; of the certificate with which it came last
+    cert_issued_at: datetime | None = None

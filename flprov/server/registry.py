@@ -1,35 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who belongs to the project, and when each site was last here."""
+"""Who belongs to the project: its sites, live; and the gate of every call.
+
+The sites are those of the server's kit and those that were added since. A site that was removed stays so,
+whatever a newer kit says, until it is added again. People are known by their certificate alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from flprov._base import from_document, to_document
-from flprov.errors import IdentityRefused, NotFound
+from flprov.errors import IdentityRefused, NotFound, SiteLocked
 from flprov.kits import Kit
-from flprov.pki import Identity, Kind, Leaf
-from flprov.server.records import SiteRecord
+from flprov.pki import Identity, Kind, Leaf, Reason
+from flprov.server.records import Enrolment, Mark, SiteRecord
+from flprov.server.revocations import Revocation, Revocations, refusal
 from flprov.server.sessions import Session
-from flprov.store import Put, Row, Store
+from flprov.store import Change, Put, Row, Store
+
+ENROLMENT = "enrolment"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Barred:
+    """Why a site that belongs to the project is not let in now."""
+
+    state: str  # locked | refused: as in a site's document
+    since: datetime
+    reason: str
 
 
 class Registry:
-    """The enrolled sites; people are known by their certificate alone."""
+    """The enrolled sites, who is locked, and what was revoked."""
 
     def __init__(self, kit: Kit, store: Store) -> None:
         self._trust_domain = kit.trust_domain
         self._store = store
-        self._sites = {entry.name: SiteRecord(name=entry.name, org=entry.org) for entry in kit.registry}
+        self._provisioned = {entry.name: entry.org for entry in kit.registry}
+        self._sites = {name: SiteRecord(name=name, org=org) for name, org in self._provisioned.items()}
+        self._enrolments: dict[str, Enrolment] = {}
+        self.revocations = Revocations(store)
 
     def load(self) -> None:
-        """Read what was remembered of each site."""
+        """Read what admins have decided, what was revoked, and what was remembered of each site."""
+        self.revocations.load()
+        for value in self._store.load(ENROLMENT).values():
+            self.enrol(from_document(Enrolment, value))
         for name, value in self._store.load("site").items():
             if name in self._sites:
                 known = from_document(SiteRecord, value)
                 self._sites[name] = replace(known, org=self._sites[name].org)
+
+    # ---- looking up ----------------------------------------------------------------------
 
     @property
     def sites(self) -> Mapping[str, SiteRecord]:
@@ -46,49 +70,154 @@ class Registry:
         try:
             return self._sites[name]
         except KeyError:
+            removed = self.enrolment(name).removed
+            if removed is not None:
+                raise NotFound(
+                    f"site {name} was removed {removed.said}",
+                    hint=f"flprov site add {name} --org {self.enrolment(name).org}",
+                ) from None
             raise NotFound(f"no site {name!r} in this project", hint="flprov site ls") from None
 
-    def verify_enrolled(self, caller: Identity, leaf: Leaf | None = None) -> None:  # noqa: ARG002
-        """The gate of every call, after the certificate's own checks.
+    def enrolment(self, name: str) -> Enrolment:
+        """What admins have decided about this name; nothing, for one that nobody has heard of."""
+        known = self._enrolments.get(name)
+        return known or Enrolment(name=name, org=self._provisioned.get(name, ""))
+
+    def provisioned_org(self, name: str) -> str | None:
+        """The organisation that the server's kit gives this site; None when it has no such site."""
+        return self._provisioned.get(name)
+
+    def identity(self, site: SiteRecord) -> Identity:
+        """Who a site says it is."""
+        return Identity(trust_domain=self._trust_domain, kind=Kind.SITE, org=site.org, name=site.name)
+
+    def barred(self, name: str) -> Barred | None:
+        """Why this site is not let in; None when nothing is known against it."""
+        site, lock = self._sites[name], self.enrolment(name).locked
+        if lock is not None:
+            return Barred(state="locked", since=lock.at, reason=f"locked {lock.said}")
+        identity = self.identity(site)
+        found: Revocation | None = self.revocations.cutoff(identity.uri)
+        if site.cert_issued_at is not None:
+            found = self.revocations.find(identity.uri, site.cert_serial, site.cert_issued_at)
+        if found is None or found.reason is Reason.SUPERSEDED:  # then its newer certificate is awaited
+            return None
+        return Barred(state="refused", since=found.at, reason=str(refusal(identity, found)))
+
+    # ---- the gate ------------------------------------------------------------------------
+
+    def verify_enrolled(self, caller: Identity, leaf: Leaf | None = None) -> None:
+        """The gate of every call, after the certificate's own checks. `leaf`: None without certificates.
 
         Raises:
-            IdentityRefused: another trust domain, or a site that this project does not have.
+            SiteLocked: an admin has locked the site.
+            IdentityRefused: another trust domain, a site that this project does not have, or a
+                certificate that was revoked.
         """
         if caller.trust_domain != self._trust_domain:
             raise IdentityRefused(f"{caller} belongs to another project; this one is {self._trust_domain}")
-        if caller.kind is Kind.SITE:
-            site = self._sites.get(caller.name)
-            if site is None or site.org != caller.org:
-                raise IdentityRefused(
-                    f"{caller} is not enrolled in this project",
-                    hint="the project_admin adds the site to project.yml and provisions again",
-                )
+        if caller.kind in (Kind.SITE, Kind.INVITE):
+            self._verify_site(caller)
+        if leaf is not None:
+            self.revocations.verify_not_revoked(caller, leaf)
+
+    def _verify_site(self, caller: Identity) -> None:
+        site = self._sites.get(caller.name)
+        decided = self.enrolment(caller.name)
+        if site is None and decided.removed is not None:
+            raise removal(decided, decided.removed)
+        if site is None or site.org != caller.org:
+            raise IdentityRefused(
+                f"{caller} is not enrolled in this project",
+                hint=f"an admin types: flprov site add {caller.name} --org {caller.org}",
+            )
+        if decided.locked is not None:
+            raise locked(caller.name, decided.locked)
+
+    # ---- changes -------------------------------------------------------------------------
+
+    def enrol(self, enrolment: Enrolment) -> None:
+        """Act on a decision from now on: after the commit of `put_enrolment`."""
+        name = enrolment.name
+        self._enrolments[name] = enrolment
+        if enrolment.removed is not None:
+            self._sites.pop(name, None)
+        elif enrolment.added is not None and name not in self._sites:
+            self._sites[name] = self._recall(name, enrolment.org)
+
+    def _recall(self, name: str, org: str) -> SiteRecord:
+        known = self._store.get("site", name)  # from before it was removed
+        return replace(from_document(SiteRecord, known), org=org) if known else SiteRecord(name=name, org=org)
 
     async def saw(self, session: Session, cert_not_after: datetime | None) -> None:
         """A site connected: remember from where and with what."""
-        known = self._sites[session.name]
-        site = replace(
-            known,
-            first_connected=known.first_connected or session.since,
-            last_seen=session.since,
-            host=session.hello.host,
-            version=session.hello.version,
-            cert_not_after=cert_not_after,
-        )
+        known, leaf = self.find(session.name), session.leaf
+        changes: dict[str, object] = {
+            "first_connected": known.first_connected or session.since,
+            "last_seen": session.since,
+            "host": session.hello.host,
+            "version": session.hello.version,
+            "cert_not_after": cert_not_after,
+            "cert_serial": f"{leaf.serial:x}" if leaf else "",
+            "cert_issued_at": leaf.issued_at if leaf else None,
+        }
         row = Row(
-            who=session.identity.uri, what="site.connect", object=session.name, data={"host": site.host}
+            who=session.identity.uri,
+            what="site.connect",
+            object=session.name,
+            data={"host": session.hello.host},
         )
-        await self._store.commit([Put("site", site.name, to_document(site))], row)
-        self._sites[session.name] = site
+        await self._remember(session.name, row, changes)
 
     async def lost(self, session: Session) -> None:
         """A site's control stream ended."""
-        site = replace(self._sites[session.name], last_seen=session.last_seen)
         row = Row(
             who=session.identity.uri,
             what="site.disconnect",
             object=session.name,
             reason=session.closed_because or "connection lost",
         )
-        await self._store.commit([Put("site", site.name, to_document(site))], row)
-        self._sites[session.name] = site
+        await self._remember(session.name, row, {"last_seen": session.last_seen})
+
+    async def renewed(self, name: str, leaf: Leaf, row: Row, more: Sequence[Change] = ()) -> None:
+        """A site has a newer certificate, which is remembered together with `more`."""
+        changes: dict[str, object] = {
+            "cert_not_after": leaf.not_after,
+            "cert_serial": f"{leaf.serial:x}",
+            "cert_issued_at": leaf.issued_at,
+        }
+        await self._remember(name, row, changes, more)
+
+    async def _remember(
+        self, name: str, row: Row, changes: Mapping[str, object], more: Sequence[Change] = ()
+    ) -> None:
+        known = self._sites.get(name)
+        if known is None:  # it was removed meanwhile; that it went is told all the same
+            await self._store.commit(more, row)
+            return
+        site = replace(known, **changes)  # type: ignore[arg-type]
+        await self._store.commit([Put("site", name, to_document(site)), *more], row)
+        if name in self._sites:
+            self._sites[name] = replace(self._sites[name], **changes)  # type: ignore[arg-type]
+
+
+def put_enrolment(enrolment: Enrolment) -> Put:
+    """The change that keeps it."""
+    return Put(ENROLMENT, enrolment.name, to_document(enrolment))
+
+
+def locked(name: str, lock: Mark) -> SiteLocked:
+    """What a locked site reads."""
+    return SiteLocked(
+        f"site {name} was locked {lock.said}",
+        hint=f"it connects again by itself after an admin types: flprov site unlock {name}",
+    )
+
+
+def removal(enrolment: Enrolment, removed: Mark) -> IdentityRefused:
+    """What a removed site reads."""
+    name, org = enrolment.name, enrolment.org
+    return IdentityRefused(
+        f"site {name} was removed from this project {removed.said}",
+        hint=f"an admin types: flprov site add {name} --org {org}, then: flprov invite create {name}",
+    )

@@ -17,7 +17,6 @@ from flprov._base import Clock, SystemClock, canonical_json, hold_lock, write_pr
 from flprov.blobs import BlobStore
 from flprov.errors import KitRefused
 from flprov.jobs import JobState
-from flprov.pki import not_after
 from flprov.rpc import Gate, Handler, Listener, OnRefusal, serve, serve_local
 from flprov.rpc import methods as m
 from flprov.server.adminservice import AdminService
@@ -149,10 +148,12 @@ class Server:
             logs=logs,
             installation=_installation(state),
             heartbeat_seconds=self.config.heartbeat_seconds,
+            note_trust=identities.trust.note_held,
         )
         admin = AdminService(
             clock=self._clock,
             kit=self.config.kit,
+            people=lambda: identities.around.trust.current.anchors["people"],
             registry=registry,
             sessions=sessions,
             jobs=jobs,
@@ -174,6 +175,7 @@ class Server:
             for session in sessions:
                 session.close("the server is stopping")
             await listener.stop(_STOP_GRACE)
+            await identities.close()
             await jobs.close()
             await denials.close()
             await store.commit([], Row(who="server", what="server.stop", object=self.config.kit.name))
@@ -184,8 +186,7 @@ class Server:
         """Take up the jobs and listen; not the one without the other: a twin may be at work on them."""
         jobs.load()
         try:
-            gate = identities.around.registry.verify_enrolled
-            return await self._serve_on(table, gate=gate, on_refusal=denials.note)
+            return await self._serve_on(table, gate=identities.gate, on_refusal=denials.note)
         except BaseException:
             await jobs.close()
             raise
@@ -203,14 +204,15 @@ class Server:
         gate: Gate,
         on_refusal: OnRefusal,
     ) -> Listener:
-        kit = self.config.kit
-        await verify_alone(kit, self._clock)
+        identities = self._identities
+        trust, own = identities.around.trust, identities.renewals.own.credential
+        await verify_alone(self.config.kit, own, trust.current, self._clock)
         return await serve(
             service,
             listen=self.config.listen,
-            chain_pem=kit.chain_pem,
-            private_pem=kit.private_pem,
-            anchors=self._identities.around.trust.peers,
+            chain_pem=own.chain_pem,
+            private_pem=own.private_pem,
+            anchors=trust.peers,
             clock=self._clock,
             gate=gate,
             on_refusal=on_refusal,
@@ -229,13 +231,14 @@ class Server:
             version=__version__,
             protocol=PROTOCOL,
             started_at=self._started_at,
-            cert_not_after=not_after(kit.chain_pem),
+            cert_not_after=self._identities.renewals.own.credential.not_after,
             listen=f"{host}:{self.port}",
             jobs_running=sum(not s.terminal and s is not JobState.QUEUED for s in states),
             jobs_queued=sum(s is JobState.QUEUED for s in states),
             log_index=self._store.head,
             disk=Space(total=usage.total, available=usage.free),
             confinement="unconfined" if self.config.unconfined else confinement_method(),
+            warnings=self._identities.warnings(),
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from flprov.errors import KitRefused, SiteUnavailable
-from flprov.pki import Identity
+from flprov.pki import Identity, Leaf
 from flprov.wire import pb
 from flprov.wire.documents import Vitals
 
@@ -18,8 +18,11 @@ _MOST_WAITING = 10_000  # messages; a site that does not read for that long is d
 class Session:
     """One site's live control stream."""
 
-    def __init__(self, identity: Identity, hello: pb.Hello, *, since: datetime) -> None:
+    def __init__(
+        self, identity: Identity, hello: pb.Hello, *, since: datetime, leaf: Leaf | None = None
+    ) -> None:
         self.identity = identity
+        self.leaf = leaf  # with which it came; None on a transport without certificates
         self.name = identity.name
         self.hello = hello
         self.since = since

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from flprov import __version__
@@ -45,6 +45,10 @@ _LONGEST_WORK = 1e9  # seconds that an update may say it took; thirty years
 _LONGEST_TASK = 200  # characters of a task id, as in rounds.py
 
 
+def _pass_over(_session: Session, _version: int) -> None:
+    """Where no trust bundles travel."""
+
+
 class SiteService:
     """The handlers of every method that a site may call."""
 
@@ -59,6 +63,7 @@ class SiteService:
         logs: LogBook,
         installation: str,
         heartbeat_seconds: float,
+        note_trust: Callable[[Session, int], None] = _pass_over,
     ) -> None:
         self._clock = clock
         self._registry = registry
@@ -68,13 +73,14 @@ class SiteService:
         self._logs = logs
         self._installation = installation
         self._heartbeat_seconds = heartbeat_seconds
+        self._note_trust = note_trust
 
     # ---- control -------------------------------------------------------------------------
 
     async def control(self, call: Call, requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
         """A site's one stream: its Hello first, then reports up and commands down."""
         hello = await self._hello(requests)
-        session = Session(call.caller, hello, since=self._clock.now())
+        session = Session(call.caller, hello, since=self._clock.now(), leaf=call.leaf)
         self._sessions.add(session)
         try:
             await self._registry.saw(session, call.not_after)
@@ -157,6 +163,8 @@ class SiteService:
                 run = self._run(session, message.progress.job_id)
                 if run is not None:
                     run.sites.note_progress(session.name, message.progress.step)
+            case "trust":
+                self._note_trust(session, message.trust.version)
             case "stopped":
                 stopped = message.stopped
                 reason = foreign_line(stopped.reason)

@@ -7,19 +7,21 @@ import asyncio
 
 from flprov._base import Clock
 from flprov.errors import KitRefused
-from flprov.kits import Kit
+from flprov.kits import Credential, Kit, Trust
 from flprov.rpc import probe
 
 _PATIENCE = 1.0  # seconds; from inside a network its public endpoint often cannot be reached at all
 
 
-async def verify_alone(kit: Kit, clock: Clock) -> None:
-    """Dial every advertised endpoint.
+async def verify_alone(kit: Kit, credential: Credential, trust: Trust, clock: Clock) -> None:
+    """Dial every advertised endpoint, with the certificate that the server is going to show.
 
     Raises:
         KitRefused: a server with this kit's identity answers at one of them.
     """
-    found = await asyncio.gather(*(_identity_at(endpoint, kit, clock) for endpoint in kit.endpoints))
+    found = await asyncio.gather(
+        *(_identity_at(endpoint, credential, trust, clock) for endpoint in kit.endpoints)
+    )
     for endpoint, uri in zip(kit.endpoints, found, strict=True):
         if uri == kit.identity.uri:
             raise KitRefused(
@@ -28,15 +30,15 @@ async def verify_alone(kit: Kit, clock: Clock) -> None:
             )
 
 
-async def _identity_at(endpoint: str, kit: Kit, clock: Clock) -> str:
+async def _identity_at(endpoint: str, credential: Credential, trust: Trust, clock: Clock) -> str:
     """Who shows a certificate of ours there; empty for nobody."""
     try:
         result = await asyncio.wait_for(
             probe(
                 endpoint,
-                chain_pem=kit.chain_pem,
-                private_pem=kit.private_pem,
-                server_anchors=kit.anchors["servers"],
+                chain_pem=credential.chain_pem,
+                private_pem=credential.private_pem,
+                server_anchors=trust.anchors["servers"],
                 clock=clock,
             ),
             _PATIENCE,

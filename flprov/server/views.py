@@ -10,6 +10,7 @@ from flprov.jobs import JobState
 from flprov.server.jobrun import JobRun
 from flprov.server.jobs import Jobs
 from flprov.server.records import BlobRef, RoundRecord, SiteRecord
+from flprov.server.registry import Barred
 from flprov.server.sessions import Session
 from flprov.wire.documents import (
     Cause,
@@ -26,14 +27,16 @@ from flprov.wire.documents import (
 _LEAST_DISK = 1 << 30  # bytes; below this a site's environment is not ready
 
 
-def site_document(site: SiteRecord, session: Session | None, jobs: Jobs) -> SiteDocument:
+def site_document(
+    site: SiteRecord, session: Session | None, jobs: Jobs, barred: Barred | None = None
+) -> SiteDocument:
     """One site as it is now. Vitals of a site that is away are not shown: they would be stale."""
     vitals = session.vitals if session else None
     return SiteDocument(
         name=site.name,
         org=site.org,
-        state=_site_state(site, session),
-        ladder=ladder(site, session, jobs),
+        state=_site_state(site, session, barred),
+        ladder=ladder(site, session, jobs, barred),
         gpus=vitals.gpus if vitals else (),
         gpu_note=vitals.gpu_note if vitals else "",
         cpu=vitals.cpu if vitals else None,
@@ -50,14 +53,20 @@ def site_document(site: SiteRecord, session: Session | None, jobs: Jobs) -> Site
     )
 
 
-def _site_state(site: SiteRecord, session: Session | None) -> str:
+def _site_state(site: SiteRecord, session: Session | None, barred: Barred | None) -> str:
     if session is not None:
         return "connected"
+    if barred is not None:
+        return barred.state
     return "disconnected" if site.first_connected else "never_connected"
 
 
-def ladder(site: SiteRecord, session: Session | None, jobs: Jobs) -> tuple[Rung, ...]:
+def ladder(
+    site: SiteRecord, session: Session | None, jobs: Jobs, barred: Barred | None = None
+) -> tuple[Rung, ...]:
     """The rungs in order, up to and including the first that fails."""
+    if session is None and barred is not None:
+        return (Rung(name="enrolled", ok=False, since=barred.since, reason=barred.reason),)
     rungs = [Rung(name="enrolled", ok=True, since=None)]
     if session is None:
         since = f"last seen {site.last_seen:%Y-%m-%d %H:%M:%S} UTC" if site.last_seen else "never connected"

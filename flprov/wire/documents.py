@@ -77,7 +77,7 @@ class SiteDocument:
 
     name: str
     org: str
-    state: str  # connected | disconnected | never_connected | refused
+    state: str  # connected | disconnected | never_connected | locked | refused: its certificate was revoked
     ladder: tuple[Rung, ...]
     gpus: tuple[GPU, ...]
     gpu_note: str
@@ -111,6 +111,7 @@ class ServerDocument:
     log_index: int
     disk: Space | None = None
     confinement: str = ""
+    warnings: tuple[CertificateWarning, ...] = ()  # certificates that end soon, or were not renewed in time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +133,25 @@ class LinkStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RenewalStatus:
+    """How the renewal of a site's certificate stands, as the site sees it."""
+
+    due_at: datetime  # when it is tried next, unless something fails
+    last_at: datetime | None = None  # when the one in use was made, if by renewal
+    last_error: str = ""  # why the last try failed; it is tried again by itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenewalDocument:
+    """`cert renew NAME --json`: the certificate that a site or the server has got."""
+
+    name: str
+    serial: str  # hex
+    issued_at: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class SiteStatusDocument:
     """`site status KIT --json`: what the agent of this kit says of itself, on its own machine."""
 
@@ -142,11 +162,12 @@ class SiteStatusDocument:
     server: tuple[str, ...]  # endpoints, "host:port", in the order in which they are tried
     connected: bool
     link: LinkStatus
-    cert_not_after: datetime
+    cert_not_after: datetime  # of the certificate in use, which need not be the kit's own
     policy: str  # path of policy.yml
     site_settings: str  # path of site.yml
     jobs: Mapping[str, str] = field(default_factory=dict)  # job id -> how far it is here
     vitals: Vitals | None = None  # as of the last heartbeat; None before the first
+    renewal: RenewalStatus | None = None  # None from an older agent
     proxy: str = "none"  # on the way to the server, and who says so; never its password
 
 
@@ -356,3 +377,238 @@ class PlanDocument:
     unchanged: int  # parties about which nothing is
     needs: tuple[str, ...] = ()  # passphrases that `provision` will want
     notes: tuple[str, ...] = ()  # what project.yml says and nothing can be done about
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorRow:
+    """One thing that `doctor` looked at."""
+
+    name: str  # kit, certificate, clock, name, tcp, proxy, tls, server, disk, gpu, dataset, ...
+    subject: str  # which of several: an endpoint, a dataset; empty where there is one
+    verdict: str  # ok | warning | problem | skipped
+    found: str
+    next: str = ""  # what to do about it
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorDocument:
+    """`doctor --json`."""
+
+    verdict: str  # the worst of the rows: ok | warning | problem; the exit code is 0, 7 or 1
+    kit: str  # its folder; empty: the machine alone
+    kind: str  # server, site or person; empty: no kit, or one that does not say
+    name: str  # the kit's
+    version: str  # of flprov
+    checked_at: datetime
+    seconds: float
+    rows: tuple[DoctorRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificateWarning:
+    """A certificate that ends soon, or has not been renewed in time."""
+
+    subject: str  # the party's name, or the CA's
+    kind: str  # root | ca | server | site | person
+    text: str  # one sentence
+    not_after: datetime
+    days_left: float
+    hint: str = ""  # what to do about it
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificateDocument:
+    """One line of `cert ls`."""
+
+    subject: str  # the party's name, or the CA's
+    kind: str  # root | ca | server | site | person | invite
+    identity: str  # SPIFFE URI; empty for a CA
+    state: str  # valid | overdue | expired | revoked | locked | unseen: nobody has come with it yet
+    reason: str = ""  # why it is revoked, locked or overdue
+    serial: str = ""  # hex; empty: not known yet
+    issued_at: datetime | None = None
+    not_after: datetime | None = None
+    days_left: float | None = None
+    how: str = ""  # kit | join | renewal | invite | provision: how it was made, as far as the server knows
+    renews_itself: bool = False
+    fingerprint: str = ""
+    hint: str = ""  # what to do about it
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificateListDocument:
+    """`cert ls --json`: what ends first comes first."""
+
+    certificates: tuple[CertificateDocument, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartyChangeDocument:
+    """What `site add|rm|lock|unlock`, `user rm` and `cert revoke` did, as `--json` prints it."""
+
+    name: str
+    kind: str  # site | person | invite
+    change: str  # added | removed | locked | unlocked | revoked
+    changed: bool  # false: it was so already, and nothing was done
+    reason: str = ""
+    identities: tuple[str, ...] = ()  # whose certificates were revoked, as SPIFFE URIs
+    serials: tuple[str, ...] = ()  # hex; of the certificates that the server knew and revoked
+    ended: int = 0  # calls that were open and were ended
+    notes: tuple[str, ...] = ()  # what else there is to know or to do
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonDocument:
+    """One item of `user ls --json`."""
+
+    name: str
+    org: str
+    role: str
+    identity: str
+    state: str  # active | expired | revoked | unseen: has not called yet
+    reason: str = ""  # why it is revoked
+    last_seen: datetime | None = None  # since the server was started
+    cert_not_after: datetime | None = None  # None: not known before the first call
+    provisioned: bool = False  # the server's kit names the person
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonListDocument:
+    """`user ls --json`."""
+
+    people: tuple[PersonDocument, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CRLDocument:
+    """One revocation list that `cert crl` writes."""
+
+    name: str  # servers | sites | people
+    pem: str  # one list for each CA of this kind; the one that issues now comes first
+    revoked: int  # entries
+    next_update: datetime | None  # None: there is no list, since nobody was revoked
+
+
+@dataclass(frozen=True, kw_only=True)
+class CRLListDocument:
+    """`cert crl --json`."""
+
+    lists: tuple[CRLDocument, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InviteDocument:
+    """One invite; never its secret."""
+
+    id: str
+    site: str
+    org: str
+    state: str  # open | waiting | approved | used | expired | revoked
+    approval: bool  # an admin has to compare the key's fingerprint and approve it
+    created_at: datetime
+    created_by: str
+    not_after: datetime
+    fingerprint: str = ""  # of the first key that came with it; empty: none has come yet
+    came_at: datetime | None = None
+    approved_at: datetime | None = None
+    approved_by: str = ""
+    used_at: datetime | None = None
+    serial: str = ""  # of the site's certificate that was issued for it, hex
+    revoked_at: datetime | None = None
+    revoked_by: str = ""
+    reason: str = ""  # why it was revoked
+
+
+@dataclass(frozen=True, kw_only=True)
+class InviteListDocument:
+    """`invite ls --json`."""
+
+    invites: tuple[InviteDocument, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InviteIssueDocument:
+    """What the server answers to whoever creates an invite."""
+
+    invite: InviteDocument
+    certificate: str  # of the invite, PEM
+    site_added: bool = False  # the project did not have this site
+    replaced: tuple[str, ...] = ()  # ids of the site's older invites, which are revoked now
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewInviteDocument:
+    """`invite create --json`."""
+
+    line: str  # the invite itself: as secret as a key until it is used
+    invite: InviteDocument
+    site_added: bool
+    replaced: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinDocument:
+    """`join --json`."""
+
+    site: str
+    org: str
+    project: str
+    kit: str  # the folder
+    moved_aside: str | None  # where the kit is now that was there before
+    server: str
+    endpoints: tuple[str, ...]
+    cert_not_after: datetime
+    fingerprint: str  # of the site's key
+    root_fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuthorityDocument:
+    """One CA, as the network believes it or as it lies in the workspace."""
+
+    unit: str  # root | servers | sites | people
+    state: str  # active: it issues now | waiting: it will, after `activate` | leaving: it did | retired
+    fingerprint: str
+    key_id: str  # hex; the authorityKeyIdentifier of what it issued
+    not_after: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustHolder:
+    """A party of the live network: which trust bundle it holds, and whose certificate it uses."""
+
+    name: str
+    kind: str  # server | site | person
+    org: str
+    identity: str  # SPIFFE URI
+    version: int  # of the bundle; 0: only its kit's anchors, or nobody has heard of it
+    ca: str = ""  # key id of the CA that issued its newest certificate; empty: not known
+    not_after: datetime | None = None  # of that certificate
+    connected: bool = False
+    barred: str = ""  # locked | refused; empty: it may come
+    from_kit: bool = False  # the server's kit names it; others were added or invited
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithdrawnPerson:
+    """A person whose certificates the live network refuses."""
+
+    identity: str
+    at: datetime
+    reason: str  # as in RFC 5280: cessationOfOperation, keyCompromise, ...
+    serial: str = ""  # hex; of one certificate
+    before: datetime | None = None  # or: all that were issued before this moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustStatusDocument:
+    """What the live network believes, and who has heard of it."""
+
+    version: int
+    phase: str  # of a rotation: steady | prepared | activated
+    made_at: datetime
+    endpoints: tuple[str, ...]  # that the server's kit advertises
+    authorities: tuple[AuthorityDocument, ...]
+    holders: tuple[TrustHolder, ...]
+    withdrawn: tuple[WithdrawnPerson, ...] = ()

@@ -34,8 +34,19 @@ def leo(parties):
     return parties.kit("leo")
 
 
-def ask(deploy: pb.Deploy, config, *, now=NOW, jobs_here=0, token_job=None, known=False) -> Admitted:
-    return admit(deploy, config=config, now=now, jobs_here=jobs_here, token_job=token_job, known=known)
+def ask(
+    deploy: pb.Deploy, config, *, now=NOW, jobs_here=0, token_job=None, known=False, revoked=()
+) -> Admitted:
+    return admit(
+        deploy,
+        config=config,
+        now=now,
+        jobs_here=jobs_here,
+        token_job=token_job,
+        known=known,
+        people=config.kit.anchors["people"],
+        revoked_people=revoked,
+    )
 
 
 def wish(signer, spec: JobSpec = SPEC, *, job_id: str = "j1", **changes) -> pb.Deploy:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from flprov.agent.answers import Answers
@@ -84,6 +86,15 @@ async def test_it_names_the_blobs_that_are_still_to_be_sent(answers):
     assert answers.blobs() == {DIGEST, OTHER}
     assert await answers.drop("j1") == {DIGEST}
     assert answers.blobs() == {OTHER}
+
+
+async def test_two_who_drop_the_same_answers_at_the_same_time_both_succeed(answers):
+    """A round is closed while its job is stopped: the stop must not fail of it."""
+    await answers.keep(update("j1", "a", DIGEST), round=0)
+    await answers.keep(update("j1", "b", OTHER), round=1)
+    dropped = await asyncio.gather(answers.drop("j1", up_to=0), answers.drop("j1"))
+    assert set.union(*dropped) == {DIGEST, OTHER}
+    assert answers.of("j1") == []
 
 
 async def test_dropping_nothing_writes_nothing(answers, store):

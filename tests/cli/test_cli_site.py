@@ -136,6 +136,14 @@ def test_a_probe_prints_nothing(run, kit: Path, state: Path, status, code):
         assert tuple(vars(run("site", "status", str(kit), "--health")).values()) == (code, "", "")
 
 
+@pytest.mark.parametrize("status", [STATUS, AWAY])
+def test_an_agent_that_lost_its_server_is_alive(run, kit: Path, state: Path, status):
+    with speaking(state, canonical_json(status)):
+        assert tuple(vars(run("site", "status", str(kit), "--alive")).values()) == (0, "", "")
+    state.joinpath("status.sock").unlink()
+    assert tuple(vars(run("site", "status", str(kit), "--alive")).values()) == (4, "", "")
+
+
 def test_one_that_does_not_run_is_unreachable_with_what_to_type(run, kit: Path):
     ran = run("site", "status", str(kit), "--json")
     assert (ran.code, ran.out) == (4, "")

@@ -64,9 +64,28 @@ def test_twenty_levels_are_fine():
 def test_an_alias_bomb_never_grows():
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
-    found = refused("\n".join(lines))
-    assert found[0] == "project.yml:1: anchors are not allowed: remove &a0"
-    assert "project.yml:2: aliases are not allowed: write out what *a0 stands for" in found
+    assert only("\n".join(lines)) == (
+        "project.yml:1: anchors and aliases are not allowed: write out what &a0 stands for (and 90 more)"
+    )
+
+
+def test_an_alias_bomb_in_a_project_is_one_line(tmp_path):
+    from flprov.project import load_project
+
+    lines = ["name: heart", "a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))]
+    (tmp_path / "project.yml").write_text("\n".join(lines))
+    with pytest.raises(ConfigError) as caught:
+        load_project(tmp_path / "project.yml")
+    [line] = caught.value.problems
+    assert line.endswith(
+        "project.yml:2: anchors and aliases are not allowed: write out what &a0 stands for (and 117 more)"
+    )
+
+
+def test_what_else_is_wrong_before_an_alias_is_said_too():
+    found = refused("a: !x 1\nb: &b 2\nc: *b\n")
+    assert [line.partition(": ")[0] for line in found] == ["project.yml:1", "project.yml:2"]
+    assert found[1].endswith("write out what &b stands for (and 1 more)")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ from house_tree import ROOT
 from packaging.requirements import Requirement
 
 from flprov._base import to_document
+from flprov.poc import DownReport, NetworkState, PartyState, UpReport
 from flprov.wire import documents as doc
+from flprov.wire import kitdocuments as kitdoc
 
 WIRE = ROOT / "flprov" / "wire"
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -107,6 +109,75 @@ PLAN = doc.PlanDocument(
     ),
     unchanged=4,
 )
+KIT = kitdoc.KitDocument(
+    name="alice",
+    kind="person",
+    org="org-a",
+    role="lead",
+    identity="spiffe://x/person/org-a/lead/alice",
+    project="heart-study",
+    project_id="1b4e",
+    trust_domain="x",
+    server="server",
+    endpoints=("a:1",),
+    listen=None,
+    cert_not_after=NOW,
+    made_at=NOW,
+    manifest="ab" * 32,
+    root_fingerprint="SHA256:AB",
+    folder="/w/kits/alice",
+)
+PROBLEM = kitdoc.Problem(code="kit-refused", message="start.sh is missing", hint=None)
+DELIVERY = kitdoc.KitDelivery(
+    kit="hospital-a",
+    folder="/w/kits/hospital-a",
+    user="flprov",
+    host="gpu1",
+    port=22,
+    path=None,
+    outcome="failed",
+    service=None,
+    bytes_sent=0,
+    files_kept=0,
+    seconds=0.1,
+    note="",
+    error=PROBLEM,
+)
+PROVISION = kitdoc.ProvisionDocument(
+    project="heart-study",
+    project_id="1b4e",
+    workspace="/w",
+    root_fingerprint="SHA256:AB",
+    ca_created=True,
+    ca_adopted=False,
+    ca_encrypted=False,
+    ca_not_after=NOW,
+    endpoints=("a:1",),
+    kits=(
+        kitdoc.ProvisionedKit(
+            name="alice",
+            kind="person",
+            org="org-a",
+            outcome="created",
+            reason="",
+            folder="/w/kits/alice",
+            not_after=NOW,
+        ),
+    ),
+    removed=(kitdoc.RemovedKit(name="bob", kind="person", folder=None, not_after=NOW),),
+)
+PARTY = PartyState(name="server", kind="server", state="serving", pid=None, kit="/k", log="/l")
+UP = UpReport(
+    folder="/p",
+    project="poc",
+    endpoint="localhost:1",
+    admin_kit="/p/k",
+    started=("server",),
+    ready_after=1.5,
+    created=True,
+    written=(),
+    parties=(PARTY,),
+)
 SAMPLES: dict[str, object] = {
     "status": doc.StatusDocument(server=SERVER, sites=(SITE,)),
     "server": SERVER,
@@ -135,6 +206,31 @@ SAMPLES: dict[str, object] = {
     "app-build": doc.AppBuildDocument(digest="ab" * 32, name="first", size=3, files=("job.yml",)),
     "download": doc.DownloadDocument(job_id="j1", folder="j1", files=("j1/metrics.json",)),
     "plan": PLAN,
+    "provision": PROVISION,
+    "kit": KIT,
+    "kit-list": kitdoc.KitListDocument(
+        kits=(
+            kitdoc.KitVerdict(folder="/w/kits/alice", ok=True, kit=KIT, error=None),
+            kitdoc.KitVerdict(folder="/w/kits/bob", ok=False, kit=None, error=PROBLEM),
+        )
+    ),
+    "kit-pack": kitdoc.KitPackDocument(file="a.zip", kit="hospital-a", bytes=1, files=2),
+    "kit-unpack": kitdoc.KitUnpackDocument(
+        folder="/srv/hospital-a", kit="hospital-a", kind="site", root_fingerprint="SHA256:AB"
+    ),
+    "kit-send": kitdoc.KitSendDocument(deliveries=(DELIVERY,)),
+    "poc-up": UP,
+    "poc-status": NetworkState(
+        folder="/p",
+        state="running",
+        project="poc",
+        endpoint="localhost:1",
+        admin_kit="/p/k",
+        parties=(PARTY,),
+    ),
+    "poc-down": DownReport(
+        folder="/p", stopped=("server",), killed=(), job_processes=(7,), seconds=0.2, deleted=False
+    ),
     "results": doc.ResultsDocument(job_id="j1", files=(doc.ResultFile(name="model.safetensors", size=3),)),
 }
 
@@ -147,9 +243,12 @@ def test_the_schemas_in_docs_are_current():
 
 
 def test_every_document_has_a_schema_and_a_sample():
-    tops = {name for name in vars(doc) if name.endswith("Document")}
+    modules = (doc, kitdoc)
+    tops = {name for module in modules for name in vars(module) if name.endswith("Document")}
     parts = {"RoundDocument", "JobSiteDocument"}  # of a job; never printed alone
-    assert tops - parts == {kind.__name__ for kind, _ in schemas.SCHEMAS.values()}
+    names = {module.__name__ for module in modules}
+    described = {kind.__name__ for kind, _ in schemas.SCHEMAS.values() if kind.__module__ in names}
+    assert tops - parts == described
     assert SAMPLES.keys() == schemas.SCHEMAS.keys()
 
 

@@ -16,7 +16,7 @@ from house_tree import Import, Module, layer_of, modules, public_names, read_mod
 # Top to bottom. A layer imports what stands below it; names on one row never import each other.
 ROWS = (
     ("cli",),
-    ("poc", "simulator", "testing"),
+    ("poc", "simulator", "testing", "doctor"),
     ("server", "agent", "admin"),
     ("flare",),
     ("client",),
@@ -56,7 +56,7 @@ DOORS = {
 EXCEPTIONS = {("flprov.rpc.methods", "google.protobuf.message")}
 
 # Besides a layer's own `__init__`, what other layers may import from.
-PUBLIC_SUBMODULES = {"flprov.rpc.methods", "flprov.wire.documents"}
+PUBLIC_SUBMODULES = {"flprov.rpc.methods", "flprov.wire.documents", "flprov.wire.kitdocuments"}
 
 
 def upward_imports(tree: tuple[Module, ...]) -> Iterator[str]:

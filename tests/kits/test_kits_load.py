@@ -108,6 +108,10 @@ ALL_FILES = [
     "README.md",
     "anchors/people.pem",
     "anchors/servers.pem",
+    "containers/Dockerfile",
+    "containers/Dockerfile.dockerignore",
+    "containers/compose.yml",
+    "containers/kubernetes.yml",
     "flprov-site.service",
     "identity/cert.pem",
     "identity/key.pem",
@@ -382,10 +386,11 @@ def test_the_kit_of_another_kind_is_refused_with_what_it_is_for(workspace):
     assert "flprov site start" in error.hint
 
 
-def test_an_expired_kit_says_when_and_the_way_back(kit):
-    assert load_kit(kit, now=NOW + 90 * DAY).name == "hospital-a"
-    error = refusal(kit, now=NOW + 90 * DAY + timedelta(seconds=1))
-    assert str(error) == f"{kit}/identity/cert.pem expired on 2026-05-30 12:00 UTC"
+def test_an_expired_persons_kit_says_when_and_the_way_back(workspace):
+    kit = workspace / "kits/bob"
+    assert load_kit(kit, now=NOW + 365 * DAY).name == "bob"
+    error = refusal(kit, now=NOW + 365 * DAY + timedelta(seconds=1))
+    assert str(error) == f"{kit}/identity/cert.pem expired on 2027-03-01 12:00 UTC"
     assert "ask alice <alice@heart.example> for a new kit" in error.hint
     assert "flprov provision" in error.hint
 

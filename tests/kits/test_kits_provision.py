@@ -51,7 +51,8 @@ def test_every_party_gets_a_kit_that_loads(provisioned):
 def test_kits_hold_what_their_kind_needs_and_nothing_else(provisioned):
     common = {"kit.yml", "README.md", "manifest.json", "manifest.sig", "signer.pem"}
     common |= {"identity/cert.pem", "identity/key.pem", "anchors/root.pem", "anchors/servers.pem"}
-    started = {"start.sh", "anchors/people.pem"}
+    started = {"start.sh", "anchors/people.pem", "containers/Dockerfile", "containers/Dockerfile.dockerignore"}
+    started |= {"containers/compose.yml", "containers/kubernetes.yml"}
     assert set(contents(provisioned / "kits" / "server")) == common | started | {
         "anchors/sites.pem",
         "registry.json",
@@ -69,16 +70,19 @@ def test_private_files_are_private(provisioned):
     assert mode(provisioned) == 0o700
     assert mode(provisioned / "ca") == 0o700
     keys = list(provisioned.rglob("*key.pem"))
-    assert len(keys) == 4 + len(NAMES)
+    assert len(keys) == 4 + len(NAMES) + 2  # the CAs', everybody's, and what the server signs with
     assert {mode(key) for key in keys} == {0o600}
     assert {mode(script) for script in provisioned.rglob("start.sh")} == {0o755}
     assert (provisioned / ".gitignore").read_text().splitlines()[-1] == "*"
 
 
-def test_a_ca_key_is_in_no_kit(provisioned):
-    ca_keys = [path.read_bytes() for path in (provisioned / "ca").glob("*.key.pem")]
-    for name, data in contents(provisioned / "kits").items():
-        assert data not in ca_keys, name
+def test_the_server_alone_gets_ca_keys_and_none_with_which_it_could_make_a_person(provisioned):
+    ca_keys = {path.read_bytes(): path.name for path in (provisioned / "ca").glob("*.key.pem")}
+    found = {name: ca_keys[data] for name, data in contents(provisioned / "kits").items() if data in ca_keys}
+    assert found == {
+        "server/authority/servers.key.pem": "servers.key.pem",
+        "server/authority/sites.key.pem": "sites.key.pem",
+    }
 
 
 def test_the_server_kit_knows_sites_and_people(provisioned):
@@ -261,9 +265,11 @@ def test_another_validity_reissues_those_whom_it_is_for(workspace, change, names
     before = contents(workspace / "kits")
     project = replace(PROJECT, validity=replace(PROJECT.validity, **change))
     report = provision(project, workspace, now=NOW + DAY)
-    assert {kit.name for kit in report.kits if kit.outcome is Outcome.REISSUED} == names == touched(report)
+    assert {kit.name for kit in report.kits if kit.outcome is Outcome.REISSUED} == names
+    renews = names | {"server"} if "site_days" in change else names  # the server issues the next ones
+    assert touched(report) == renews
     changed = changed_files(before, contents(workspace / "kits"))
-    assert {name.partition("/")[0] for name in changed} == names
+    assert {name.partition("/")[0] for name in changed} == renews
     assert provision(project, workspace, now=NOW + DAY).changed == ()
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,12 +49,19 @@ def free_port() -> int:
 class Running:
     """One `flprov ... start` process."""
 
-    def __init__(self, words: list[str], log: Path, notify: socket.socket, address: str) -> None:
+    def __init__(
+        self,
+        words: list[str],
+        log: Path,
+        notify: socket.socket,
+        address: str,
+        command: Callable[[list[str]], list[str]] = list,
+    ) -> None:
         self.log = log
         self._notify = notify
         with log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flprov", *words],
+                command([sys.executable, "-m", "flprov", *words]),
                 stdout=out,
                 stderr=out,
                 stdin=subprocess.DEVNULL,
@@ -88,6 +96,7 @@ class Network:
         self.names = [f"site-{n + 1}" for n in range(sites)]
         self.running: dict[str, Running] = {}
         self._held = contextlib.ExitStack()
+        self.command: Callable[[list[str]], list[str]] = list  # what stands before the words of a process
         lines = "\n".join(
             f"  - {{name: {name}, org: org-{'ab'[n % 2]}}}" for n, name in enumerate(self.names)
         )
@@ -117,7 +126,7 @@ class Network:
         address = "@" + notify.getsockname()[1:].decode()
         noun = "server" if name == "server" else "site"
         words = [noun, "start", str(kit or self.kit(name))]
-        running = Running(words, self.folder / f"{name}.log", notify, address)
+        running = Running(words, self.folder / f"{name}.log", notify, address, self.command)
         self.running[name] = running
         if ready:
             running.wait_ready()

@@ -219,7 +219,7 @@ REFUSED = {
     "no participants": ("api_version: 3\nname: p\n", "key 'participants' is missing"),
     "no org": (SMALL.replace("type: client, org: o", "type: client"), "key 'org' is missing"),
     "ours": ((HERE.parents[1] / "project.yml").read_bytes(), "key 'api_version' is missing"),
-    "anchors": (SMALL + "x: &a 1\n", "anchors are not allowed"),
+    "anchors": (SMALL + "x: &a 1\n", "anchors and aliases are not allowed"),
     "duplicate": (SMALL + "name: q\n", "stands here twice"),
     "tag": (SMALL.replace("name: p\n", "name: !!python/object/new:os.system p\n"), "tags are not allowed"),
     "binary": (bytes(range(256)), "not UTF-8"),

@@ -84,8 +84,13 @@ def dial(port: int, identity: Identity, **kwargs: Any) -> Connection:
 async def listen(service: Service, **kwargs: Any) -> Any:
     """A real listener on a free port."""
     own = credential(SERVER)
-    options = {"listen": "127.0.0.1:0", "anchors": project().caller_anchors} | kwargs
-    return await serve(service, chain_pem=own.chain_pem, private_pem=own.private_pem, **options)
+    options = {
+        "listen": "127.0.0.1:0",
+        "anchors": project().caller_anchors,
+        "chain_pem": own.chain_pem,
+        "private_pem": own.private_pem,
+    }
+    return await serve(service, **(options | kwargs))
 
 
 @contextlib.asynccontextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from server_network import Network, WireSite
-from server_parties import PROJECT
+from server_parties import NOW, PROJECT
 from server_world import World
 
 from flprov.jobs import Bundle, build_bundle
@@ -46,6 +46,14 @@ def kit(kit_folder: Path, made_at: datetime) -> Callable[[str], Kit]:
 
 
 @pytest.fixture(scope="session")
+def early_kit(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Kit]:
+    """The same project, provisioned at the moment at which a World's clock stands."""
+    folder = tmp_path_factory.mktemp("early") / "ws"
+    provision(PROJECT, folder, now=NOW)
+    return lambda name: load_kit(folder / "kits" / name, now=NOW)
+
+
+@pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("app") / "heart"
     folder.mkdir()
@@ -63,9 +71,9 @@ async def world(tmp_path: Path, app: Bundle) -> AsyncIterator[World]:
 
 
 @pytest.fixture
-async def network(world: World, kit: Callable[[str], Kit]) -> AsyncIterator[Network]:
+async def network(world: World, early_kit: Callable[[str], Kit]) -> AsyncIterator[Network]:
     """The world's services over the in-process transport."""
-    made = Network(world, kit("server"))
+    made = Network(world, early_kit("server"))
     yield made
     await made.close()
 

@@ -80,6 +80,7 @@ class Network:
 
     async def close(self) -> None:
         await self.listener.stop()
+        await self.identities.close()
         await self.denials.close()
 
 

@@ -171,10 +171,9 @@ async def test_app_that_is_too_large_is_refused_before_it_comes(network):
 # ---- submit and abort ------------------------------------------------------------------------
 
 
-async def test_submission_gives_a_job_and_the_same_one_again(ask, world, kit):
+async def test_submission_gives_a_job_and_the_same_one_again(ask, world, early_kit):
     world.jobs.load()
-    world.clock.jump((kit("leo").made_at - world.clock.now()).total_seconds())
-    request = signed(kit("leo"), submission(kit("leo"), world.app.digest))
+    request = signed(early_kit("leo"), submission(early_kit("leo"), world.app.digest))
     first = await ask(doc.SubmitDocument, m.SUBMIT_JOB, request, by=LEO)
     again = await ask(doc.SubmitDocument, m.SUBMIT_JOB, request, by=LEO)
     assert (first.state, first.repeated, again.job_id, again.repeated) == (
@@ -186,10 +185,9 @@ async def test_submission_gives_a_job_and_the_same_one_again(ask, world, kit):
     assert len(world.jobs.all()) == 1
 
 
-async def test_submission_of_somebody_else_is_no_job(ask, world, kit):
+async def test_submission_of_somebody_else_is_no_job(ask, world, early_kit):
     world.jobs.load()
-    world.clock.jump((kit("leo").made_at - world.clock.now()).total_seconds())
-    request = signed(kit("leo"), submission(kit("leo"), world.app.digest))
+    request = signed(early_kit("leo"), submission(early_kit("leo"), world.app.digest))
     with pytest.raises(PermissionRefused):
         await ask(doc.SubmitDocument, m.SUBMIT_JOB, request, by=LEA)
     assert world.jobs.all() == []

@@ -18,6 +18,7 @@ from flprov._base import from_document, parse_json
 from flprov.errors import FlprovError, PermissionRefused
 from flprov.jobs import JobState
 from flprov.kits import Kit
+from flprov.pki import create_key, create_request
 from flprov.rpc import METHODS, Connection, Method
 from flprov.rpc import methods as m
 from flprov.store import open_store
@@ -105,6 +106,8 @@ class Caller:
 
     def _request(self, name: str) -> Any:
         found: dict[str, Callable[[], Any]] = {
+            "Renew": lambda: pb.RenewRequest(request=create_request(create_key())),
+            "RenewCertificate": lambda: pb.PartyChange(name="server", key="renew"),
             "FetchBlob": lambda: pb.BlobRequest(digest=self._app.digest, job_id="0job"),
             "ShowSite": lambda: pb.Query(id="site-1"),
             "ShowApp": lambda: pb.Query(id="heart"),

@@ -12,7 +12,7 @@ import pytest
 
 from flprov._base import SystemClock
 from flprov.errors import KitRefused
-from flprov.kits import Kit
+from flprov.kits import Kit, current_credential
 from flprov.pki import join_anchors
 from flprov.rpc import METHODS, Shape, serve
 from flprov.server import twin
@@ -41,8 +41,14 @@ async def listening(kit: Kit) -> AsyncIterator[str]:
         await listener.stop()
 
 
+async def look(kit: Kit) -> None:
+    assert kit.trust is not None
+    credential = current_credential(kit, anchors=kit.trust.anchors["servers"], now=SystemClock().now())
+    await verify_alone(kit, credential, kit.trust, SystemClock())
+
+
 async def test_nobody_there(kit):
-    await verify_alone(kit("server"), SystemClock())
+    await look(kit("server"))
 
 
 async def test_twin_at_any_of_the_endpoints_is_found_and_named(kit):
@@ -51,7 +57,7 @@ async def test_twin_at_any_of_the_endpoints_is_found_and_named(kit):
         with pytest.raises(
             KitRefused, match=f"another server with this kit's identity answers at {endpoint}"
         ):
-            await verify_alone(mine, SystemClock())
+            await look(mine)
 
 
 async def test_something_else_at_the_endpoint_is_no_twin(kit, monkeypatch):
@@ -72,7 +78,7 @@ async def test_something_else_at_the_endpoint_is_no_twin(kit, monkeypatch):
         mine = replace(
             kit("server"), endpoints=(f"127.0.0.1:{port}", f"localhost:{port}", "no-such-host.invalid:1")
         )
-        await verify_alone(mine, SystemClock())
+        await look(mine)
         server.close()
     for writer in held:
         writer.close()

@@ -72,6 +72,10 @@ class CertificateBook:
         """Those of one identity that have not expired, the newest last."""
         return tuple(record for record in self.of(identity) if record.not_after > now)
 
+    def expired(self, identity: str, now: datetime) -> tuple[CertificateRecord, ...]:
+        """Those of one identity that have: they go when it gets a newer one."""
+        return tuple(record for record in self.of(identity) if record.not_after <= now)
+
 
 def describe(leaf: Leaf, how: str) -> CertificateRecord:
     """The record of a certificate."""

@@ -75,6 +75,10 @@ class Issuer:
         """Whether this CA can be signed with."""
         return key_id in self._keys
 
+    def held(self, key_id: str) -> Authority:
+        """The CA of this key id; `has` tells whether there is one."""
+        return self._keys[key_id]
+
     def authority(self, kind: Kind, trust: Trust) -> Authority:
         """The CA that issues this kind now.
 

@@ -1,25 +1,199 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renewals: of sites over their live connection, and of the server itself."""
+"""Renewals: of sites over their live connection, and of the server itself; and whoever did not renew."""
 
 from __future__ import annotations
 
-from flprov.errors import LocalError
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from flprov._base import Alarm, Tasks, canonical_json, to_iso
+from flprov.errors import IdentityRefused, TimedOut
+from flprov.pki import Identity, describe_leaf, verify_request
 from flprov.rpc import Call, Handler
 from flprov.rpc import methods as m
+from flprov.server.access import verify_may_manage
+from flprov.server.foreign import foreign_line
+from flprov.server.identities.book import CertificateRecord, delete, describe, put
+from flprov.server.identities.revocations import drop
+from flprov.server.identities.serverrenewal import ServerRenewal
 from flprov.server.identities.surroundings import Surroundings
-from flprov.wire import Message
+from flprov.server.sessions import Session
+from flprov.store import Change, Row
+from flprov.wire import pb
+from flprov.wire.documents import RenewalDocument
+
+_MOST_VALID = 16  # certificates of one site at a time; it needs three, and a few whose answer was lost
+_MOMENT = timedelta(milliseconds=1)
+_PATIENCE = 30.0  # seconds for a site to do what it was asked
 
 
 class RenewalService:
     """Renewals: of sites over their live connection, and of the server itself."""
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(self, around: Surroundings, own: ServerRenewal) -> None:
+        self.own = own
+        own.done = self._note_issued
         self._around = around
+        self._issuing: Counter[str] = Counter()  # by identity: under way, and not in the book yet
+        self._awaited: dict[str, set[asyncio.Future[CertificateRecord]]] = {}  # by identity
+        self._watching: dict[str, asyncio.Task[None]] = {}  # by site
+        self._tasks = Tasks("renewals")
+        around.sessions.listen(self._note_session)
+
+    def load(self) -> None:
+        """Find the server's own certificate, or make one."""
+        self.own.load()
+
+    def start(self) -> None:
+        """From now on the server renews its own certificate in time."""
+        self._tasks.spawn(self.own.run())
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        await self._tasks.close()
 
     def table(self) -> dict[m.Method, Handler]:
         """The handlers, by method."""
-        return {m.RENEW: _absent, m.RENEW_CERTIFICATE: _absent}
+        return {m.RENEW: self.renew, m.RENEW_CERTIFICATE: self.renew_certificate}
 
+    # ---- a site renews -------------------------------------------------------------------
 
-async def _absent(call: Call, request: Message) -> Message:
-    raise LocalError(f"{call.method.path} has no handler yet")
+    async def renew(self, call: Call, request: pb.RenewRequest) -> pb.Issued:
+        """A new certificate for the caller: whom its own certificate names, and for a key that it made."""
+        around, caller = self._around, call.caller
+        public = verify_request(request.request)
+        self._verify_few(caller)
+        self._issuing[caller.uri] += 1
+        try:
+            issued = around.issuer.issue(caller, around.trust.current, public_pem=public)
+            record = describe(describe_leaf(issued.chain_pem), "renewal")
+            await self._keep(caller, record, issued.chain_pem)
+        finally:
+            self._issuing[caller.uri] -= 1
+            self._issuing += Counter()  # forgets the zeros
+        # A revocation or lock may have come meanwhile. Then what was issued stays here.
+        around.registry.verify_enrolled(caller, call.leaf)
+        return pb.Issued(chain=issued.chain_pem)
+
+    def _verify_few(self, caller: Identity) -> None:
+        valid = self._around.book.valid(caller.uri, self._around.clock.now())
+        if len(valid) + self._issuing[caller.uri] >= _MOST_VALID:
+            first = min((record.not_after for record in valid), default=self._around.clock.now())
+            raise IdentityRefused(
+                f"{caller} has {_MOST_VALID} certificates that are still valid, and gets no more before one"
+                f" of them ends on {first:%Y-%m-%d %H:%M:%S} UTC",
+                hint="why does it ask again and again? Its own log says. A new invite makes room:"
+                f" flprov invite create {caller.name}",
+            )
+
+    async def _keep(self, caller: Identity, record: CertificateRecord, chain_pem: bytes) -> None:
+        around = self._around
+        gone = around.book.expired(caller.uri, around.clock.now())
+        row = Row(
+            who=caller.uri,
+            what="cert.renew",
+            object=caller.name,
+            data={"serial": record.serial, "not_after": to_iso(record.not_after)},
+        )
+        changes: list[Change] = [put(record), *map(delete, gone)]
+        await around.registry.renewed(caller.name, describe_leaf(chain_pem), row, changes)
+        around.book.add(record)
+        around.book.remove(gone)
+        self._note_issued(record)
+
+    # ---- a site that did not -------------------------------------------------------------
+
+    def _note_session(self, session: Session, connected: bool) -> None:
+        watching = self._watching.pop(session.name, None)
+        if watching is not None:
+            watching.cancel()
+        if connected and session.leaf is not None:
+            self._watching[session.name] = self._tasks.spawn(self._end_when_expired(session))
+
+    async def _end_when_expired(self, session: Session) -> None:
+        """End the site's calls when the last of its certificates has ended, and not before.
+
+        A control stream outlives the certificate with which it began: that the site has renewed is what
+        counts.
+        """
+        alarm = Alarm(self._around.clock)
+        while (end := self._end_of(session)) >= self._around.clock.now():
+            await alarm.wait_until(end + _MOMENT)
+        name = session.name
+        error = IdentityRefused(
+            f"the certificate of {session.identity} expired on {end:%Y-%m-%d %H:%M:%S} UTC, and it was not"
+            " renewed in time",
+            hint=f"ask the project's admin for a new invite: `flprov invite create {name}` there, then"
+            " `flprov join INVITE` here",
+        )
+        drop(self._around, session.identity, error)
+
+    def _end_of(self, session: Session) -> datetime:
+        assert session.leaf is not None
+        uri, revoked = session.identity.uri, self._around.registry.revocations
+        known = [
+            record.not_after
+            for record in self._around.book.of(uri)
+            if revoked.find(uri, record.serial, record.issued_at) is None
+        ]
+        return max([session.leaf.not_after, *known])
+
+    # ---- an admin asks -------------------------------------------------------------------
+
+    async def renew_certificate(self, call: Call, request: pb.PartyChange) -> pb.Document:
+        """Have a site or the server renew now; answers when it has."""
+        around, name = self._around, request.name
+        reason = foreign_line(request.reason, 200)
+        identity, org, ask = self._find(name, reason or f"{call.caller} asks for it")
+        verify_may_manage(call.caller, org)
+        command = around.commands.verify_fresh(call.caller, request)
+        known = around.book.of(identity.uri)
+        if command is None and known:  # the answer was lost: what came of it is told
+            record = known[-1]
+        else:
+            if command is not None:
+                row = Row(who=call.caller.uri, what="cert.ask", object=name, reason=reason)
+                await around.store.commit(around.commands.changes(command), row)
+                around.commands.add(command)
+            record = await self._wait_for_new(identity, ask)
+        found = RenewalDocument(
+            name=name, serial=record.serial, issued_at=record.issued_at, not_after=record.not_after
+        )
+        return pb.Document(json=canonical_json(found))
+
+    def _find(self, name: str, reason: str) -> tuple[Identity, str, Callable[[], None]]:
+        """Who is to renew, whose that is, and how to ask."""
+        around = self._around
+        if name == around.kit.name:
+            return around.kit.identity, around.kit.org, self.own.renew_now
+        site = around.registry.find(name)
+        message = pb.ToSite(renew=pb.RenewNow(reason=reason))
+        return around.registry.identity(site), site.org, lambda: around.sessions.send(name, message)
+
+    async def _wait_for_new(self, identity: Identity, ask: Callable[[], None]) -> CertificateRecord:
+        awaited: asyncio.Future[CertificateRecord] = asyncio.get_running_loop().create_future()
+        self._awaited.setdefault(identity.uri, set()).add(awaited)
+        try:
+            ask()
+            async with asyncio.timeout(_PATIENCE):
+                return await awaited
+        except TimeoutError:
+            raise TimedOut(
+                f"{identity} was asked to renew, and has not done so within {_PATIENCE:g} seconds",
+                hint="it goes on trying; why it does not get there: flprov site status KIT, on its machine",
+            ) from None
+        finally:
+            self._forget(identity.uri, awaited)
+
+    def _forget(self, uri: str, awaited: asyncio.Future[CertificateRecord]) -> None:
+        mine = self._awaited.get(uri, set())
+        mine.discard(awaited)
+        if not mine:
+            self._awaited.pop(uri, None)
+
+    def _note_issued(self, record: CertificateRecord) -> None:
+        for awaited in self._awaited.get(record.identity, ()):
+            if not awaited.done():
+                awaited.set_result(record)

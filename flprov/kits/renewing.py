@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a certificate is renewed: in time, when somebody asks, and again until it works.
+
+The same for a site, whose server issues the new one, and for the server, which does so itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+from flprov._base import Alarm, Clock, backoff
+from flprov.errors import FlprovError
+from flprov.kits.credential import Credential, renewal_due
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_WAIT = 3600.0  # seconds between two tries
+_TRIES = 30  # at least so many fit into the life of a certificate, however short that is
+
+
+class Renewing:
+    """Holds the certificate in use, and has it renewed. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        credential: Credential,
+        renew: Callable[[], Awaitable[Credential]],
+        *,
+        clock: Clock,
+        chance: random.Random | None = None,
+    ) -> None:
+        """Args:
+        credential: to begin with.
+        renew: brings the next one, which is on the disk and in use by then. What it raises as
+            FlprovError or OSError is tried again; it has no side effect that a second try would double.
+        clock: says when.
+        chance: for the jitter.
+        """
+        self._renew = renew
+        self._clock = clock
+        self._chance = chance or random.Random()  # noqa: S311 - spreads load, guards nothing
+        self._alarm = Alarm(clock)
+        self.error = ""  # why the last try failed; empty when it did not
+        self._use(credential)
+
+    @property
+    def credential(self) -> Credential:
+        """The one in use."""
+        return self._credential
+
+    @property
+    def due_at(self) -> datetime:
+        """When the next is wanted, unless somebody asks before."""
+        return self._due_at
+
+    def ring(self) -> None:
+        """Renew now; or try again now, after a failure."""
+        self._alarm.ring()
+
+    async def run(self) -> None:
+        """Renew whenever it is due, until cancelled."""
+        while True:
+            await self._alarm.wait_until(self._due_at)
+            await self._renew_until_done()
+
+    async def _renew_until_done(self) -> None:
+        credential = self._credential
+        life = (credential.not_after - credential.issued_at).total_seconds()
+        most = min(_LONGEST_WAIT, life / _TRIES)
+        waits = backoff(min(1.0, most), most, source=self._chance)
+        while True:
+            try:
+                self._use(await self._renew())
+            except (FlprovError, OSError) as error:
+                self._fail(error)
+            else:
+                break
+            await self._alarm.wait_until(self._clock.now() + timedelta(seconds=next(waits)))
+        self.error = ""
+        logger.info("new certificate, valid until %s", f"{self._credential.not_after:%Y-%m-%d %H:%M:%S} UTC")
+
+    def _use(self, credential: Credential) -> None:
+        self._credential = credential
+        self._due_at = renewal_due(credential, self._chance)
+
+    def _fail(self, error: FlprovError | OSError) -> None:
+        text = str(error) if isinstance(error, FlprovError) else f"it cannot be stored: {error}"
+        if text != self.error:
+            logger.warning("the certificate could not be renewed, and will be tried again: %s", text)
+        self.error = text

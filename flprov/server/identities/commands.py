@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands come late, and come twice: what is too old is refused, what was done already is not redone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from flprov._base import Clock, from_document, from_iso, to_document
+from flprov.errors import Misuse
+from flprov.pki import Identity
+from flprov.store import Change, Delete, Put, Store
+
+KIND = "command"
+_KEPT = timedelta(hours=1)  # how long a key is remembered, and how far ahead a not_after may lie
+_LONGEST_KEY = 64
+
+
+class Keyed(Protocol):
+    """A request that changes something."""
+
+    key: str
+    not_after: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command that was carried out."""
+
+    id: str  # the caller and the key; empty: it came without one, and nothing is remembered
+    until: datetime  # after which a repetition is too late anyway
+
+
+class Commands:
+    """The keys of the last hour, in memory and in the store."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._done: dict[str, Command] = {}
+
+    def load(self) -> None:
+        """Read what was done before the last stop."""
+        self._done = {key: from_document(Command, value) for key, value in self._store.load(KIND).items()}
+
+    def verify_fresh(self, caller: Identity, request: Keyed) -> Command | None:
+        """What to remember with the change; None when it was carried out before.
+
+        Raises:
+            Misuse: it came after its not_after, or its key is none.
+        """
+        now = self._clock.now()
+        until = read_not_after(request.not_after, now)
+        if len(request.key) > _LONGEST_KEY or not request.key.isascii():
+            raise Misuse(f"the key of a command has at most {_LONGEST_KEY} ASCII characters")
+        id_ = f"{caller.uri}|{request.key}" if request.key else ""
+        return None if id_ in self._done else Command(id=id_, until=until)
+
+    def changes(self, command: Command) -> list[Change]:
+        """To commit with what the command does; the oldest keys go."""
+        now = self._clock.now()
+        gone = [Delete(KIND, done.id) for done in self._done.values() if done.until < now]
+        kept = [Put(KIND, command.id, to_document(command))] if command.id else []
+        return [*gone, *kept]
+
+    def add(self, command: Command) -> None:
+        """It was carried out: after the commit of `changes`."""
+        now = self._clock.now()
+        self._done = {id_: done for id_, done in self._done.items() if done.until >= now}
+        if command.id:
+            self._done[command.id] = command
+
+
+def read_not_after(text: str, now: datetime) -> datetime:
+    """Until when a command may be carried out; an hour when it does not say.
+
+    Raises:
+        Misuse: that moment has passed, is no time, or lies further ahead than keys are remembered.
+    """
+    if not text:
+        return now + _KEPT
+    try:
+        limit = from_iso(text)
+    except (ValueError, OverflowError) as error:
+        raise Misuse(f"not_after is not a time: {text[:40]!r}") from error
+    if limit < now:
+        raise Misuse("the command came after its not_after and was not carried out", hint="send it again")
+    if limit > now + _KEPT:
+        raise Misuse(
+            "the command's not_after lies more than an hour ahead", hint="is the clock of your machine right?"
+        )
+    return limit
