@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes docs/schemas/: the JSON schema of every document that `--json` prints.
 
-They are made from the dataclasses in flprov/wire/documents.py and kitdocuments.py (and those of `poc`), so that
-there is one place to change.
+They are made from the dataclasses in flprov/wire/documents.py and kitdocuments.py, and those of
+flprov/poc/states.py, so that there is one place to change.
 
     python scripts/schemas.py            write them
     python scripts/schemas.py --check    exit 1, naming the files, if some are not current

@@ -5,6 +5,20 @@ from flprov.admin.client import Admin, LogText, open_admin
 from flprov.admin.invites import NewInvite, fingerprint_of
 from flprov.admin.parties import write_crls
 from flprov.admin.plots import draw_metrics
+from flprov.admin.rotation import Rotated, Step, rotate, verify_same_project
 from flprov.admin.trust import PersonTrust
 
-__all__ = ["Admin", "LogText", "NewInvite", "PersonTrust", "draw_metrics", "fingerprint_of", "open_admin", "write_crls"]
+__all__ = [
+    "Admin",
+    "LogText",
+    "NewInvite",
+    "PersonTrust",
+    "Rotated",
+    "Step",
+    "draw_metrics",
+    "fingerprint_of",
+    "open_admin",
+    "rotate",
+    "verify_same_project",
+    "write_crls",
+]

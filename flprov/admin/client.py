@@ -38,6 +38,7 @@ from flprov.rpc import Connection, connect
 from flprov.rpc import methods as m
 from flprov.wire import documents as doc
 from flprov.wire import pb
+from flprov.wire.trustdocuments import TrustStatusDocument
 
 ENDED = frozenset(state.value for state in JobState if state.terminal)
 
@@ -189,11 +190,11 @@ class Admin:
 
     # ---- trust -----------------------------------------------------------------------------
 
-    def trust(self) -> doc.TrustStatusDocument:
+    def trust(self) -> TrustStatusDocument:
         """What the live network believes, and who has heard of it."""
         return show_trust(self._link)
 
-    def publish_trust(self, publication: Publication) -> doc.TrustStatusDocument:
+    def publish_trust(self, publication: Publication) -> TrustStatusDocument:
         """Bring a workspace's trust bundle to the live network; you go by it yourself from now on.
 
         Raises:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from flprov._base import Clock, backoff
@@ -15,6 +16,8 @@ from flprov.pki import Anchors
 from flprov.rpc import Connection
 from flprov.rpc import methods as m
 from flprov.wire import Message, pb
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
 MOST_BLOB = 64 << 30
@@ -59,8 +62,8 @@ class Bulk:
             while not self._blobs.has(digest):
                 try:
                     await self._fetch_once(job_id, digest, size)
-                except Unavailable:
-                    await self._clock.sleep(next(waits))
+                except Unavailable as error:
+                    await self._pause(error, waits)
         self._fetching.pop(digest, None)
 
     async def _fetch_once(self, job_id: str, digest: str, size: int) -> None:
@@ -76,10 +79,14 @@ class Bulk:
         while True:
             try:
                 await self._send_once(job_id, digest)
-            except Unavailable:
-                await self._clock.sleep(next(waits))
+            except Unavailable as error:
+                await self._pause(error, waits)
             else:
                 return
+
+    async def _pause(self, error: Unavailable, waits: Iterator[float]) -> None:
+        logger.info("a transfer broke off (%s), and goes on", error)
+        await self._clock.sleep(next(waits))
 
     async def _send_once(self, job_id: str, digest: str) -> None:
         start: asyncio.Future[int] = asyncio.get_running_loop().create_future()

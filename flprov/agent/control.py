@@ -140,7 +140,7 @@ class Control:
 
 
 def _with_hint(error: FlprovError) -> str:
-    return f"{error} ({error.hint})" if error.hint else str(error)
+    return f"{error}; {error.hint}" if error.hint else str(error)
 
 
 async def _drain(outgoing: asyncio.Queue[pb.FromSite]) -> AsyncIterator[pb.FromSite]:

@@ -239,7 +239,7 @@ def _relay(request_file: Path, response_file: Path, fingerprint: str) -> None:
 
 
 def _plain(fingerprint: str) -> str:
-    return re.sub(r"[\s:-]", "", fingerprint.upper().strip().removeprefix("SHA256:"))
+    return re.sub(r"[\s:-]", "", fingerprint.upper()).removeprefix("SHA256")
 
 
 def _read(file: Path) -> bytes:

@@ -12,8 +12,8 @@ import click
 from flprov.cli.delivery import pack, problem_document, send, unpack
 from flprov.cli.output import json_option, print_fields, print_json, print_table, talk, until
 from flprov.errors import ExitCode
-from flprov.kits import Kit, KitListing, list_kits, look_at_kit, verify_kits
-from flprov.pki import fingerprint
+from flprov.kits import Kit, KitListing, list_kits, look_at_kit, look_at_renewed, verify_kits
+from flprov.pki import Kind, fingerprint
 from flprov.wire import kitdocuments as doc
 
 _path = click.Path(path_type=Path)
@@ -53,7 +53,20 @@ def _row(listing: KitListing) -> tuple[str, ...]:
     loaded = listing.kit
     if loaded is None:
         return (listing.folder.name, "-", "-", "-", _why(listing))
-    return (loaded.name, loaded.kind.value, loaded.org, until(loaded.not_after), "ok")
+    return (loaded.name, loaded.kind.value, loaded.org, _left(loaded), "ok")
+
+
+def _end(loaded: Kit) -> datetime:
+    """Of the certificate in use: on the machine where the kit runs, that is a renewed one."""
+    renewed = look_at_renewed(loaded, now=datetime.now(UTC))
+    return renewed.not_after if renewed else loaded.not_after
+
+
+def _left(loaded: Kit) -> str:
+    """Days left. A kit's own certificate ends without harm where a newer one was brought by renewing."""
+    end = _end(loaded)
+    renews_itself = loaded.kind is not Kind.PERSON
+    return "over, unless renewed where it runs" if until(end) == "expired" and renews_itself else until(end)
 
 
 def _why(listing: KitListing) -> str:
@@ -78,7 +91,7 @@ def show(folder: Path, as_json: bool) -> None:
             ("server", f"{loaded.server} at {', '.join(loaded.endpoints)}"),
             ("listens on", loaded.listen),
             ("sites", str(len(loaded.registry)) if loaded.listen else ""),
-            ("certificate", f"until {loaded.not_after:%Y-%m-%d %H:%M} UTC, {until(loaded.not_after)}"),
+            ("certificate", f"until {_end(loaded):%Y-%m-%d %H:%M} UTC, {_left(loaded)}"),
             ("made", f"{loaded.made_at:%Y-%m-%d %H:%M} UTC"),
             ("manifest", f"SHA-256 {loaded.manifest_digest}"),
             ("root", _root(loaded)),
@@ -114,6 +127,11 @@ def _print_verdicts(found: Sequence[KitListing]) -> None:
             loaded = listing.kit
             good = click.style("good", fg="green")
             click.echo(f"{good}  {listing.folder}: {loaded.kind.value} {loaded.name} of {loaded.project}")
+            if _end(loaded) < datetime.now(UTC):
+                talk(
+                    f"Its certificate ended on {_end(loaded):%Y-%m-%d}: {loaded.name} can be started only"
+                    " if it has renewed it before, where it runs."
+                )
     for root in sorted({_root(listing.kit) for listing in found if listing.kit is not None}):
         click.echo(f"root  {root}")
         talk("Ask by telephone whether this is the project's root: a forged kit would name another.")
@@ -145,7 +163,7 @@ def _kit_document(loaded: Kit) -> doc.KitDocument:
         server=loaded.server,
         endpoints=loaded.endpoints,
         listen=loaded.listen or None,
-        cert_not_after=loaded.not_after,
+        cert_not_after=_end(loaded),
         made_at=loaded.made_at,
         manifest=loaded.manifest_digest,
         root_fingerprint=_root(loaded),

@@ -37,12 +37,19 @@ _COMMANDS = {
     type=click.Path(path_type=Path),
     help="Where the CA and the kits are kept. Default: workspace/ beside PROJECT.YML.",
 )
+@click.option(
+    "--reissue",
+    metavar="NAME",
+    multiple=True,
+    help="Give this party a new certificate and key although nothing has changed; may be repeated.",
+)
 @passphrase_options(CA, "ca")
 @passphrase_options(PEOPLE, "people")
 @json_option
 def provision(
     project_file: Path,
     workspace: Path | None,
+    reissue: tuple[str, ...],
     ca_file: Path | None,
     ask_ca: bool,
     people_file: Path | None,
@@ -55,11 +62,12 @@ def provision(
     Examples:
       flprov provision project.yml
       flprov provision project.yml -o /secure/heart-study --passphrase-file ~/ca-passphrase
+      flprov provision project.yml --reissue hospital-a
 
-    Run it again after every change of PROJECT.YML, and from time to time: it renews certificates past two
-    thirds of their life, and touches nothing else. `flprov plan PROJECT.YML` shows beforehand what it would
-    do. It never makes a second CA for a project that has one; the kits of those who are no longer in
-    PROJECT.YML are moved to removed/ in the workspace.
+    Run it again after every change of PROJECT.YML, and from time to time: it renews people's certificates
+    past two thirds of their life, and touches nothing else. Sites and the server renew theirs themselves.
+    `flprov plan PROJECT.YML` shows beforehand what it would do. It never makes a second CA for a project
+    that has one; the kits of those who are no longer in PROJECT.YML are moved to removed/ in the workspace.
 
     The passphrase of the CA's keys is taken from --passphrase-file, from --passphrase, or from the
     environment variable FLPROV_CA_PASSPHRASE; that of the keys in people's kits from
@@ -78,6 +86,7 @@ def provision(
             now=datetime.now(UTC),
             passphrase=passphrase,
             people_passphrase=people_passphrase,
+            reissue=reissue,
             progress=progress,
         )
     if as_json:

@@ -74,6 +74,7 @@ def _print_own_status(found: SiteStatusDocument) -> None:
             ("link", f"{link.state} since {ago(link.since).removesuffix(' ago')}"),
             ("reason", link.reason),
             ("certificate", until(found.cert_not_after)),
+            *_renewal_fields(found),
             ("policy", found.policy),
             ("site.yml", found.site_settings),
             *(_vital_fields(vitals) if vitals else ()),
@@ -82,6 +83,21 @@ def _print_own_status(found: SiteStatusDocument) -> None:
     )
     for note in vitals.notes if vitals else ():
         click.echo(clean(note))
+
+
+def _renewal_fields(found: SiteStatusDocument) -> list[tuple[str, str]]:
+    renewal = found.renewal
+    if renewal is None:
+        return []
+    last = f"last {ago(renewal.last_at)}, " if renewal.last_at else ""
+    due = until(renewal.due_at)
+    soon = "now" if due == "expired" else f"next in {due.removesuffix(' left')}"
+    return [
+        (
+            "renewal",
+            f"failed, and is tried again: {renewal.last_error}" if renewal.last_error else f"{last}{soon}",
+        )
+    ]
 
 
 def _vital_fields(vitals: Vitals) -> list[tuple[str, str]]:

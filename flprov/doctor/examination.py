@@ -100,8 +100,9 @@ async def _examine(
 def _meet(folder: Path, environment: Route | None, passphrase: bytes | None, clock: Clock) -> Patient:
     if not folder.exists():
         raise NotFound(f"there is no kit at {folder}", hint="give the path of a kit's folder")
-    sketch = sketch_kit(folder, passphrase=passphrase)
-    return describe_patient(sketch, environment=environment, now=clock.now())
+    now = clock.now()
+    sketch = sketch_kit(folder, now=now, passphrase=passphrase)
+    return describe_patient(sketch, environment=environment, now=now)
 
 
 def _choose(patient: Patient | None, *, machine: bool, clock: Clock, left: float) -> list[Check]:

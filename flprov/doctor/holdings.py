@@ -39,11 +39,14 @@ def check_settings(patient: Patient) -> Rows:
     if not settings.datasets:
         missing = "names no datasets" if path.exists() else "is not there"
         text = f"{path} {missing}: jobs that ask for data are refused"
-        sample = patient.kit.folder / "site.yml.sample"
-        return (warning("site.yml", text, f"install -D -m 600 {sample} {path}, and write your datasets there"),)
+        return (warning("site.yml", text, f"{_copy_sample(patient, path)}, and write your datasets there"),)
     count = len(settings.datasets)
     text = f"{path}: {count} {'dataset' if count == 1 else 'datasets'}"
     return (ok("site.yml", text), *(_check_dataset(name, at) for name, at in settings.datasets.items()))
+
+
+def _copy_sample(patient: Patient, path: Path) -> str:
+    return f"install -D -m 600 {patient.kit.folder / path.name}.sample {path}"
 
 
 def _check_dataset(name: str, path: Path) -> DoctorRow:
@@ -72,7 +75,7 @@ def check_policy(patient: Patient) -> Rows:
         return (from_error("policy.yml", error),)
     if not policy.exists:
         text = f"there is no {path}, so nobody's jobs run here: that is the default"
-        return (warning("policy.yml", text, f"install -D -m 600 {patient.kit.folder / 'policy.yml.sample'} {path}"),)
+        return (warning("policy.yml", text, _copy_sample(patient, path)),)
     if not (policy.organisations or policy.people):
         text = f"{path} allows nobody, so no jobs run here"
         return (warning("policy.yml", text, "name organisations or people under `allow`"),)

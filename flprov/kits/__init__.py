@@ -24,7 +24,7 @@ from flprov.kits.kit import (
     look_at_kit,
     verify_kits,
 )
-from flprov.kits.trust import SignedTrust, Trust, TrustDocument, decode_trust, sign_trust, verify_trust
+from flprov.kits.trust import Phase, SignedTrust, Trust, TrustDocument, decode_trust, sign_trust, verify_trust
 
 if TYPE_CHECKING:
     from flprov.kits.attempt import (
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from flprov.kits.credential import (
         Credential,
         current_credential,
+        look_at_renewed,
         own_anchors,
         renewal_due,
         store_credential,
@@ -57,14 +58,24 @@ if TYPE_CHECKING:
         read_settings,
         sign_request,
     )
+    from flprov.kits.live import list_differences
     from flprov.kits.packing import Pack, make_passphrase, pack_kit, unpack_kit
     from flprov.kits.planning import Progress, plan
-    from flprov.kits.plans import AuthorityChange, Change, KitPlan, Plan, RemovalPlan
+    from flprov.kits.plans import AuthorityChange, Change, KitPlan, Plan, RemovalPlan, TrustPlan
     from flprov.kits.provisioning import provision
     from flprov.kits.publishing import Publication, read_publication
+    from flprov.kits.readiness import list_blockers, list_followers
     from flprov.kits.rendering import template_dir
     from flprov.kits.renewing import Renewing
     from flprov.kits.report import KitOutcome, Outcome, ProvisionReport, RemovedParty
+    from flprov.kits.rotation import (
+        RotationReport,
+        activate_rotation,
+        finish_rotation,
+        look_at_rotation,
+        prepare_rotation,
+        roll_back_rotation,
+    )
     from flprov.kits.services import Service
     from flprov.kits.sketch import KitSketch, Papers, sketch_kit
     from flprov.kits.ssh import Access
@@ -95,6 +106,7 @@ __all__ = [
     "Papers",
     "Passphrase",
     "PersonEntry",
+    "Phase",
     "Plan",
     "Progress",
     "ProvisionReport",
@@ -103,11 +115,14 @@ __all__ = [
     "RemovalPlan",
     "RemovedParty",
     "Renewing",
+    "RotationReport",
     "Service",
     "SignedRequest",
     "SignedTrust",
     "Trust",
     "TrustDocument",
+    "TrustPlan",
+    "activate_rotation",
     "current_credential",
     "decode_answer",
     "decode_invitation",
@@ -117,9 +132,15 @@ __all__ = [
     "encode_answer",
     "encode_invitation",
     "encode_request",
+    "finish_rotation",
+    "list_blockers",
+    "list_differences",
+    "list_followers",
     "list_kits",
     "load_kit",
     "look_at_kit",
+    "look_at_renewed",
+    "look_at_rotation",
     "make_passphrase",
     "newer_than_kit",
     "open_attempt",
@@ -129,11 +150,13 @@ __all__ = [
     "parse_jumps",
     "parse_target",
     "plan",
+    "prepare_rotation",
     "provision",
     "read_hosts",
     "read_publication",
     "read_settings",
     "renewal_due",
+    "roll_back_rotation",
     "sign_request",
     "sign_trust",
     "sketch_kit",
@@ -147,35 +170,17 @@ __all__ = [
 
 # Every command loads a kit and one makes them; the others do not pay for that one's modules.
 _LATE = {
-    "Publication": "publishing",
-    "read_publication": "publishing",
-    "Attempt": "attempt",
-    "open_attempt": "attempt",
-    "Invitation": "invitation",
-    "decode_invitation": "invitation",
-    "encode_invitation": "invitation",
-    "Answer": "joining",
-    "SignedRequest": "joining",
-    "decode_answer": "joining",
-    "decode_request": "joining",
-    "encode_answer": "joining",
-    "encode_request": "joining",
-    "read_settings": "joining",
-    "sign_request": "joining",
-    "Renewing": "renewing",
-    "Credential": "credential",
-    "current_credential": "credential",
-    "own_anchors": "credential",
-    "renewal_due": "credential",
-    "store_credential": "credential",
-    "verify_issued": "credential",
     "Access": "ssh",
+    "Answer": "joining",
+    "Attempt": "attempt",
     "AuthorityChange": "plans",
     "Change": "plans",
+    "Credential": "credential",
     "Delivery": "delivery",
     "DeliveryOutcome": "transfer",
     "DeliveryProgress": "delivery",
     "Destination": "hosts",
+    "Invitation": "invitation",
     "KitOutcome": "report",
     "KitPlan": "plans",
     "KitSketch": "sketch",
@@ -186,21 +191,50 @@ _LATE = {
     "Plan": "plans",
     "Progress": "planning",
     "ProvisionReport": "report",
+    "Publication": "publishing",
     "RemovalPlan": "plans",
     "RemovedParty": "report",
+    "Renewing": "renewing",
+    "RotationReport": "rotation",
     "Service": "services",
+    "SignedRequest": "joining",
+    "TrustPlan": "plans",
+    "activate_rotation": "rotation",
+    "current_credential": "credential",
+    "decode_answer": "joining",
+    "decode_invitation": "invitation",
+    "decode_request": "joining",
     "deliver": "delivery",
+    "encode_answer": "joining",
+    "encode_invitation": "invitation",
+    "encode_request": "joining",
+    "finish_rotation": "rotation",
+    "list_blockers": "readiness",
+    "list_differences": "live",
+    "list_followers": "readiness",
+    "look_at_renewed": "credential",
+    "look_at_rotation": "rotation",
     "make_passphrase": "packing",
+    "open_attempt": "attempt",
+    "own_anchors": "credential",
     "pack_kit": "packing",
     "parse_host_key": "hostkeys",
     "parse_jumps": "hosts",
     "parse_target": "hosts",
     "plan": "planning",
+    "prepare_rotation": "rotation",
     "provision": "provisioning",
     "read_hosts": "hosts",
+    "read_publication": "publishing",
+    "read_settings": "joining",
+    "renewal_due": "credential",
+    "roll_back_rotation": "rotation",
+    "sign_request": "joining",
     "sketch_kit": "sketch",
+    "store_credential": "credential",
     "template_dir": "rendering",
     "unpack_kit": "packing",
+    "verify_issued": "credential",
 }
 
 __getattr__ = lazy_names(__name__, _LATE)

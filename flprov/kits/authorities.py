@@ -205,6 +205,17 @@ class Authorities:
         root = self.authority(trust_root(self.names))
         return sign_trust(document, make_signer(root, self.record.project, now=now))
 
+    def with_trust(self, signed: SignedTrust) -> Authorities:
+        """The same CAs with another bundle; nothing is written."""
+        return Authorities(
+            self.record,
+            certificates=self._certificates,
+            keys=self._keys,
+            trust=signed,
+            passphrase=self._passphrase,
+            folder=self.folder,
+        )
+
     @property
     def not_after(self) -> datetime:
         """When the first of the issuing CAs ends."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -45,6 +46,12 @@ class Builder:
         self._staging = staging
         self._now = now
         self._passphrase = people_passphrase
+
+    def build_all(self, plans: Sequence[KitPlan]) -> list[BuiltKit]:
+        """Every kit; people's first, since the server's registry names their certificates."""
+        people = {plan.party.name: self.build(plan) for plan in plans if plan.party.kind is Kind.PERSON}
+        self._composer.register({name: kit.record.certificates[-1] for name, kit in people.items()})
+        return [people.get(plan.party.name) or self.build(plan) for plan in plans]
 
     def build(self, plan: KitPlan) -> BuiltKit:
         """Stage one kit, or nothing if what lies there is right."""
@@ -107,7 +114,8 @@ class Builder:
 
     def _record(self, plan: KitPlan, held: Held, digest: str) -> KitRecord:
         earlier: tuple[IssuedCertificate, ...] = plan.known.certificates if plan.known else ()
-        valid = [one for one in earlier if one.not_after > self._now and one != held.certificate]
+        own = held.certificate.fingerprint
+        valid = [one for one in earlier if one.not_after > self._now and one.fingerprint != own]
         return KitRecord(
             kind=plan.party.kind,
             identity=plan.party.identity.uri,

@@ -11,8 +11,9 @@ from flprov.kits.holding import Held
 from flprov.kits.kit import PersonEntry, Registry, RegistryEntry
 from flprov.kits.manifest import ANCHORS, AUTHORITY, CERTIFICATE, KEY, REGISTRY, ROOT, TRUST, Files
 from flprov.kits.party import Party, contact_of
+from flprov.kits.record import IssuedCertificate
 from flprov.kits.texts import NetworkFacts, Texts
-from flprov.pki import Kind
+from flprov.pki import Kind, Role
 from flprov.project import Project
 
 _BELIEVES: Mapping[Kind, tuple[Kind, ...]] = {
@@ -27,7 +28,8 @@ class Composer:
 
     def __init__(self, project: Project, parties: Sequence[Party], authorities: Authorities) -> None:
         self._authorities = authorities
-        self._registry = _encode_registry(parties)
+        self._parties = parties
+        self._people: Mapping[str, IssuedCertificate] = {}
         self._texts = Texts(
             NetworkFacts(
                 project=project.name,
@@ -42,6 +44,10 @@ class Composer:
             )
         )
 
+    def register(self, people: Mapping[str, IssuedCertificate]) -> None:
+        """Name people's certificates in the server's registry. Before the server's kit is composed."""
+        self._people = people
+
     def compose(self, party: Party, held: Held) -> Files:
         """The files of one party's kit."""
         texts = self._texts.render(
@@ -51,10 +57,10 @@ class Composer:
             **texts,
             CERTIFICATE: (held.chain_pem, 0o644),
             KEY: (held.private_pem, 0o600),
-            ROOT: (self._authorities.anchor(None), 0o644),
+            ROOT: (self._authorities.anchors_pem(None), 0o644),
         }
         for kind in _BELIEVES[party.kind]:
-            files[f"{ANCHORS}/{UNITS[kind]}.pem"] = (self._authorities.anchor(kind), 0o644)
+            files[f"{ANCHORS}/{UNITS[kind]}.pem"] = (self._authorities.anchors_pem(kind), 0o644)
         if party.kind is Kind.SERVER:
             files |= self._compose_authority()
         return files
@@ -63,7 +69,7 @@ class Composer:
         """What a server alone has: the CAs that it signs with, whom it knows, the trust bundle."""
         authorities = self._authorities
         files = {
-            REGISTRY: (self._registry, 0o644),
+            REGISTRY: (_encode_registry(self._parties, self._people), 0o644),
             TRUST: (authorities.signed_trust.encode(), 0o644),
         }
         for kind in (Kind.SERVER, Kind.SITE):
@@ -72,16 +78,27 @@ class Composer:
         return files
 
 
-def _encode_registry(parties: Sequence[Party]) -> bytes:
+def _encode_registry(parties: Sequence[Party], people: Mapping[str, IssuedCertificate]) -> bytes:
     """`registry.json`: the sites and people that a server knows."""
     registry = Registry(
         sites=tuple(
             RegistryEntry(name=party.name, org=party.org) for party in parties if party.kind is Kind.SITE
         ),
         people=tuple(
-            PersonEntry(name=party.name, org=party.org, role=party.identity.role)
+            _person_entry(party, party.identity.role, people.get(party.name))
             for party in parties
             if party.identity.role is not None
         ),
     )
     return canonical_json(registry) + b"\n"
+
+
+def _person_entry(party: Party, role: Role, certificate: IssuedCertificate | None) -> PersonEntry:
+    return PersonEntry(
+        name=party.name,
+        org=party.org,
+        role=role,
+        serial=certificate.serial if certificate else "",
+        issued_at=certificate.issued_at if certificate else None,
+        not_after=certificate.not_after if certificate else None,
+    )

@@ -15,12 +15,16 @@ from pathlib import Path
 
 from flprov._base import write_private
 from flprov.errors import FlprovError, IdentityRefused, KitRefused
+from flprov.kits.heldtrust import FILE as TRUST_FILE
+from flprov.kits.heldtrust import HeldTrust
 from flprov.kits.kit import Kit
 from flprov.pki import (
     Anchors,
     Kind,
     Leaf,
     describe_leaf,
+    issued_at,
+    join_anchors,
     load_anchors,
     not_after,
     verify_key_matches,
@@ -86,6 +90,25 @@ def current_credential(kit: Kit, *, anchors: Anchors, now: datetime, state: Path
             return found
     assert refusal is not None
     raise _none_stands(kit, candidates[0], refusal, now) from refusal
+
+
+def look_at_renewed(kit: Kit, *, now: datetime) -> Credential | None:
+    """The renewed one that is in use on this machine, for showing; None if there is none."""
+    if not (kit.local / "state" / FILE).is_file():
+        return None
+    anchors = own_anchors(kit)
+    held = HeldTrust(kit.local / "state" / TRUST_FILE, kit.anchors["root"], project_id=kit.project_id)
+    try:
+        held.load(now)
+        if held.current is not None:
+            unit = "servers" if kit.kind is Kind.SERVER else "sites"
+            anchors = join_anchors(anchors, held.current.anchors[unit])
+        found = _parse(kit.local / "state" / FILE)
+        verify_peer(found.chain_pem, anchors, now=now, kinds=[kit.kind])
+    except (FlprovError, OSError):
+        return None
+    is_ours = found.leaf.identity == kit.identity and found.issued_at >= issued_at(kit.chain_pem)
+    return found if is_ours else None
 
 
 def own_anchors(kit: Kit) -> Anchors:

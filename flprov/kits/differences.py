@@ -8,8 +8,20 @@ from pathlib import Path
 
 from flprov._base import parse_json
 from flprov.config import open_config
-from flprov.errors import ConfigError
-from flprov.kits.manifest import ANCHORS, CERTIFICATE, KEY, REGISTRY, SETTINGS, SIGNER, Contents, Files
+from flprov.errors import ConfigError, IdentityRefused
+from flprov.kits.manifest import (
+    ANCHORS,
+    AUTHORITY,
+    CERTIFICATE,
+    KEY,
+    REGISTRY,
+    SETTINGS,
+    SIGNER,
+    TRUST,
+    Contents,
+    Files,
+)
+from flprov.kits.trust import decode_trust
 
 _MOST_NAMES = 3
 
@@ -38,10 +50,22 @@ def describe_changes(contents: Contents | None, files: Files, changed: Sequence[
     anchors = [name for name in changed if name.startswith(f"{ANCHORS}/")]
     if anchors:
         words.append(f"anchors: {_some(Path(name).stem for name in anchors)}")
-    texts = sorted({*changed} - {CERTIFICATE, KEY, SETTINGS, REGISTRY, *anchors})
+    authority = [name for name in changed if name.startswith(f"{AUTHORITY}/")]
+    if authority:
+        words.append("the CAs that it issues from")
+    if TRUST in changed:
+        words.append(f"trust bundle: {_version(old.get(TRUST))} -> {_version(new.get(TRUST))}")
+    texts = sorted({*changed} - {CERTIFICATE, KEY, SETTINGS, REGISTRY, TRUST, *anchors, *authority})
     if texts and SETTINGS not in changed:
         words.append(f"template: {_some(texts)}")
     return tuple(words)
+
+
+def _version(data: bytes | None) -> str:
+    try:
+        return str(decode_trust(data).claimed_version) if data else "none"
+    except IdentityRefused:
+        return "unreadable"
 
 
 def _stored(contents: Contents | None) -> dict[str, bytes]:

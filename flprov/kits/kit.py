@@ -65,11 +65,14 @@ class RegistryEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class PersonEntry:
-    """A person that the project has."""
+    """A person that the project has, and the certificate in that person's newest kit."""
 
     name: str
     org: str
     role: Role
+    serial: str = ""  # hex; empty: not known
+    issued_at: datetime | None = None
+    not_after: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

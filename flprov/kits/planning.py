@@ -7,7 +7,7 @@ holds the workspace and carries it out; there is no second opinion on what is to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -16,19 +16,30 @@ from pathlib import Path
 from flprov.errors import Conflict, FlprovError, KitRefused, NotFound
 from flprov.kits.authorities import Authorities
 from flprov.kits.composition import Composer
+from flprov.kits.departures import list_listed, list_missing, revoke_all, revoke_withdrawn
 from flprov.kits.differences import changed_files, describe_changes
 from flprov.kits.holding import Held, describe_certificate, rescue
-from flprov.kits.manifest import CERTIFICATE, KEY, MANIFEST, Contents, read_contents
+from flprov.kits.manifest import CERTIFICATE, KEY, MANIFEST, TRUST, Contents, read_contents
 from flprov.kits.party import Party, list_parties
-from flprov.kits.plans import AuthorityChange, Change, KitPlan, Plan, RemovalPlan
-from flprov.kits.record import KitRecord, ProjectRecord
+from flprov.kits.plans import AuthorityChange, Change, KitPlan, Plan, RemovalPlan, TrustPlan
+from flprov.kits.record import IssuedCertificate, KitRecord, ProjectRecord, RevokedPerson
 from flprov.kits.workspace import Workspace, look_at_workspace, read_state
-from flprov.pki import Kind, is_encrypted, load_anchors, not_after, parse_identity, verify_peer
+from flprov.pki import (
+    Anchors,
+    Kind,
+    Reason,
+    authority_key_id,
+    is_encrypted,
+    not_after,
+    parse_identity,
+    verify_peer,
+)
 from flprov.project import Project
+from flprov.wire.trustdocuments import WithdrawnPerson
 
 Progress = Callable[[int, int], None]  # parties done, parties in all
 
-_BACKDATED = timedelta(minutes=5)  # certificates are valid from before they were issued
+_MOST_NAMES = 5  # in one line
 _WHOLE_SECONDS = timedelta(seconds=2)  # and X.509 knows no fractions
 
 
@@ -39,6 +50,7 @@ def plan(
     now: datetime,
     encrypt: bool = False,
     people_passphrase: bytes | None = None,
+    reissue: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Plan:
     """What `provision` would do now. Writes nothing, needs no CA key.
@@ -47,6 +59,7 @@ def plan(
         workspace: may not exist yet.
         encrypt: whether the CA's keys are to be encrypted if they are not.
         people_passphrase: as for `provision`.
+        reissue: as for `provision`.
         progress: called after each party.
 
     Raises:
@@ -55,7 +68,15 @@ def plan(
     """
     with look_at_workspace(workspace.absolute()) as opened:
         record, authorities = read_state(opened, project, None)
-        planner = Planner(project, opened, authorities, record, now=now, people_passphrase=people_passphrase)
+        planner = Planner(
+            project,
+            opened,
+            authorities,
+            record,
+            now=now,
+            people_passphrase=people_passphrase,
+            reissue=reissue,
+        )
         return planner.plan(encrypt=encrypt, progress=progress)
 
 
@@ -80,6 +101,8 @@ class Planner:
         *,
         now: datetime,
         people_passphrase: bytes | None,
+        reissue: Collection[str] = (),
+        withdrawn: Sequence[WithdrawnPerson] = (),
     ) -> None:
         self._project = project
         self._workspace = workspace
@@ -87,32 +110,98 @@ class Planner:
         self._record = record
         self._now = now
         self._passphrase = people_passphrase
+        self._withdrawn = withdrawn
+        self._revoked: dict[str, RevokedPerson] = dict(record.revoked) if record else {}
         self._parties = list(list_parties(project))
+        self._reissue = _verify_named(reissue, self._parties)
         self._composer = Composer(project, self._parties, authorities) if authorities else None
-        self._anchors = cache(lambda kind: load_anchors(self._certificate_of(kind)))
+        self._anchors = cache(self._read_anchors)
+        self._ca_of = cache(lambda kind: authority_key_id(self._certificate_of(kind)))
         self._end = cache(lambda kind: not_after(self._certificate_of(kind)))
 
     def plan(self, *, encrypt: bool, progress: Progress | None = None) -> Plan:
         """The whole plan."""
         known = dict(self._record.kits) if self._record else {}
-        kits = []
-        locked = any(record.key_encrypted for record in known.values())
-        for count, party in enumerate(self._parties, 1):
-            kit = self._plan_kit(party, known.get(party.name))
-            kits.append(replace(kit, must_lock=locked) if party.kind is Kind.PERSON else kit)
-            if progress is not None:
-                progress(count, len(self._parties))
+        kits = self._plan_kits(known, progress)
+        removals = tuple(self._plan_removals(known))
+        self._revoke(removals)
+        trust = self._plan_trust()
+        if trust is not None:
+            kits = [_with_trust(kit, trust) if kit.party.kind is Kind.SERVER else kit for kit in kits]
         return Plan(
             project=self._project,
             workspace=self._workspace.folder,
             authority=self._plan_authority(encrypt=encrypt),
             authorities=self._authorities,
             kits=tuple(kits),
-            removals=tuple(self._plan_removals(known)),
+            removals=removals,
             record=self._record,
-            notes=tuple(self._list_notes()),
-            unfinished=any(kit.change is Change.UNCHANGED and not kit.is_recorded for kit in kits),
+            revoked=self._revoked,
+            trust=trust,
+            notes=(*self._list_notes(), *_note_expired(kits, self._now)),
+            unfinished=self._is_unfinished(kits),
         )
+
+    def _is_unfinished(self, kits: Sequence[KitPlan]) -> bool:
+        """Whether a run, or a rotation of the CA, is not in project.json yet."""
+        record, authorities = self._record, self._authorities
+        if record and authorities and record.root_fingerprint != authorities.root_fingerprint:
+            return True
+        return any(kit.change is Change.UNCHANGED and not kit.is_recorded for kit in kits)
+
+    def _plan_kits(self, known: Mapping[str, KitRecord], progress: Progress | None) -> list[KitPlan]:
+        """People first: the server's registry names their certificates."""
+        found: dict[str, KitPlan] = {}
+        locked = any(record.key_encrypted for record in known.values())
+        people = [party for party in self._parties if party.kind is Kind.PERSON]
+        others = [party for party in self._parties if party.kind is not Kind.PERSON]
+        for count, party in enumerate((*people, *others), 1):
+            if count == len(people) + 1:
+                self._register(found)
+            kit = self._plan_kit(party, known.get(party.name))
+            if party.kind is Kind.PERSON:
+                kit = replace(kit, must_lock=locked)
+                self._revoke_former(party, known.get(party.name))
+            found[party.name] = kit
+            if progress is not None:
+                progress(count, len(self._parties))
+        return [found[party.name] for party in self._parties]
+
+    def _register(self, people: Mapping[str, KitPlan]) -> None:
+        if self._composer is not None:
+            self._composer.register(
+                {name: kit.held.certificate for name, kit in people.items() if kit.held is not None}
+            )
+
+    # ---- people whose certificates count no more ----
+
+    def _revoke_former(self, party: Party, known: KitRecord | None) -> None:
+        """What this person held before, if it is not simply replaced in time."""
+        if known is None:
+            return
+        if known.identity != party.identity.uri:
+            self._note_revoked(revoke_all(known, Reason.AFFILIATION_CHANGED, self._now))
+            return
+        if party.name in self._reissue:
+            self._note_revoked(revoke_all(known, Reason.SUPERSEDED, self._now))
+
+    def _revoke(self, removals: Sequence[RemovalPlan]) -> None:
+        for party in removals:
+            self._note_revoked(revoke_all(party.record, Reason.CESSATION_OF_OPERATION, self._now))
+        if self._record is not None and self._authorities is not None:
+            self._note_revoked(revoke_withdrawn(self._record, self._withdrawn))
+            self._note_revoked(list_listed(self._record, self._authorities, self._now))
+
+    def _note_revoked(self, found: Iterable[tuple[str, RevokedPerson]]) -> None:
+        for serial, entry in found:
+            if entry.not_after > self._now:
+                self._revoked.setdefault(serial, entry)
+
+    def _plan_trust(self) -> TrustPlan | None:
+        if self._authorities is None:
+            return None
+        missing = list_missing(self._revoked, self._authorities, self._now)
+        return TrustPlan(version=self._authorities.says.version + 1, revoked=missing) if missing else None
 
     def _plan_authority(self, *, encrypt: bool) -> AuthorityChange:
         if self._authorities is None:
@@ -136,6 +225,10 @@ class Planner:
                     f"validity.{key} is {wanted.days}, and the authority was made for {found.days} days:"
                     " it stays as it is"
                 )
+
+    def _read_anchors(self, kind: Kind) -> Anchors:
+        assert self._authorities is not None
+        return self._authorities.anchors(kind)
 
     def _certificate_of(self, kind: Kind) -> bytes:
         assert self._authorities is not None
@@ -254,11 +347,21 @@ class Planner:
         certificate = held.certificate if held else (known.certificates[-1] if known else None)
         if certificate is None:
             return ""
-        if certificate.is_due(self._now):
+        if party.name in self._reissue:
+            return "new certificate: asked for"
+        if known is None and certificate.serial in self._revoked:
+            return "new certificate: the old one was revoked when its holder left"
+        return self._why_outworn(party, certificate)
+
+    def _why_outworn(self, party: Party, certificate: IssuedCertificate) -> str:
+        """Why a certificate is to be replaced in the course of things; empty if it is not."""
+        if party.kind is Kind.PERSON and certificate.is_due(self._now):  # the others renew themselves
             return "new certificate: two thirds of the old one's life are over"
-        issued = certificate.not_before + _BACKDATED
-        wanted = min(issued + timedelta(days=party.days), self._end(party.kind))
-        if held is not None and abs(wanted - certificate.not_after) > _WHOLE_SECONDS:
+        if certificate.issuer and certificate.issuer != self._ca_of(party.kind):
+            return "new certificate: another CA issues them now"
+        issued = certificate.issued_at
+        wanted = min(issued + timedelta(days=party.days), self._end(party.kind)) if issued else None
+        if issued and wanted and abs(wanted - certificate.not_after) > _WHOLE_SECONDS:
             lasts = (certificate.not_after - issued) / timedelta(days=1)
             return f"new certificate: validity {lasts:.4g} -> {party.days:.4g} days"
         return ""
@@ -314,11 +417,57 @@ class Planner:
         )
 
 
+def _with_trust(server: KitPlan, trust: TrustPlan) -> KitPlan:
+    """The server's kit carries the trust bundle, so it is written again with a newer one."""
+    words = f"trust bundle: {trust.version - 1} -> {trust.version}"
+    return replace(
+        server,
+        change=Change.CHANGED if server.change is Change.UNCHANGED else server.change,
+        manifest="",
+        reason="; ".join(filter(None, [server.reason, words])),
+        details=(*server.details, words),
+        files=tuple(sorted({*server.files, TRUST})),
+    )
+
+
 def _held_in(contents: Contents, known: KitRecord | None = None) -> Held:
     """Certificate and key of a kit that agrees with its manifest."""
     try:
         chain, key = (contents.files[name].data for name in (CERTIFICATE, KEY))
     except KeyError as error:
         raise KitRefused(f"{MANIFEST} lists no {error.args[0]}, and every kit has one") from None
-    certificate = known.certificates[-1] if known else describe_certificate(chain)
+    certificate = known.certificates[-1] if known else None
+    if certificate is None or not certificate.serial:  # an older record says less
+        certificate = describe_certificate(chain)
     return Held(chain_pem=chain, private_pem=key, certificate=certificate)
+
+
+def _verify_named(names: Collection[str], parties: Sequence[Party]) -> frozenset[str]:
+    """The names, if project.yml has each of them."""
+    missing = set(names) - {party.name for party in parties}
+    if missing:
+        raise NotFound(
+            f"project.yml names nobody called {', '.join(sorted(missing))}",
+            hint="--reissue takes the names of sites, people and the server as project.yml spells them",
+        )
+    return frozenset(names)
+
+
+def _note_expired(kits: Sequence[KitPlan], now: datetime) -> Iterator[str]:
+    """Whose kit cannot be started for the first time any more."""
+    over = [
+        kit.party.name
+        for kit in kits
+        if kit.party.kind is Kind.SITE
+        and kit.held is not None
+        and kit.change in (Change.UNCHANGED, Change.CHANGED)
+        and kit.held.certificate.not_after < now
+    ]
+    if over:
+        names = ", ".join(over[:_MOST_NAMES]) + (
+            f" and {len(over) - _MOST_NAMES} more" if over[_MOST_NAMES:] else ""
+        )
+        yield (
+            f"the certificate in the kit of {names} has expired. A site that was started has renewed it, and"
+            " nothing is to be done; one that never was: flprov provision --reissue NAME"
+        )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from flprov.kits.authorities import Authorities
 from flprov.kits.holding import Held
 from flprov.kits.party import Party
-from flprov.kits.record import KitRecord, ProjectRecord
+from flprov.kits.record import KitRecord, ProjectRecord, RevokedPerson
 from flprov.pki import Identity
 from flprov.project import Project
 
@@ -81,6 +82,21 @@ class RemovalPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrustPlan:
+    """A newer trust bundle that is to be signed, because people's certificates count no more."""
+
+    version: int  # that it will have
+    revoked: tuple[RevokedPerson, ...]  # who comes onto the list
+
+    @property
+    def reason(self) -> str:
+        """In one line."""
+        names = ", ".join(f"{entry.name} ({entry.reason.value})" for entry in self.revoked[:5])
+        more = f" and {len(self.revoked) - 5} more" if len(self.revoked) > 5 else ""
+        return f"trust bundle {self.version - 1} -> {self.version}: people revoked: {names}{more}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What provisioning would do. Made from one project and one workspace; holds no CA key."""
 
@@ -92,6 +108,8 @@ class Plan:
     removals: tuple[RemovalPlan, ...] = ()
     record: ProjectRecord | None = field(default=None, repr=False)
     unfinished: bool = False  # an earlier run died before it wrote down what it had done
+    revoked: Mapping[str, RevokedPerson] = field(default_factory=dict)  # people's, by serial number
+    trust: TrustPlan | None = None  # None: the trust bundle stays as it is
     notes: tuple[str, ...] = ()  # what project.yml says and nothing can be done about
 
     @property
@@ -103,14 +121,14 @@ class Plan:
     def is_empty(self) -> bool:
         """Whether there is nothing to do at all."""
         settled = self.authority is AuthorityChange.UNCHANGED and not self.unfinished
-        return settled and not self.removals and not self.changed
+        return settled and not (self.removals or self.changed or self.trust)
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The passphrases without which it cannot be carried out."""
-        builds = any(kit.must_build for kit in self.kits)
+        signs = self.trust is not None or any(kit.must_build for kit in self.kits)
         found = []
-        if builds and self.authorities is not None and self.authorities.any_encrypted:
+        if signs and self.authorities is not None and self.authorities.any_encrypted:
             found.append("the passphrase of the CA's keys")
         if any(kit.needs_people_passphrase for kit in self.kits):
             found.append("the passphrase of people's keys")

@@ -10,15 +10,17 @@ point leaves whole kits, and the next run's plan says what is still to do.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from flprov._base import replace_tree, sync_folder, sync_tree
 from flprov.errors import Misuse
-from flprov.kits.authorities import Authorities, create_authorities
+from flprov.kits.authorities import TRUST, Authorities, create_authorities
 from flprov.kits.builder import Builder, BuiltKit
 from flprov.kits.composition import Composer
+from flprov.kits.departures import sign_lists
 from flprov.kits.party import list_parties
 from flprov.kits.planning import Planner, Progress
 from flprov.kits.plans import AuthorityChange, Change, Plan, RemovalPlan
@@ -32,6 +34,7 @@ from flprov.kits.record import (
 from flprov.kits.report import KitOutcome, Outcome, ProvisionReport, RemovedParty
 from flprov.kits.workspace import Workspace, look_at_workspace, open_workspace, read_state
 from flprov.project import Project
+from flprov.wire.trustdocuments import WithdrawnPerson
 
 _OUTCOMES: Mapping[Change, Outcome] = {
     Change.NEW: Outcome.CREATED,
@@ -49,24 +52,30 @@ def provision(
     now: datetime,
     passphrase: bytes | None = None,
     people_passphrase: bytes | None = None,
+    reissue: Collection[str] = (),
+    withdrawn: Sequence[WithdrawnPerson] = (),
     progress: Progress | None = None,
 ) -> ProvisionReport:
     """Make, or bring up to date, the CA and the kits of a project.
 
     Running it again changes nothing that need not change: a kit is rebuilt when a file in it would
-    differ, and a party keeps certificate and key until two thirds of the certificate's life are over,
-    as long as its identity and the validity that project.yml gives it stay the same.
+    differ, and a party keeps certificate and key as long as its identity and the validity that project.yml
+    gives it stay the same; a person until two thirds of the certificate's life are over. Sites and the
+    server renew theirs by themselves, where they run.
 
     Args:
         workspace: the folder that holds `project.json`, `ca/` and `kits/`; made if need be.
         passphrase: encrypts the CA's private keys at rest, also those of an earlier run; opens them.
         people_passphrase: encrypts the private keys in people's kits, also those of an earlier run.
+        reissue: names of parties that get a new certificate and key although nothing has changed.
+        withdrawn: people whom the live network has removed; their certificates come onto the list.
         progress: called after each party that was looked at.
 
     Raises:
         StateDamaged: an earlier run made a CA and it is missing or damaged; a second is never made.
         Conflict: another run is at work there, or the workspace is another project's.
         Misuse: a passphrase is wrong or missing; the folder holds other things.
+        NotFound: project.yml does not name one of those in `reissue`.
         LocalError: this machine does not let us write.
     """
     folder = workspace.absolute()
@@ -75,7 +84,16 @@ def provision(
             read_state(absent, project, None)
     with open_workspace(folder) as opened:
         record, authorities = read_state(opened, project, passphrase)
-        planner = Planner(project, opened, authorities, record, now=now, people_passphrase=people_passphrase)
+        planner = Planner(
+            project,
+            opened,
+            authorities,
+            record,
+            now=now,
+            people_passphrase=people_passphrase,
+            reissue=reissue,
+            withdrawn=withdrawn,
+        )
         plan = planner.plan(encrypt=bool(passphrase), progress=progress)
         run = _Run(plan, opened, now=now, passphrase=passphrase, people_passphrase=people_passphrase)
         return run.apply()
@@ -107,12 +125,12 @@ class _Run:
         self._people_passphrase = people_passphrase
 
     def apply(self) -> ProvisionReport:
-        authorities = self._prepare_authorities()
+        authorities = self._renew_trust(self._prepare_authorities())
         if self._plan.is_empty:
             built = self._build(authorities)
             return self._report(authorities, built, self._plan.record.removed if self._plan.record else {})
         built = self._build(authorities)
-        self._install(built)
+        self._install(built, authorities)
         removed = self._list_removed()
         self._write_record(authorities, built, removed)
         return self._report(authorities, built, removed)
@@ -134,6 +152,15 @@ class _Run:
             return found.encrypt(self._passphrase)
         return found
 
+    def _renew_trust(self, authorities: Authorities) -> Authorities:
+        """With the trust bundle that the plan wants; it is not on the disk yet."""
+        planned = self._plan.trust
+        if planned is None:
+            return authorities
+        crl = sign_lists(self._plan.revoked, authorities, number=planned.version, now=self._now)
+        document = replace(authorities.says, version=planned.version, made_at=self._now, people_crl=crl)
+        return authorities.with_trust(authorities.sign_trust(document, now=self._now))
+
     def _build(self, authorities: Authorities) -> list[BuiltKit]:
         parties = list(list_parties(self._plan.project))
         builder = Builder(
@@ -143,9 +170,9 @@ class _Run:
             now=self._now,
             people_passphrase=self._people_passphrase,
         )
-        return [builder.build(kit) for kit in self._plan.kits]
+        return builder.build_all(self._plan.kits)
 
-    def _install(self, built: list[BuiltKit]) -> None:
+    def _install(self, built: list[BuiltKit], authorities: Authorities) -> None:
         """Bring what was staged to disk, then to its final names; move aside who has left."""
         staged = [(kit.staged, kit.plan.folder) for kit in built if kit.staged is not None]
         is_new = self._plan.authority is AuthorityChange.NEW
@@ -154,6 +181,8 @@ class _Run:
         if is_new:
             (self._workspace.staging / "ca").rename(self._workspace.ca)
             sync_folder(self._workspace.folder)
+        if self._plan.trust is not None:  # before the kit that carries it: what dies here is taken up again
+            replace_keeping_backup(self._workspace.ca / TRUST, authorities.signed_trust.encode())
         for source, target in staged:
             replace_tree(source, target)
         for party in self._plan.removals:
@@ -192,6 +221,7 @@ class _Run:
             root_fingerprint=authorities.root_fingerprint,
             kits={kit.plan.party.name: kit.record for kit in built},
             removed=removed,
+            revoked={serial: one for serial, one in self._plan.revoked.items() if one.not_after > self._now},
         )
         if record != self._plan.record:
             replace_keeping_backup(self._workspace.record, encode_record(record))
@@ -210,6 +240,8 @@ class _Run:
             ca_encrypted=authorities.encrypted,
             ca_not_after=authorities.not_after,
             endpoints=self._plan.project.server.endpoints,
+            trust_version=authorities.says.version,
+            revoked=self._plan.trust.revoked if self._plan.trust else (),
             kits=tuple(map(_outcome_of, built)),
             removed=tuple(
                 self._removal_of(folder, one) for folder, one in removed.items() if _end(one) > self._now

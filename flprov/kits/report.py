@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from flprov.kits.record import RevokedPerson
 from flprov.pki import Kind
 
 
@@ -57,6 +58,8 @@ class ProvisionReport:
     ca_encrypted: bool  # the CA's private keys, at rest
     ca_not_after: datetime  # when the first of the issuing CAs ends
     endpoints: tuple[str, ...]
+    trust_version: int  # of the trust bundle; the live network may have an older one
+    revoked: tuple[RevokedPerson, ...] = ()  # whom this run put on the list of people
     kits: tuple[KitOutcome, ...]
     removed: tuple[RemovedParty, ...]
 

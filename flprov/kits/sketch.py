@@ -9,18 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from flprov._base import parse_json
 from flprov.config import open_config
 from flprov.errors import FlprovError
-from flprov.kits.manifest import ANCHORS, CERTIFICATE, KEY, MANIFEST, SETTINGS
+from flprov.kits.credential import FILE as RENEWED
+from flprov.kits.heldtrust import FILE as TRUST_FILE
+from flprov.kits.heldtrust import HeldTrust
+from flprov.kits.manifest import ANCHORS, CERTIFICATE, KEY, MANIFEST, ROOT, SETTINGS
 from flprov.kits.reading import Unreadable, read_stored
 from flprov.pki import Anchors, Kind, decrypt_key, is_encrypted, load_anchors, verify_key_matches
 from flprov.project import Route, parse_proxy
 
 _LIMIT = 1 << 20
-_RENEWED = "identity.pem"  # in state/: key and chain in one file
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z ]+)-----\r?\n.*?-----END \1-----\r?\n?", re.DOTALL)
 
 
@@ -56,13 +59,13 @@ class KitSketch:
         return self.folder.with_name(f"{self.folder.name}.local")
 
 
-def sketch_kit(folder: Path, *, passphrase: bytes | None = None) -> KitSketch:
+def sketch_kit(folder: Path, *, now: datetime, passphrase: bytes | None = None) -> KitSketch:
     """What there is of a kit in `folder`; nothing that is missing or wrong stops it."""
     folder = folder.resolve()
     settings = _read_settings(folder)
     anchors, anchors_problem = _read_anchors(folder)
     local = folder.with_name(f"{folder.name}.local")
-    found = (_read_own(folder, passphrase), _read_renewed(local / "state" / _RENEWED))
+    found = (_read_own(folder, passphrase), _read_renewed(local / "state" / RENEWED))
     return KitSketch(
         folder=folder,
         kind=_read_kind(folder, settings),
@@ -73,7 +76,7 @@ def sketch_kit(folder: Path, *, passphrase: bytes | None = None) -> KitSketch:
         listen=_text(settings, "listen"),
         route=_read_route(_text(settings, "proxy")),
         papers=tuple(papers for papers in found if papers is not None),
-        server_anchors=anchors,
+        server_anchors=_read_held(folder, local, _text(settings, "project_id"), now) or anchors,
         anchors_problem=anchors_problem,
     )
 
@@ -162,6 +165,17 @@ def _verified(papers: Papers) -> Papers:
     except FlprovError as error:
         return Papers(source=papers.source, chain_pem=papers.chain_pem, key_problem=str(error))
     return papers
+
+
+def _read_held(folder: Path, local: Path, project_id: str, now: datetime) -> Anchors | None:
+    """Of the newest trust bundle that is held here: once a CA was replaced, the kit's anchors are old."""
+    try:
+        roots = load_anchors(read_stored(folder / ROOT, limit=_LIMIT).data)
+        held = HeldTrust(local / "state" / TRUST_FILE, roots, project_id=project_id)
+        held.load(now)
+    except (Unreadable, FlprovError, OSError):
+        return None
+    return held.current.anchors["servers"] if held.current else None
 
 
 def _read_anchors(folder: Path) -> tuple[Anchors | None, str]:

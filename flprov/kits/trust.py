@@ -114,13 +114,18 @@ class Trust:
     @property
     def people_crls(self) -> tuple[CRL, ...]:
         """The lists that it carries, read: one of each people CA that has revoked somebody."""
-        blocks = self.says.people_crl.split(_CRL)[1:]
-        return tuple(read_crl((_CRL + block).encode(), self.anchors["people"]) for block in blocks)
+        people = self.anchors["people"]
+        return tuple(read_crl(text.encode(), people) for text in split_lists(self.says.people_crl))
 
     def active(self, kind: Kind) -> str:
         """The key id of the CA that issues this kind now; the first of its anchors."""
         texts = {Kind.SERVER: self.says.servers, Kind.PERSON: self.says.people}.get(kind, self.says.sites)
         return authority_key_id(texts[0].encode())
+
+
+def split_lists(people_crl: str) -> list[str]:
+    """The revocation lists in `TrustDocument.people_crl`, each for itself."""
+    return [_CRL + rest for rest in people_crl.split(_CRL)[1:]]
 
 
 def sign_trust(document: TrustDocument, signer: Credential) -> SignedTrust:

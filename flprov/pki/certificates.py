@@ -231,6 +231,15 @@ def describe_issuer(certificate: Certificate) -> str:
     return show(subject_text(certificate.issuer) or certificate.issuer.rfc4514_string())
 
 
+def issuer_name(certificate_pem: bytes) -> str:
+    """Who issued the first certificate, by its own word: for naming whoever opens a connection.
+
+    Raises:
+        IdentityRefused: it cannot be read.
+    """
+    return describe_issuer(read_first(certificate_pem))
+
+
 def fingerprint(certificate_pem: bytes) -> str:
     """SHA-256 over the first certificate's DER, as `openssl x509 -fingerprint -sha256` spells it."""
     return spell_fingerprint(split_pem(certificate_pem, most=8)[0])

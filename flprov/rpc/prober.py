@@ -21,6 +21,7 @@ from flprov.pki import (
     Kind,
     certificate_identity,
     host_names,
+    issuer_name,
     not_after,
     not_before,
     verify_peer,
@@ -74,6 +75,15 @@ def _way_back(identity: Identity) -> str:
         f"ask the project's admin for a new invite: `flprov invite create {identity.name}` there, then"
         " `flprov join INVITE` here"
     )
+
+
+def _with_issuer(text: str, pem: bytes) -> str:
+    """`text`, with who issued the certificate: what boxes make on the fly often breaks an earlier rule."""
+    try:
+        issuer = issuer_name(pem)
+    except IdentityRefused:
+        return text
+    return text if issuer in text else f"{text}; it says that it was issued by {issuer}"
 
 
 class _Own:
@@ -190,7 +200,7 @@ class Prober:
             pem = await look_at_certificate(dial.endpoint, self._route)
             verify_peer(pem, anchors, now=self._clock.now(), kinds=frozenset({Kind.SERVER}))
         except IdentityRefused as error:
-            text = f"{found.error}; {error}"
+            text = f"{found.error}; {_with_issuer(str(error), pem)}"
             return Found(found.cause, ServerUnavailable(text, hint=_INTERCEPTED))
         except (Found, OSError):
             pass
@@ -227,5 +237,6 @@ class Prober:
         except IdentityRefused as found:
             text, hint = str(found), found.hint
         if cause is Cause.OTHER_CA:
+            text = _with_issuer(text, pem)
             hint = _INTERCEPTED if hint is None else f"{_INTERCEPTED}; else {hint}"
         return Found(cause, identity_refused(dial.place, text, hint))

@@ -83,6 +83,11 @@ class Registry:
         known = self._enrolments.get(name)
         return known or Enrolment(name=name, org=self._provisioned.get(name, ""))
 
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """The names of the sites that were removed and not added again."""
+        return tuple(sorted(name for name, found in self._enrolments.items() if found.removed is not None))
+
     def provisioned_org(self, name: str) -> str | None:
         """The organisation that the server's kit gives this site; None when it has no such site."""
         return self._provisioned.get(name)

@@ -240,7 +240,7 @@ JOB_KEYS = {
     "filters",
 }
 POLICY_KEYS = {"allow", "ceilings", "unconfined", "tracebacks"}
-SITE_KEYS = {"datasets", "python"}
+SITE_KEYS = {"datasets", "python", "proxy"}
 HOSTS_KEYS = {"kits", "defaults", "hosts"}
 PROJECT_KEYS = {"name", "trust_domain", "root_fingerprint", "organisations", "server", "sites", "people"} | {
     "validity"
@@ -295,6 +295,7 @@ def _is_job(document: dict[str, object]) -> bool:
 
 def _write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
+    path.chmod(0o600)  # site.yml may hold a password
     return path
 
 

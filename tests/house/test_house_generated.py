@@ -188,6 +188,16 @@ SAMPLES: dict[str, object] = {
     "app": APP,
     "app-list": doc.AppListDocument(apps=(APP,)),
     "submit": doc.SubmitDocument(job_id="j1", app="ab" * 32, state="queued"),
+    "doctor": doc.DoctorDocument(
+        verdict="warning",
+        kit="/kits/hospital-a",
+        kind="site",
+        name="hospital-a",
+        version="0.1.0",
+        checked_at=NOW,
+        seconds=0.5,
+        rows=(doc.DoctorRow(name="policy.yml", subject="", verdict="warning", found="none", next="cp a b"),),
+    ),
     "why": doc.WhyDocument(job_id="j1", state="failed", answer="it failed", causes=(CAUSE,)),
     "site-status": doc.SiteStatusDocument(
         name="hospital-a",

@@ -31,6 +31,12 @@ ENVIRONMENT_FILES = {
     "testing": {"scripted_worker.py"},
 }
 
+# What is banned and has one place all the same: file, words -> function, lines.
+ALLOWED = {
+    # Says whose certificate a stranger shows, after it was refused: nothing is sent over that connection.
+    ("flprov/rpc/dial.py", "verification turned off"): ("look_at_certificate", 2),
+}
+
 BANNED_WORDS = {
     r"\b(?:pickle|dill|cloudpickle|marshal|shelve|joblib)\b\s*\.": "pickle and its kin",
     r"\b(?:import|from)\s+(?:pickle|dill|cloudpickle|marshal|shelve|joblib)\b": "pickle and its kin",
@@ -89,7 +95,20 @@ def test_no_module_has_a_name_that_says_nothing():
 
 
 def test_nothing_dangerous_or_unfinished_is_in_the_package():
-    verify_none(line for module in modules() for line in banned_lines(module))
+    found = [line for module in modules() for line in banned_lines(module)]
+    for (name, what), (function, lines) in ALLOWED.items():
+        here = [line for line in found if line.startswith(f"{name}:") and line.endswith(what)]
+        assert [enclosing_function(name, line) for line in here] == [function] * lines
+        found = [line for line in found if line not in here]
+    verify_none(found)
+
+
+def enclosing_function(name: str, line: str) -> str:
+    """In which function `path:12: ...` stands."""
+    number = int(line.split(":")[1])
+    tree = next(module.tree for module in modules() if module.shown == name)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return next(one.name for one in functions if one.lineno <= number <= (one.end_lineno or 0))
 
 
 def banned_lines(module: Module) -> Iterator[str]:

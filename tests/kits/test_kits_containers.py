@@ -84,7 +84,9 @@ def test_an_image_holds_no_kit_and_runs_as_nobody_special(workspace, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_builder_is_shown_the_wheel_and_nothing_else(workspace, name):
-    rules = [line for line in text_of(workspace, name, "Dockerfile.dockerignore").splitlines() if line[0] != "#"]
+    rules = [
+        line for line in text_of(workspace, name, "Dockerfile.dockerignore").splitlines() if line[0] != "#"
+    ]
     assert rules == ["*", "!flprov-*.whl"]
 
 

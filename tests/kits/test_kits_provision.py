@@ -12,8 +12,8 @@ from datetime import timedelta
 import pytest
 from kit_parties import NAMES, NOW, PROJECT, changed_files, contents, snapshot, with_endpoints, with_site
 
-from flprov.errors import Conflict, LocalError, Misuse, StateDamaged
-from flprov.kits import Outcome, load_kit, provision
+from flprov.errors import Conflict, LocalError, Misuse, NotFound, StateDamaged
+from flprov.kits import Outcome, load_kit, plan, provision
 from flprov.pki import Kind, Role, certificate_identity, fingerprint, parse_identity
 from flprov.project import Person, SiteParty
 
@@ -27,6 +27,10 @@ def outcomes(report):
 
 def touched(report):
     return {kit.name for kit in report.changed}
+
+
+def reissued(report):
+    return {kit.name for kit in report.changed if kit.outcome is Outcome.REISSUED}
 
 
 def mode(path):
@@ -51,7 +55,12 @@ def test_every_party_gets_a_kit_that_loads(provisioned):
 def test_kits_hold_what_their_kind_needs_and_nothing_else(provisioned):
     common = {"kit.yml", "README.md", "manifest.json", "manifest.sig", "signer.pem"}
     common |= {"identity/cert.pem", "identity/key.pem", "anchors/root.pem", "anchors/servers.pem"}
-    started = {"start.sh", "anchors/people.pem", "containers/Dockerfile", "containers/Dockerfile.dockerignore"}
+    started = {
+        "start.sh",
+        "anchors/people.pem",
+        "containers/Dockerfile",
+        "containers/Dockerfile.dockerignore",
+    }
     started |= {"containers/compose.yml", "containers/kubernetes.yml"}
     assert set(contents(provisioned / "kits" / "server")) == common | started | {
         "anchors/sites.pem",
@@ -178,21 +187,43 @@ def test_a_person_with_a_new_role_gets_a_new_certificate(workspace):
     assert len(record["kits"]["bob"]["certificates"]) == 2
 
 
-def test_certificates_past_two_thirds_are_renewed_with_a_new_key(workspace):
-    just_before, just_after = NOW + 59 * DAY, NOW + 61 * DAY
+def test_people_past_two_thirds_get_a_new_key_and_those_who_renew_themselves_do_not(workspace):
+    just_before, just_after = NOW + 243 * DAY, NOW + 244 * DAY
     assert touched(provision(PROJECT, workspace, now=just_before)) == set()
-    old = (workspace / "kits/hospital-a/identity/key.pem").read_bytes()
+    old = (workspace / "kits/alice/identity/key.pem").read_bytes()
     report = provision(PROJECT, workspace, now=just_after)
-    assert touched(report) == {"server", "hospital-a", "hospital-b"}  # people's last a year
-    assert {"two thirds" in kit.reason for kit in report.changed} == {True}
-    kit = load_kit(workspace / "kits/hospital-a", now=NOW + 120 * DAY)
+    assert reissued(report) == {"alice", "bob"}
+    assert {"two thirds" in kit.reason for kit in report.changed if kit.name in ("alice", "bob")} == {True}
+    kit = load_kit(workspace / "kits/alice", now=NOW + 366 * DAY)
     assert kit.private_pem != old
 
 
-def test_expired_kits_are_made_new(workspace):
+def test_expired_kits_of_people_are_made_new(workspace):
     report = provision(PROJECT, workspace, now=NOW + 400 * DAY)
-    assert touched(report) == set(NAMES)
+    assert reissued(report) == {"alice", "bob"}
     assert load_kit(workspace / "kits/alice", now=NOW + 400 * DAY).name == "alice"
+
+
+def test_a_site_that_never_started_gets_a_new_certificate_when_that_is_asked_for(workspace):
+    later = NOW + 100 * DAY
+    [note] = [note for note in plan(PROJECT, workspace, now=later).notes if "expired" in note]
+    assert "hospital-a, hospital-b" in note
+    assert "flprov provision --reissue NAME" in note
+    old = (workspace / "kits/hospital-a/identity/key.pem").read_bytes()
+    report = provision(PROJECT, workspace, now=later, reissue=["hospital-a"])
+    assert reissued(report) == {"hospital-a"}
+    assert (workspace / "kits/hospital-a/identity/key.pem").read_bytes() != old
+    assert load_kit(workspace / "kits/hospital-a", now=later).not_after == later + 90 * DAY
+    [note] = [note for note in plan(PROJECT, workspace, now=later).notes if "expired" in note]
+    assert "kit of hospital-b has expired" in note
+    assert touched(provision(PROJECT, workspace, now=later)) == set()
+
+
+def test_reissuing_somebody_who_is_not_in_the_project_changes_nothing(workspace):
+    before = contents(workspace / "kits")
+    with pytest.raises(NotFound, match="hospital-z"):
+        provision(PROJECT, workspace, now=NOW + DAY, reissue=["hospital-a", "hospital-z"])
+    assert contents(workspace / "kits") == before
 
 
 FEWER = replace(PROJECT, sites=PROJECT.sites[:1])

@@ -46,7 +46,7 @@ def test_a_proxy_touches_the_kit_of_its_site_alone(workspace):
 def test_kits_say_the_proxy_and_where_it_stands(proxied):
     assert str(load_kit(proxied, now=LATER).route) == f"{URL} (from kit.yml)"
     assert load_kit(proxied.with_name("hospital-b"), now=LATER).route is None
-    assert str(sketch_kit(proxied).route) == f"{URL} (from kit.yml)"
+    assert str(sketch_kit(proxied, now=LATER).route) == f"{URL} (from kit.yml)"
 
 
 def test_who_goes_before_whom(proxied):

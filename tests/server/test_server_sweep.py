@@ -41,23 +41,19 @@ LISTS = {
     "FetchTrust",
     "ShowTrust",
 }
-# Of site-3 (org-a), which olga of org-b may not touch; that she lists invites shows her none.
-ENROL = {
-    "AddSite",
-    "RemoveSite",
-    "LockSite",
-    "UnlockSite",
-    "RemovePerson",
-    "RenewCertificate",
-    "RevokeCertificate",
-    "CreateInvite",
-    "DecideInvite",
-    "RelayJoin",
-}
 SHOW = LISTS | {"ShowSite", "ShowApp", "ShowJob", "WatchJob", "WhyJob", "JobLogs"}
 RESULTS = {"ListResults", "DownloadResult"}
 RUN = {"UploadApp", "DownloadApp", "SubmitJob"}
+# These change site-3, mia, leo or the server, who are all of org-a.
+PARTIES = {"AddSite", "RemoveSite", "LockSite", "UnlockSite", "RemovePerson", "RevokeCertificate"}
+INVITES = {"CreateInvite", "RelayJoin", "DecideInvite"}
+ENROL = PARTIES | INVITES | {"RenewCertificate"}
+# A good call of these needs more than this sweep has; it is let in, and told what is wrong with it.
+LET_IN = {"RelayJoin", "DecideInvite", "PublishTrust"}
 EVERYTHING = {method.path.rpartition("/")[2] for method in METHODS}
+
+# Of another organisation she sees no invites at all, so she is not told that they are not hers.
+LET_IN_BY_OLGA = {"ListInvites", "DecideInvite", "RelayJoin"}
 
 # caller -> what works, what the object rule refuses; the table refuses the rest
 PLAN: dict[str, tuple[set[str], set[str]]] = {
@@ -66,7 +62,7 @@ PLAN: dict[str, tuple[set[str], set[str]]] = {
     "ada": (SHOW | RESULTS | RUN | ENROL | {"AbortJob", "ListInvites", "PublishTrust"}, set()),
     "leo": (SHOW | RESULTS | RUN | {"AbortJob"}, set()),
     "lea": (SHOW | RUN, RESULTS | {"AbortJob"}),
-    "olga": (SHOW | {"ListInvites"}, RESULTS | ENROL | {"AbortJob"}),
+    "olga": (SHOW | LET_IN_BY_OLGA, RESULTS | (ENROL - LET_IN_BY_OLGA) | {"AbortJob"}),
     "mia": (SHOW | RESULTS, set()),
     "milo": (SHOW, RESULTS),
     "obi": (LISTS, set()),
@@ -83,6 +79,10 @@ DOCUMENTS = {
     "ShowJob": doc.JobDocument,
     "WatchJob": doc.JobDocument,
     "WhyJob": doc.WhyDocument,
+    **dict.fromkeys(PARTIES, doc.PartyChangeDocument),
+    "ListPeople": doc.PersonListDocument,
+    "ListCertificates": doc.CertificateListDocument,
+    "ExportCRLs": doc.CRLListDocument,
     "AbortJob": doc.JobDocument,
     "ListResults": doc.ResultsDocument,
 }
@@ -115,6 +115,13 @@ class Caller:
             "SubmitJob": self._submit,
             "JobLogs": lambda: pb.LogsRequest(job_id="0job"),
             "AbortJob": lambda: pb.AbortRequest(job_id="0job"),
+            "AddSite": lambda: pb.PartyChange(name="site-9", org="org-a"),
+            **dict.fromkeys(("RemoveSite", "LockSite", "UnlockSite"), lambda: pb.PartyChange(name="site-3")),
+            "RemovePerson": lambda: pb.PartyChange(name="mia"),
+            "RevokeCertificate": lambda: pb.CertificateChange(target="leo"),
+            "CreateInvite": lambda: pb.InviteRequest(
+                site="site-3", lifetime_seconds=600, request=create_request(create_key())
+            ),
             "DownloadResult": lambda: pb.DownloadRequest(job_id="0job", name="record.json"),
         }
         return found.get(name, lambda: pb.Query(id="0job"))()
@@ -145,7 +152,9 @@ class Caller:
             return await anext(found, None)
 
 
-def outcome(error: FlprovError) -> str:
+def outcome(error: FlprovError, call: str) -> str:
+    if call in LET_IN and not isinstance(error, PermissionRefused):
+        return OK
     assert isinstance(error, PermissionRefused), repr(error)
     return ROLE if "may not call" in str(error) else OBJECT
 
@@ -155,12 +164,13 @@ async def test_each_caller_gets_what_the_plan_says_and_nothing_else(server, kit,
     works, not_theirs = PLAN[name]
     caller = Caller(server.connect(kit(name)), kit(name), app)
     found: dict[str, str] = {}
-    for method in sorted(METHODS, key=lambda method: method is m.ABORT_JOB):  # that one changes the others
+    # Those at the end change what the others see.
+    for method in sorted(METHODS, key=lambda method: (method is m.REMOVE_SITE, method is m.ABORT_JOB)):
         call = method.path.rpartition("/")[2]
         try:
             reply = await caller.call(method)
         except FlprovError as error:
-            found[call] = outcome(error)
+            found[call] = outcome(error, call)
         else:
             found[call] = OK
             if call in DOCUMENTS:
@@ -170,7 +180,7 @@ async def test_each_caller_gets_what_the_plan_says_and_nothing_else(server, kit,
 
 
 def test_plan_knows_every_method():
-    assert set.union(*(works | refused for works, refused in PLAN.values())) == EVERYTHING
+    assert set.union(*(works | refused for works, refused in PLAN.values())) == EVERYTHING - INVITED
 
 
 async def test_denials_are_in_the_log(kit_folder, tmp_path, made_at, app, kit):

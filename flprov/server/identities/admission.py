@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from flprov.errors import IdentityRefused
+from flprov.errors import IdentityRefused, SiteLocked
 from flprov.pki import Identity, Kind, Reason, describe_leaf, issued_at, key_fingerprint
 from flprov.server.identities import book
 from flprov.server.identities.invites import InviteBook, InviteRecord, InviteState, put
 from flprov.server.identities.revocations import end_calls, withdraw_identity, withdraw_serial
 from flprov.server.identities.surroundings import Surroundings
-from flprov.store import Row
+from flprov.store import Change, Row
 
 
 class Admission:
@@ -30,6 +30,7 @@ class Admission:
         self, caller: Identity, public_pem: bytes, serial: str | None, approved_by: str
     ) -> InviteRecord:
         """As `Invitations.use`."""
+        await self._around.settled()  # so that what it brings to an end is in the book
         record = self._verify_usable(caller, serial)
         mark = key_fingerprint(public_pem)
         if record.fingerprint not in ("", mark):
@@ -126,24 +127,41 @@ class Admission:
             data={"invite": record.id, "fingerprint": mark, "serial": certificate.serial}
             | ({"by": approved_by} if approved_by else {}),
         )
-        await around.store.commit([*withdrawal.changes, put(used), book.put(certificate)], row)
+        expired = around.book.expired(site.uri, now)
+        changes: list[Change] = [*withdrawal.changes, put(used), book.put(certificate)]
+        await around.store.commit([*changes, *map(book.delete, expired)], row)
         around.registry.revocations.add(withdrawal)
         end_calls(around, withdrawal)
         self._changed(used)
         strays = [stray for stray in around.book.valid(site.uri, now) if not self._is_revoked(stray)]
+        around.book.remove(expired)
         around.book.add(certificate)
-        await self._withdraw_strays(strays, used)
+        await self._withdraw(strays, used)
+        await self._verify_still_enrolled(site, certificate, used)
         return used
+
+    async def _verify_still_enrolled(
+        self, site: Identity, certificate: book.CertificateRecord, record: InviteRecord
+    ) -> None:
+        """A site that was removed while the join was being written gets nothing, now or later."""
+        try:
+            self._around.registry.verify_enrolled(site)
+        except SiteLocked:
+            raise  # the same key gets the same certificate once it is unlocked
+        except IdentityRefused:
+            await self._withdraw([certificate], record)
+            raise
 
     def _is_revoked(self, stray: book.CertificateRecord) -> bool:
         revocations = self._around.registry.revocations
         return revocations.find(stray.identity, stray.serial, stray.issued_at) is not None
 
-    async def _withdraw_strays(self, strays: list[book.CertificateRecord], record: InviteRecord) -> None:
-        """A renewal that was answered while the join was being written."""
+    async def _withdraw(self, certificates: list[book.CertificateRecord], record: InviteRecord) -> None:
+        """Revoke what nobody meant to give: also a renewal that was answered while a join was written."""
         around = self._around
         found = [
-            withdraw_serial(around, stray, reason=Reason.SUPERSEDED, by=record.created_by) for stray in strays
+            withdraw_serial(around, one, reason=Reason.SUPERSEDED, by=record.created_by)
+            for one in certificates
         ]
         if found:
             changes = [change for withdrawal in found for change in withdrawal.changes]

@@ -18,7 +18,7 @@ from flprov.pki import (
     serial_number,
 )
 from flprov.server.identities.book import CertificateRecord, describe
-from flprov.server.identities.invites import UNDECIDED, InviteBook, InviteRecord
+from flprov.server.identities.invites import UNDECIDED, InviteBook
 from flprov.server.identities.people import known_people
 from flprov.server.identities.surroundings import Surroundings
 from flprov.wire.documents import CertificateDocument
@@ -115,16 +115,17 @@ def _people(around: Surroundings) -> Iterator[CertificateDocument]:
         yield replace(line, state="revoked", reason=cutoff.said) if cutoff else line
 
 
-def undecided_invites(around: Surroundings, now: datetime) -> list[InviteRecord]:
-    """The invites that can still be used."""
+def open_invites(around: Surroundings, now: datetime) -> list[CertificateRecord]:
+    """The certificates of invites that can still be used."""
     book = InviteBook(around.store)
     book.load()
-    return [invite for invite in book if invite.state(now) in UNDECIDED]
+    undecided = [invite for invite in book if invite.state(now) in UNDECIDED]
+    return [describe(describe_leaf(invite.certificate.encode()), "invite") for invite in undecided]
 
 
 def _invites(around: Surroundings, now: datetime) -> Iterator[CertificateDocument]:
-    for invite in undecided_invites(around, now):
-        yield _line(around, describe(describe_leaf(invite.certificate.encode()), "invite"))
+    for record in open_invites(around, now):
+        yield _line(around, record)
 
 
 def _unseen(identity: Identity) -> CertificateDocument:
@@ -165,7 +166,8 @@ def _finish(line: CertificateDocument, now: datetime) -> CertificateDocument:
         return line
     due = due_at(line)
     if end <= now:
-        return replace(line, state="expired", hint=_hint(line))
+        line = replace(line, state="expired")
+        return replace(line, hint=_hint(line))
     if line.renews_itself and due is not None and due <= now:
         reason = "it renews itself at a third of its life, and has not"
         return replace(line, state="overdue", reason=reason, hint=_hint(line))

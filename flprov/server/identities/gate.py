@@ -27,6 +27,7 @@ class Gate:
         self._around = around
         self._writing: set[str] = set()
         self._tasks = Tasks("certificates seen")
+        around.settled = self.close
 
     def __call__(self, caller: Identity, leaf: Leaf | None) -> None:
         """Nothing, if the caller may come in.

@@ -8,10 +8,11 @@ import secrets
 from dataclasses import replace
 from datetime import timedelta
 
-from flprov.errors import Conflict, Misuse, NotFound, Refused
+from flprov.errors import Conflict, IdentityRefused, Misuse, NotFound, Refused
 from flprov.pki import Identity, Kind, describe_leaf
 from flprov.server.identities.admission import Admission
 from flprov.server.identities.invites import InviteBook, InviteRecord, InviteState, delete, put
+from flprov.server.identities.people import find_people
 from flprov.server.identities.surroundings import Surroundings
 from flprov.server.identities.turns import Turns
 from flprov.server.records import Enrolment, Mark
@@ -144,18 +145,26 @@ class Invitations:
                 f"no site {site[:64]!r} in this project",
                 hint=f"flprov invite create {site[:64]} --org ORG adds it; flprov site ls lists the others",
             )
-        if known is None:
-            Identity(
-                trust_domain=by.trust_domain, kind=Kind.SITE, org=org, name=site
-            )  # names as they must be
-            mark = Mark(by=by.uri, at=self._around.clock.now())
-            return replace(registry.enrolment(site), org=org, added=mark, removed=None, locked=None)
-        if org and known.org != org:
+        if known is not None and org and known.org != org:
             raise Conflict(f"site {site} belongs to {known.org}, not to {org}", hint="flprov site ls")
         lock = registry.enrolment(site).locked
         if lock is not None:
             raise Conflict(f"site {site} was locked {lock.said}", hint=f"first: flprov site unlock {site}")
-        return None
+        return None if known else self._enrolment(by, site, org)
+
+    def _enrolment(self, by: Identity, site: str, org: str) -> Enrolment:
+        around = self._around
+        try:
+            Identity(trust_domain=by.trust_domain, kind=Kind.SITE, org=org, name=site)
+        except IdentityRefused as error:
+            raise Misuse(str(error), hint=error.hint) from error
+        before = around.registry.provisioned_org(site)
+        if before not in (None, org):
+            raise Conflict(f"site {site} belongs to {before}, not to {org}", hint=f"--org {before}")
+        if site == around.kit.name or find_people(around, site):
+            raise Conflict(f"{site} is the name of another party already", hint="choose another name")
+        mark = Mark(by=by.uri, at=around.clock.now())
+        return replace(around.registry.enrolment(site), org=org, added=mark, removed=None)
 
     # ---- using ---------------------------------------------------------------------------------
 
@@ -246,14 +255,15 @@ class Invitations:
     def _changed(self, *records: InviteRecord) -> None:
         for record in records:
             self.book.add(record)
+        self._around.changed()
         self.changed.set()
         self.changed = asyncio.Event()
 
 
 def spell(fingerprint: str) -> str:
     """A fingerprint as people type it: with or without colons, blanks, and what stands before it."""
-    digits = fingerprint.strip().upper().removeprefix("SHA256:")
-    return "".join(letter for letter in digits if letter not in ": \t-")
+    digits = "".join(letter for letter in fingerprint.upper() if letter not in ": \t\n-")
+    return digits.removeprefix("SHA256")
 
 
 def _verify_life(seconds: float) -> timedelta:

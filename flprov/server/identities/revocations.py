@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from flprov.errors import FlprovError
 from flprov.pki import Identity, Kind, Reason, parse_identity
 from flprov.server.identities.book import CertificateRecord
+from flprov.server.identities.durable import commit_through
 from flprov.server.identities.surroundings import Surroundings
 from flprov.server.revocations import Cutoff, Revocation, RevokedSerial, Withdrawal, refusal
 from flprov.store import Change, Row
@@ -100,7 +101,7 @@ async def revoke(
     """
     found = tuple(withdrawals)
     changes = [change for withdrawal in found for change in withdrawal.changes]
-    await around.store.commit([*changes, *more], row, urgent=True)
+    await commit_through(around.store, [*changes, *more], row, urgent=True)
     for withdrawal in found:
         around.registry.revocations.add(withdrawal)
     if then is not None:
@@ -125,7 +126,7 @@ async def _catch_up(around: Surroundings, withdrawal: Withdrawal) -> None:
     ]
     later = Withdrawal(serials=_serials(around, missed, cutoff))
     if later.serials:
-        await around.store.commit(later.changes, None, urgent=True)
+        await commit_through(around.store, later.changes, None, urgent=True)
         around.registry.revocations.add(later)
 
 

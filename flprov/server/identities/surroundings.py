@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -22,6 +22,10 @@ from flprov.store import Store
 
 def _drop_nobody(_identity_uri: str, _reason: FlprovError) -> int:
     return 0
+
+
+async def _nothing_waits() -> None:
+    """As long as nobody listens."""
 
 
 def _tell_nobody() -> None:
@@ -47,6 +51,7 @@ class Surroundings:
     commands: Commands
     last_seen: dict[str, datetime] = field(default_factory=dict)  # people, by URI, since the start
     drop: Callable[[str, FlprovError], int] = _drop_nobody  # ends the open calls of an identity
+    settled: Callable[[], Awaitable[None]] = _nothing_waits  # whoever has called so far is in the book
     changed: Callable[[], None] = _tell_nobody  # certificates, locks or CAs are others than before
     # Shows a certificate to whoever connects from now on, and believes these CAs (None: as before).
     show: Callable[[bytes, bytes, Anchors | None], None] = _show_nobody

@@ -9,7 +9,7 @@ from flprov.kits import Trust
 from flprov.pki import Identity, Kind, Role, describe_leaf, fingerprint, not_after, parse_identity
 from flprov.server.identities.book import CertificateRecord
 from flprov.server.identities.surroundings import Surroundings
-from flprov.wire import documents as doc
+from flprov.wire import trustdocuments as doc
 
 _UNITS = ("root", "servers", "sites", "people")
 
@@ -30,6 +30,7 @@ def trust_document(around: Surroundings, held: Mapping[str, int]) -> doc.TrustSt
         authorities=tuple(list_authorities(trust)),
         holders=(_server(around), *_sites(around, held), *_people(around, held)),
         withdrawn=tuple(_withdrawn(around)),
+        removed_sites=around.registry.removed,
     )
 
 

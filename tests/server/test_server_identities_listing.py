@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What expires when: the list, the warnings in status, and one row of the log at each step."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from identity_parts import Parts, make_kits
+from server_parties import site
+
+from flprov.rpc import methods as m
+from flprov.server.identities.expiry import ExpiryWatch, say_days, steps
+
+DAY = 86400.0
+
+
+@pytest.fixture(scope="module")
+def kits(tmp_path_factory):
+    return make_kits(tmp_path_factory.mktemp("listing"))
+
+
+@pytest.fixture
+def parts(kits, tmp_path) -> Parts:
+    return Parts(kits, tmp_path)
+
+
+@pytest.fixture
+async def watch(parts):
+    """A watch that runs; its rows are in the store."""
+    found = ExpiryWatch(parts.around)
+    parts.around.changed = found.wake
+    task = asyncio.create_task(found.run())
+    yield found
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def told(parts: Parts, subject: str) -> list[str]:
+    return [row.reason for row in parts.store.told("cert.expiring") if row.object == subject]
+
+
+async def test_everything_that_can_expire_is_listed_what_ends_first_on_top(parts):
+    await parts.comes("ada", "site-2")
+    lines = await parts.certificates()
+    assert set(lines) == {
+        "root root",
+        "ca servers CA",
+        "ca sites CA",
+        "ca people CA",
+        "server server",
+        *(f"site site-{n}" for n in (1, 2, 3)),
+        *(f"person {name}" for name in ("ada", "leo", "lea", "olga", "mia", "milo", "obi")),
+    }
+    ends = [line.not_after for line in lines.values() if line.not_after]
+    assert ends == sorted(ends)
+    assert [line.state for line in lines.values() if line.not_after is None] == ["unseen"] * 8
+    here = lines["site site-2"]
+    leaf = parts.leaf("site-2")
+    assert (here.serial, here.not_after, here.how) == (f"{leaf.serial:x}", leaf.not_after, "kit")
+    assert here.renews_itself
+    assert here.days_left == pytest.approx(89.0, abs=0.01)
+    assert not lines["person ada"].renews_itself
+    assert lines["root root"].how == "provision"
+
+
+async def test_renewed_certificate_takes_the_place_of_the_older_one(parts):
+    await parts.comes("site-2")
+    parts.clock.advance(30 * DAY)
+    newer = await parts.renew(site("site-2"))
+    lines = await parts.certificates()
+    assert (lines["site site-2"].serial, lines["site site-2"].how) == (f"{newer.serial:x}", "renewal")
+    every = await parts.certificates(all=True)
+    assert len(every) == len(lines)  # by name; the older one has the same
+    found = await parts.identities.table()[m.LIST_CERTIFICATES](
+        _call(), m.LIST_CERTIFICATES.request(all=True)
+    )
+    assert f"{parts.leaf('site-2').serial:x}".encode() in found.json
+
+
+def _call():
+    from server_parties import ADA
+
+    from flprov.rpc import Call
+
+    return Call(caller=ADA, method=m.LIST_CERTIFICATES, peer="test")
+
+
+async def test_site_that_has_not_renewed_by_two_thirds_of_its_life_is_overdue(parts):
+    await parts.comes("site-2")
+    parts.clock.advance(58 * DAY)  # 59 since it was made
+    assert (await parts.certificates())["site site-2"].state == "valid"
+    parts.clock.advance(1.1 * DAY)
+    line = (await parts.certificates())["site site-2"]
+    assert line.state == "overdue"
+    assert line.hint == "flprov site show site-2"
+    assert [w.subject for w in parts.identities.warnings()] == ["server", "site-2"]
+
+
+async def test_expired_site_is_told_the_way_back(parts):
+    await parts.comes("site-2")
+    parts.clock.advance(90 * DAY)
+    line = (await parts.certificates())["site site-2"]
+    assert line.state == "expired"
+    assert "flprov invite create site-2" in line.hint
+
+
+async def test_locked_and_revoked_are_marked_and_warn_of_nothing(parts):
+    await parts.comes("site-2", "site-3")
+    await parts.change(m.LOCK_SITE, "site-2", reason="look")
+    await parts.revoke("site-3", comment="gone")
+    parts.clock.advance(70 * DAY)
+    lines = await parts.certificates()
+    assert (lines["site site-2"].state, lines["site site-3"].state) == ("locked", "revoked")
+    assert "look" in lines["site site-2"].reason
+    assert "gone" in lines["site site-3"].reason
+    assert {w.subject for w in parts.identities.warnings()} == {"server"}
+
+
+async def test_person_warns_thirty_days_before_the_end_and_says_what_to_do(parts):
+    await parts.comes("leo")
+    end = parts.leaf("leo").not_after
+    parts.clock.advance((end - timedelta(days=30, seconds=1) - parts.clock.now()).total_seconds())
+    assert [w for w in parts.identities.warnings() if w.kind == "person"] == []
+    parts.clock.advance(2)
+    warning = next(w for w in parts.identities.warnings() if w.kind == "person")
+    assert warning.text == f"the certificate of person leo ends on {end:%Y-%m-%d %H:%M} UTC, in 30 days"
+    assert "flprov provision" in warning.hint
+
+
+async def test_each_step_is_one_row_also_over_a_restart(parts, watch):
+    await parts.comes("leo")
+    watch.wake()
+    end = parts.leaf("leo").not_after
+    await parts.clock.elapse((end - timedelta(days=31) - parts.clock.now()).total_seconds())
+    assert told(parts, "leo") == []
+    for days, said in ((29.9, "in 30 days"), (13.9, "in 14 days"), (6.9, "in 7 days"), (0.99, "in 24 hours")):
+        await parts.clock.elapse((end - timedelta(days=days) - parts.clock.now()).total_seconds())
+        assert told(parts, "leo")[-1].endswith(said)
+    assert len(told(parts, "leo")) == 4
+    again = ExpiryWatch(parts.around)  # as after a restart
+    task = asyncio.create_task(again.run())
+    await parts.clock.elapse(60)
+    assert len(told(parts, "leo")) == 4
+    await parts.clock.elapse(DAY)
+    assert told(parts, "leo")[-1].endswith(f"expired on {end:%Y-%m-%d %H:%M} UTC")
+    assert len(told(parts, "leo")) == 5
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_server_that_was_off_for_long_tells_the_last_step_once(parts):
+    await parts.comes("leo")
+    end = parts.leaf("leo").not_after
+    parts.clock.advance((end - timedelta(days=3) - parts.clock.now()).total_seconds())
+    task = asyncio.create_task(ExpiryWatch(parts.around).run())
+    await parts.clock.elapse(10)
+    assert [reason[-9:] for reason in told(parts, "leo")] == ["in 3 days"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_overdue_renewal_is_a_row_and_a_renewal_ends_the_warning(parts, watch):
+    await parts.comes("site-2")
+    watch.wake()
+    await parts.clock.elapse(60 * DAY)
+    assert "should have been renewed" in told(parts, "site-2")[0]
+    await parts.renew(site("site-2"))
+    watch.wake()
+    await parts.clock.elapse(DAY)
+    assert [w.subject for w in parts.identities.warnings()] == ["server"]
+    await parts.clock.elapse(60 * DAY)
+    assert len(told(parts, "site-2")) == 2
+
+
+async def test_watch_sleeps_from_step_to_step(parts, watch):
+    await parts.comes("leo")
+    watch.wake()
+    await parts.clock.elapse(5)
+    looks = []
+    load = parts.store.load
+    parts.store.load = lambda kind: looks.append(kind) or load(kind)
+    await parts.clock.elapse(50 * DAY)
+    assert looks == []
+
+
+async def test_row_that_could_not_be_written_is_written_later(parts, watch):
+    await parts.comes("site-2")
+    watch.wake()
+    parts.store.full = True
+    await parts.clock.elapse(60 * DAY)
+    assert told(parts, "site-2") == []
+    parts.store.full = False
+    await parts.clock.elapse(120)
+    assert len(told(parts, "site-2")) == 1
+
+
+async def test_short_lives_warn_in_their_last_third_only(parts):
+    leaf = await parts.renew(site("site-2"), days=3)
+    await parts.comes("leo")
+    lines = await parts.certificates()
+    assert steps(lines["site site-2"]) == [leaf.issued_at + timedelta(days=2), leaf.not_after]
+    assert [w.subject for w in parts.identities.warnings()] == []
+
+
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [(30.2, "30 days"), (2, "2 days"), (1.0, "24 hours"), (0.05, "1 hour"), (0.01, "less than an hour")],
+)
+def test_days_are_said_so_that_nobody_reads_too_much_into_them(days, said):
+    assert say_days(days) == said
