@@ -60,7 +60,13 @@ SCHEMAS: dict[str, tuple[type, str]] = {
         "flprov site add|rm|lock|unlock, flprov user rm, flprov cert revoke --json",
     ),
     "people": (doc.PersonListDocument, "flprov user ls --json"),
+    "renewal": (doc.RenewalDocument, "flprov cert renew NAME --json"),
     "crls": (doc.CRLListDocument, "flprov cert crl --json"),
+    "invite": (doc.InviteDocument, "flprov invite approve INVITE --json; flprov invite revoke INVITE --json"),
+    "invite-create": (doc.NewInviteDocument, "flprov invite create SITE --json"),
+    "invite-issue": (doc.InviteIssueDocument, "none: what the server answers to `flprov invite create`"),
+    "invite-list": (doc.InviteListDocument, "flprov invite ls --json"),
+    "join": (doc.JoinDocument, "flprov join INVITE --json"),
     "results": (doc.ResultsDocument, "none yet: what there is to download of a job"),
 }
 

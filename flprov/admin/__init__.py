@@ -3,6 +3,7 @@
 
 from flprov.admin.client import Admin, LogText, open_admin
 from flprov.admin.invites import NewInvite, fingerprint_of
+from flprov.admin.live import apply_live, look_at_live
 from flprov.admin.parties import write_crls
 from flprov.admin.plots import draw_metrics
 from flprov.admin.rotation import Rotated, Step, rotate, verify_same_project
@@ -15,8 +16,10 @@ __all__ = [
     "PersonTrust",
     "Rotated",
     "Step",
+    "apply_live",
     "draw_metrics",
     "fingerprint_of",
+    "look_at_live",
     "open_admin",
     "rotate",
     "verify_same_project",

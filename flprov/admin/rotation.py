@@ -113,8 +113,8 @@ def verify_same_project(admin: Admin, publication: Publication) -> None:
     """
     if admin.kit.project_id != publication.project_id:
         raise Misuse(
-            f"the admin kit {admin.kit.folder} is of project {admin.kit.project} ({admin.kit.project_id}), and"
-            f" the workspace is of project {publication.project_id}",
+            f"the admin kit {admin.kit.folder} is of project {admin.kit.project} ({admin.kit.project_id}),"
+            f" and the workspace is of {publication.project_id}",
             hint="choose an admin kit of this project: --kit KIT, or flprov use KIT",
         )
 

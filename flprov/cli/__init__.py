@@ -29,6 +29,7 @@ ENTRIES = {
     "init": Entry(target="init:init", help="Write a commented project.yml."),
     "plan": Entry(target="plan:plan", help="What provision would change; writes nothing."),
     "provision": Entry(target="provision:provision", help="Make or update the kits of a project."),
+    "ca": Entry(target="ca:ca", help="Show the CAs of a project; replace them while it works."),
     "kit": Entry(target="kit:kit", help="Look at kits, verify, send and pack them."),
     "server": Entry(target="server:server", help="Run the server; ask it how it is."),
     "site": Entry(target="site:site", help="Run a site; list and show the project's sites."),

@@ -162,6 +162,8 @@ def approve(
       flprov invite approve hospital-a --fingerprint SHA256:4F:1C:...
       flprov invite approve --request hospital-a.request --response hospital-a.response
     """
+    if as_json and request_file is not None:
+        raise Misuse("--json does not go with --request", hint="the answer is the file: --response FILE")
     if request_file is not None and response_file is not None and name is None:
         _relay(request_file, response_file, fingerprint)
         return

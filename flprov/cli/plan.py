@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from flprov.cli.livenet import ask_live, print_live
 from flprov.cli.output import json_option, print_json, talk
 from flprov.cli.passphrases import CA, PEOPLE, has_passphrase, read_passphrase
 from flprov.cli.provision import default_workspace, progress_bar
@@ -18,6 +19,7 @@ from flprov.kits import AuthorityChange, Change, KitPlan, Plan, RemovalPlan
 from flprov.kits import plan as make_plan
 from flprov.project import load_project
 from flprov.wire import documents as doc
+from flprov.wire.trustdocuments import LivePlan
 
 _LONGEST_LIST = 20  # of new kits; what is done to others is always shown
 _SIGNS = {
@@ -43,17 +45,23 @@ _AUTHORITY = {
     type=click.Path(path_type=Path),
     help="Where the CA and the kits are kept. Default: workspace/ beside PROJECT.YML.",
 )
+@click.option(
+    "--live/--no-live",
+    default=None,
+    help="Compare with the live network, too. Default: if the chosen admin kit is of this project.",
+)
 @json_option
-def plan(project_file: Path, workspace: Path | None, as_json: bool) -> None:
+def plan(project_file: Path, workspace: Path | None, live: bool | None, as_json: bool) -> None:
     """What `flprov provision` would do for PROJECT.YML. Writes nothing; asks for no passphrase.
 
     \b
     Examples:
       flprov plan project.yml
       flprov plan project.yml -o /secure/heart-study --json
+      flprov plan project.yml --live
 
-    Exit code 7 if there is anything to do, 0 if not. What is shown is what provision does next, unless
-    the file or the workspace changes in between.
+    Exit code 7 if there is anything to do, or the live network differs; 0 if not. What is shown is what
+    provision does next, unless the file or the workspace changes in between.
     """
     project = load_project(project_file)
     folder = workspace or default_workspace(project_file)
@@ -66,17 +74,20 @@ def plan(project_file: Path, workspace: Path | None, as_json: bool) -> None:
             people_passphrase=read_passphrase(PEOPLE, None, ask=False, is_new=False),
             progress=progress,
         )
+    network = ask_live(found, wanted=live)
     if as_json:
-        print_json(document(found))
+        print_json(document(found, network))
     else:
         _print_plan(found)
+        if network is not None:
+            print_live(network)
         option = f" -o {workspace}" if workspace else ""
         _talk_next(found, f"flprov provision {project_file}{option}")
-    if not found.is_empty:
+    if not found.is_empty or (network is not None and network.differences):
         raise SystemExit(ExitCode.ATTENTION)
 
 
-def document(plan: Plan) -> doc.PlanDocument:
+def document(plan: Plan, live: LivePlan | None = None) -> doc.PlanDocument:
     """The plan as `--json` shows it."""
     authorities = plan.authorities
     return doc.PlanDocument(
@@ -94,6 +105,8 @@ def document(plan: Plan) -> doc.PlanDocument:
         unchanged=len(plan.kits) - len(plan.changed),
         needs=plan.needs,
         notes=plan.notes,
+        trust=plan.trust.reason if plan.trust else "",
+        live=live,
     )
 
 
@@ -135,6 +148,8 @@ def _print_plan(plan: Plan) -> None:
     click.echo(f"{_AUTHORITY[plan.authority]}{root}")
     for line in _lines(plan):
         click.echo(line)
+    if plan.trust is not None:
+        click.echo(f"  {plan.trust.reason}")
     if plan.unfinished:
         click.echo("project.json will be written: an earlier run died before it said what it had done")
     counts = Counter(kit.change for kit in plan.kits) + Counter({Change.REMOVED: len(plan.removals)})

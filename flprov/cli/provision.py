@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +19,9 @@ from flprov.kits import KitOutcome, Outcome, Progress, ProvisionReport, RemovedP
 from flprov.kits import provision as make_kits
 from flprov.pki import Kind
 from flprov.project import Project, load_project, split_address
+
+if TYPE_CHECKING:
+    from flprov.admin import Admin
 from flprov.wire import kitdocuments as doc
 
 _LONGEST_TABLE = 20
@@ -43,6 +47,11 @@ _COMMANDS = {
     multiple=True,
     help="Give this party a new certificate and key although nothing has changed; may be repeated.",
 )
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Then bring the live network to it: add and remove sites, publish who is revoked.",
+)
 @passphrase_options(CA, "ca")
 @passphrase_options(PEOPLE, "people")
 @json_option
@@ -50,6 +59,7 @@ def provision(
     project_file: Path,
     workspace: Path | None,
     reissue: tuple[str, ...],
+    live: bool,
     ca_file: Path | None,
     ask_ca: bool,
     people_file: Path | None,
@@ -63,6 +73,7 @@ def provision(
       flprov provision project.yml
       flprov provision project.yml -o /secure/heart-study --passphrase-file ~/ca-passphrase
       flprov provision project.yml --reissue hospital-a
+      flprov provision project.yml --live
 
     Run it again after every change of PROJECT.YML, and from time to time: it renews people's certificates
     past two thirds of their life, and touches nothing else. Sites and the server renew theirs themselves.
@@ -79,21 +90,53 @@ def provision(
     is_new = not (folder / "ca").exists()
     passphrase = read_passphrase(CA, ca_file, ask=ask_ca, is_new=is_new)
     people_passphrase = read_passphrase(PEOPLE, people_file, ask=ask_people, is_new=True)
-    with progress_bar(project) as progress:
-        report = make_kits(
-            project,
-            folder,
-            now=datetime.now(UTC),
-            passphrase=passphrase,
-            people_passphrase=people_passphrase,
-            reissue=reissue,
-            progress=progress,
-        )
+    with contextlib.ExitStack() as stack:
+        admin = stack.enter_context(_acting_for(project, folder)) if live else None
+        withdrawn = admin.trust().withdrawn if admin else ()
+        with progress_bar(project) as progress:
+            report = make_kits(
+                project,
+                folder,
+                now=datetime.now(UTC),
+                passphrase=passphrase,
+                people_passphrase=people_passphrase,
+                reissue=reissue,
+                withdrawn=withdrawn,
+                progress=progress,
+            )
+        _show(report, project, as_json=as_json)
+        if admin is not None:
+            _bring_to_live(admin, project, folder)
+
+
+@contextlib.contextmanager
+def _acting_for(project: Project, folder: Path) -> Iterator[Admin]:
+    """The chosen admin, if its network is this workspace's. Late: only --live calls the server."""
+    from flprov.admin import verify_same_project
+    from flprov.cli.acting import acting
+    from flprov.kits import read_publication
+
+    publication = read_publication(project, folder)
+    with acting() as admin:
+        verify_same_project(admin, publication)
+        yield admin
+
+
+def _bring_to_live(admin: Admin, project: Project, folder: Path) -> None:
+    from flprov.cli.livenet import bring_to_live
+    from flprov.kits import plan as make_plan
+
+    if not bring_to_live(admin, make_plan(project, folder, now=datetime.now(UTC)), folder):
+        talk("live: nothing to do")
+
+
+def _show(report: ProvisionReport, project: Project, *, as_json: bool) -> None:
     if as_json:
         print_json(_document(report))
     else:
         _print_report(report)
     _talk_warnings(report, project)
+    _talk_trust(report)
     _talk_next(report)
 
 
@@ -126,6 +169,8 @@ def _document(report: ProvisionReport) -> doc.ProvisionDocument:
         ca_encrypted=report.ca_encrypted,
         ca_not_after=report.ca_not_after,
         endpoints=report.endpoints,
+        trust_version=report.trust_version,
+        revoked=tuple(entry.name for entry in report.revoked),
         kits=tuple(map(_kit_document, report.kits)),
         removed=tuple(map(_removed_document, report.removed)),
     )
@@ -163,6 +208,14 @@ def _print_report(report: ProvisionReport) -> None:
     counts = Counter(kit.outcome for kit in report.kits)
     summary = ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])
     click.echo(f"{len(report.kits)} kits in {report.workspace / 'kits'}: {summary}")
+
+
+def _talk_trust(report: ProvisionReport) -> None:
+    """Whom this run has thrown out, and that somebody has to be told."""
+    if report.revoked:
+        names = ", ".join(f"{entry.name} ({entry.reason.value})" for entry in report.revoked[:_LONGEST_TABLE])
+        talk(f"trust bundle {report.trust_version}: people's certificates revoked: {names}")
+        talk("server and sites refuse them once it is published: flprov ca publish, or provision --live")
 
 
 def _print_root(report: ProvisionReport) -> None:
@@ -211,9 +264,9 @@ def _talk_warnings(report: ProvisionReport, project: Project) -> None:
 def _talk_removed(party: RemovedParty) -> None:
     kit = f"its kit is in {party.folder}" if party.folder else "its kit is gone"
     still = {
-        Kind.SITE: "the server refuses it once it runs with its new kit",
+        Kind.SITE: f"the server takes it until: flprov site rm {party.name}, or flprov provision --live",
         Kind.SERVER: "sites and people believe it until then",
-        Kind.PERSON: "the server believes it until then",
+        Kind.PERSON: "server and sites take it until they have the new list: flprov ca publish",
     }[party.kind]
     _warn(
         f"no longer in project.yml: {party.kind.value} {party.name}; {kit};"
@@ -235,6 +288,9 @@ def _talk_next(report: ProvisionReport) -> None:
         talk(f"  Back up {report.workspace / 'ca'} and project.json: without them no kit can be renewed.")
         talk("  Read the root's fingerprint to every party by telephone; the kit asks them for it.")
     talk("  Bring each kit to its party, unchanged, by a way that nobody else can read: a key is in it.")
+    if any(kit.kind is not Kind.PERSON and _is_of_rotation(kit) for kit in changed):
+        talk("  Sites and a server that are running have the new CAs already (flprov ca rotate status): only")
+        talk("  people, and those who have not started yet, need the kits that were made because of them.")
     talk("  Its README.md says all that is to be done there. In short, there or here to try:\n")
     for kit in changed[:_LONGEST_TABLE]:
         whose = f"{kit.kind.value} {kit.name} ({kit.org})"
@@ -245,6 +301,10 @@ def _talk_next(report: ProvisionReport) -> None:
         talk("\n  After `flprov use`, `flprov status` shows the server and every site.")
     if any(kit.outcome is not Outcome.CREATED for kit in changed):
         talk("  A kit that was changed replaces the folder that its party has; <kit>.local/ beside it stays.")
+
+
+def _is_of_rotation(kit: KitOutcome) -> bool:
+    return kit.outcome is not Outcome.CREATED and ("anchors: " in kit.reason or "another CA" in kit.reason)
 
 
 def _shorten(folder: Path) -> str:

@@ -190,7 +190,7 @@ def lock(name: str, reason: str, as_json: bool) -> None:
 
     \b
     Examples:
-      flprov site lock hospital-a --reason "updates look wrong; call 4711"
+      flprov site lock hospital-a --reason "updates look wrong, call 4711"
       flprov site unlock hospital-a
     """
     with acting() as admin:

@@ -112,7 +112,12 @@ def check_interpreter(patient: Patient) -> Rows:
     python = settings.python or Path(sys.executable)
     try:
         answer = subprocess.run(
-            [python, "-c", _SURVEY], capture_output=True, text=True, timeout=_PATIENCE, check=True
+            [python, "-c", _SURVEY],
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=True,
+            env={"LANG": "C.UTF-8"},  # as for jobs: nothing of ours, which may hold a proxy's password
         )
         found = json.loads(answer.stdout)
     except subprocess.TimeoutExpired:

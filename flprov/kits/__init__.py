@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Attempt,
         open_attempt,
     )
+    from flprov.kits.authorities import Authorities
     from flprov.kits.credential import (
         Credential,
         current_credential,
@@ -85,6 +86,7 @@ __all__ = [
     "Access",
     "Answer",
     "Attempt",
+    "Authorities",
     "AuthorityChange",
     "Change",
     "Credential",
@@ -173,6 +175,7 @@ _LATE = {
     "Access": "ssh",
     "Answer": "joining",
     "Attempt": "attempt",
+    "Authorities": "authorities",
     "AuthorityChange": "plans",
     "Change": "plans",
     "Credential": "credential",

@@ -40,6 +40,7 @@ from flprov.pki import (
     Authority,
     Credential,
     Kind,
+    authority_key_id,
     create_issuing,
     create_root,
     create_signer,
@@ -52,6 +53,7 @@ from flprov.pki import (
     not_before,
 )
 from flprov.project import Validity
+from flprov.wire.trustdocuments import AuthorityDocument
 
 FOLDER = "ca"
 RECORD = "ca.json"
@@ -153,6 +155,20 @@ class Authorities:
             return from_document(TrustDocument, parse_json(self.signed_trust.document))
         except ValueError as error:
             raise _damaged(self.folder, f"{TRUST} cannot be read: {error}") from error
+
+    def describe(self) -> tuple[AuthorityDocument, ...]:
+        """Every CA here that is believed or will be, for people."""
+        other = "waiting" if self.record.phase is Phase.PREPARED else "leaving"
+        return tuple(
+            AuthorityDocument(
+                unit=_unit(name),
+                state=other if "/" in name else "active",
+                fingerprint=fingerprint(pem),
+                key_id=authority_key_id(pem),
+                not_after=not_after(pem),
+            )
+            for name, pem in self._certificates.items()
+        )
 
     def anchors_pem(self, kind: Kind | None) -> bytes:
         """Every CA that may have issued this kind, the one that issues now first; the roots for None."""
@@ -339,7 +355,8 @@ def open_authorities(folder: Path, *, passphrase: bytes | None) -> Authorities:
     record = _read_record(folder)
     expected = {name: record.fingerprints.get(name) for name in NAMES}
     if record.phase is not Phase.STEADY:
-        expected |= {f"{OTHERS[record.phase]}/{name}": found for name, found in record.other.items()}
+        others = [name for name in NAMES if name in record.other]
+        expected |= {f"{OTHERS[record.phase]}/{name}": record.other[name] for name in others}
     certificates = {name: _read(folder, certificate_file(name)) for name in expected}
     for name, pem in certificates.items():
         if _fingerprint_of(folder, name, pem) != expected[name]:

@@ -31,9 +31,8 @@ def _compare_sites(plan: Plan, live: TrustStatusDocument) -> Iterator[LiveDiffer
     made_here = _names_of_record(plan)
     for name, holder in there.items():
         if name not in here:
-            yield _extra(
-                holder, made_here=holder.from_kit or name in made_here, source=str(plan.project.source)
-            )
+            ours = holder.from_kit or name in made_here
+            yield _extra(holder, made_here=ours, source=str(plan.project.source))
 
 
 def _compare_site(

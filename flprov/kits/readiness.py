@@ -47,11 +47,9 @@ def _behind(report: RotationReport, live: TrustStatusDocument) -> Iterator[Block
 
 
 def _why_behind(holder: TrustHolder, version: int) -> str:
-    held = (
-        f"holds trust bundle {holder.version} and not {version}"
-        if holder.version
-        else "holds no trust bundle"
-    )
+    held = "holds no trust bundle"
+    if holder.version:
+        held = f"holds trust bundle {holder.version} and not {version}"
     if holder.kind == "person":
         return f"{held}: gets it with the next command, or needs a new kit afterwards"
     if not holder.connected:

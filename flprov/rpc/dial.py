@@ -99,7 +99,7 @@ class Dial:
             text = f"nothing listens at {who}"
             hint = "is the server running, and is this its port?"
             if self.proxy:
-                hint = "ask its owners for its address, or write `proxy: none` into site.yml to dial directly"
+                hint = "ask its owners for its address, or dial directly: `proxy: none` in site.yml"
             cause = Cause.NOTHING_LISTENS
         else:
             text, hint = f"{who} cannot be reached ({error.strerror})", None

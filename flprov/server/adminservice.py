@@ -25,7 +25,7 @@ from flprov.server.results import Results
 from flprov.server.sessions import Sessions
 from flprov.server.submissions import verify_submission
 from flprov.server.transfers import receive_blob, send_blob
-from flprov.server.views import job_document, site_document, why_document
+from flprov.server.views import expired, job_document, site_document, why_document
 from flprov.wire import documents as doc
 from flprov.wire import pb
 
@@ -78,7 +78,8 @@ class AdminService:
         return tuple(self._site(site) for _, site in sorted(self._registry.sites.items()))
 
     def _site(self, site: SiteRecord) -> doc.SiteDocument:
-        session, barred = self._sessions.get(site.name), self._registry.barred(site.name)
+        session = self._sessions.get(site.name)
+        barred = self._registry.barred(site.name) or expired(site, self._clock.now())
         return site_document(site, session, self._jobs, barred)
 
     # ---- apps ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import secrets
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from flprov import __version__
 from flprov._base import Clock, SystemClock, canonical_json, hold_lock, write_private
@@ -51,6 +51,17 @@ class Serve(Protocol):
     ) -> Awaitable[Listener]:
         """Start listening."""
         ...
+
+
+class _Shared(TypedDict):
+    """What both services work with."""
+
+    clock: Clock
+    registry: Registry
+    sessions: Sessions
+    jobs: Jobs
+    blobs: BlobStore
+    logs: LogBook
 
 
 class Server:
@@ -110,13 +121,36 @@ class Server:
     async def _serve(self, state: Path, store: Store) -> None:
         self._started_at = self._clock.now()
         self._store = store
-        blobs = BlobStore(state / "blobs")
-        logs = LogBook(state / "jobs")
+        table = self._make_services(state, store)
+        denials = Denials(store, self._clock)
+        listener = await self._listen(table, denials)
+        self.port = listener.port
+        self._identities.attach(listener)
+        scheduler = asyncio.create_task(self._jobs.run_scheduler(), name="scheduler")
+        try:
+            await store.commit([], Row(who="server", what="server.start", object=self.config.kit.name))
+            self.ready.set()
+            async with self._local(state):
+                await self._stopping.wait()
+        finally:
+            scheduler.cancel()
+            for session in self._sessions:
+                session.close("the server is stopping")
+            await listener.stop(_STOP_GRACE)
+            await self._identities.close()
+            await self._jobs.close()
+            await denials.close()
+            await store.commit([], Row(who="server", what="server.stop", object=self.config.kit.name))
+
+    def _make_services(self, state: Path, store: Store) -> dict[m.Method, Handler]:
+        """The parts, each with what it was left with, and the handlers that they have between them."""
+        kit, clock = self.config.kit, self._clock
+        blobs, logs = BlobStore(state / "blobs"), LogBook(state / "jobs")
         self._sessions = sessions = Sessions()
-        registry = Registry(self.config.kit, store)
+        registry = Registry(kit, store)
         registry.load()
         self._jobs = jobs = Jobs(
-            clock=self._clock,
+            clock=clock,
             store=store,
             blobs=blobs,
             sessions=sessions,
@@ -127,68 +161,38 @@ class Server:
             python=self.config.python,
             unconfined=self.config.unconfined,
         )
-        identities = Identities(
-            clock=self._clock,
+        self._identities = identities = Identities(
+            clock=clock,
             store=store,
-            kit=self.config.kit,
+            kit=kit,
             state=state,
             registry=registry,
             sessions=sessions,
             passphrase=self.config.ca_passphrase,
         )
         identities.load()
-        self._identities = identities
-        denials = Denials(store, self._clock)
+        shared = _Shared(clock=clock, registry=registry, sessions=sessions, jobs=jobs, blobs=blobs, logs=logs)
         site = SiteService(
-            clock=self._clock,
-            registry=registry,
-            sessions=sessions,
-            jobs=jobs,
-            blobs=blobs,
-            logs=logs,
+            **shared,
             installation=_installation(state),
             heartbeat_seconds=self.config.heartbeat_seconds,
             note_trust=identities.trust.note_held,
         )
         admin = AdminService(
-            clock=self._clock,
-            kit=self.config.kit,
+            **shared,
+            kit=kit,
             people=lambda: identities.around.trust.current.anchors["people"],
-            registry=registry,
-            sessions=sessions,
-            jobs=jobs,
-            blobs=blobs,
-            logs=logs,
             describe=self.describe,
         )
-        listener = await self._listen(service_table(site, admin, identities), identities, jobs, denials)
-        self.port = listener.port
-        identities.attach(listener)
-        scheduler = asyncio.create_task(jobs.run_scheduler(), name="scheduler")
-        try:
-            await store.commit([], Row(who="server", what="server.start", object=self.config.kit.name))
-            self.ready.set()
-            async with self._local(state):
-                await self._stopping.wait()
-        finally:
-            scheduler.cancel()
-            for session in sessions:
-                session.close("the server is stopping")
-            await listener.stop(_STOP_GRACE)
-            await identities.close()
-            await jobs.close()
-            await denials.close()
-            await store.commit([], Row(who="server", what="server.stop", object=self.config.kit.name))
+        return service_table(site, admin, identities)
 
-    async def _listen(
-        self, table: Mapping[m.Method, Handler], identities: Identities, jobs: Jobs, denials: Denials
-    ) -> Listener:
+    async def _listen(self, table: Mapping[m.Method, Handler], denials: Denials) -> Listener:
         """Take up the jobs and listen; not the one without the other: a twin may be at work on them."""
-        jobs.load()
+        self._jobs.load()
         try:
-            return await self._serve_on(table, gate=identities.gate, on_refusal=denials.note)
+            return await self._serve_on(table, gate=self._identities.gate, on_refusal=denials.note)
         except BaseException:
-            await jobs.close()
+            await self._jobs.close()
             raise
 
     def _local(self, state: Path) -> contextlib.AbstractAsyncContextManager[None]:

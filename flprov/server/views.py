@@ -53,6 +53,19 @@ def site_document(
     )
 
 
+def expired(site: SiteRecord, now: datetime) -> Barred | None:
+    """That the newest certificate of a site has ended, if it has: it cannot come back by itself."""
+    if site.cert_not_after is None or now <= site.cert_not_after:
+        return None
+    seen = f"; last seen {site.last_seen:%Y-%m-%d %H:%M:%S} UTC" if site.last_seen else ""
+    return Barred(
+        state="refused",
+        since=site.cert_not_after,
+        reason=f"its certificate expired on {site.cert_not_after:%Y-%m-%d %H:%M:%S} UTC{seen}. The way back:"
+        f" flprov invite create {site.name}",
+    )
+
+
 def _site_state(site: SiteRecord, session: Session | None, barred: Barred | None) -> str:
     if session is not None:
         return "connected"

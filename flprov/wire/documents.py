@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from flprov.wire.trustdocuments import LivePlan
+
 
 @dataclass(frozen=True, kw_only=True)
 class GPU:
@@ -377,6 +379,8 @@ class PlanDocument:
     unchanged: int  # parties about which nothing is
     needs: tuple[str, ...] = ()  # passphrases that `provision` will want
     notes: tuple[str, ...] = ()  # what project.yml says and nothing can be done about
+    trust: str = ""  # why a newer trust bundle is to be signed; empty: it stays as it is
+    live: LivePlan | None = None  # None: the live network was not asked
 
 
 @dataclass(frozen=True, kw_only=True)

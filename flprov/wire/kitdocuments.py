@@ -143,3 +143,5 @@ class ProvisionDocument:
     endpoints: tuple[str, ...]
     kits: tuple[ProvisionedKit, ...]
     removed: tuple[RemovedKit, ...]
+    trust_version: int = 0  # of the workspace's trust bundle
+    revoked: tuple[str, ...] = ()  # people whose certificates this run put on the list

@@ -159,6 +159,10 @@ class FakeAdmin:
         self.because = doc.WhyDocument(job_id="j1", state="failed", answer="it failed")
         self.parts: list[LogText] = []
         self.no_plot = ""
+        self.changed = doc.PartyChangeDocument(name="site-1", kind="site", change="locked", changed=True)
+        self.person_documents: tuple[doc.PersonDocument, ...] = ()
+        self.certificate_documents: tuple[doc.CertificateDocument, ...] = ()
+        self.crl_documents: tuple[doc.CRLDocument, ...] = ()
 
     def open(self, kit: str | Path, **_: Any) -> FakeAdmin:
         """Stands for `open_admin`."""
@@ -187,12 +191,55 @@ class FakeAdmin:
         self._call("sites")
         return self.status_document.sites
 
+    def renew_certificate(self, name: str, *, reason: str = "") -> doc.RenewalDocument:
+        self._call("renew_certificate", name=name, reason=reason)
+        end = NOW + timedelta(days=90, hours=1)
+        return doc.RenewalDocument(name=name, serial="3f9a27c1", issued_at=NOW, not_after=end)
+
     def site(self, name: str) -> doc.SiteDocument:
         self._call("site", name=name)
         found = [site for site in self.status_document.sites if site.name == name]
         if not found:
             raise NotFound(f"no site {name!r}", hint="flprov site ls")
         return found[0]
+
+    def add_site(self, name: str, *, org: str, reason: str = "") -> doc.PartyChangeDocument:
+        self._call("add_site", name=name, org=org, reason=reason)
+        return self.changed
+
+    def remove_site(self, name: str, *, reason: str = "") -> doc.PartyChangeDocument:
+        self._call("remove_site", name=name, reason=reason)
+        return self.changed
+
+    def lock_site(self, name: str, *, reason: str = "") -> doc.PartyChangeDocument:
+        self._call("lock_site", name=name, reason=reason)
+        return self.changed
+
+    def unlock_site(self, name: str, *, reason: str = "") -> doc.PartyChangeDocument:
+        self._call("unlock_site", name=name, reason=reason)
+        return self.changed
+
+    def people(self) -> tuple[doc.PersonDocument, ...]:
+        self._call("people")
+        return self.person_documents
+
+    def remove_person(self, name: str, *, reason: str = "") -> doc.PartyChangeDocument:
+        self._call("remove_person", name=name, reason=reason)
+        return self.changed
+
+    def certificates(self, *, every: bool = False) -> doc.CertificateListDocument:
+        self._call("certificates", every=every)
+        return doc.CertificateListDocument(certificates=self.certificate_documents, at=NOW)
+
+    def revoke_certificate(
+        self, target: str, *, reason: str = "", comment: str = ""
+    ) -> doc.PartyChangeDocument:
+        self._call("revoke_certificate", target=target, reason=reason, comment=comment)
+        return self.changed
+
+    def crls(self) -> tuple[doc.CRLDocument, ...]:
+        self._call("crls")
+        return self.crl_documents
 
     def upload(self, folder: Path, *, progress: Callable[[int, int], None]) -> doc.AppDocument:
         self._call("upload", folder=folder)

@@ -178,7 +178,37 @@ UP = UpReport(
     written=(),
     parties=(PARTY,),
 )
+INVITE = doc.InviteDocument(
+    id="0123456789abcdef",
+    site="hospital-a",
+    org="org-a",
+    state="used",
+    approval=True,
+    created_at=NOW,
+    created_by="spiffe://x/person/org-a/project_admin/alice",
+    not_after=NOW,
+    fingerprint="SHA256:AB",
+    came_at=NOW,
+    used_at=NOW,
+    serial="ab",
+)
 SAMPLES: dict[str, object] = {
+    "invite": INVITE,
+    "invite-create": doc.NewInviteDocument(line="flprov1:x", invite=INVITE, site_added=True, replaced=()),
+    "invite-issue": doc.InviteIssueDocument(invite=INVITE, certificate="PEM"),
+    "invite-list": doc.InviteListDocument(invites=(INVITE,)),
+    "join": doc.JoinDocument(
+        site="hospital-a",
+        org="org-a",
+        project="heart",
+        kit="/srv/flprov/hospital-a",
+        moved_aside=None,
+        server="server",
+        endpoints=("fl.example:8443",),
+        cert_not_after=NOW,
+        fingerprint="SHA256:AB",
+        root_fingerprint="SHA256:CD",
+    ),
     "status": doc.StatusDocument(server=SERVER, sites=(SITE,)),
     "server": SERVER,
     "site": SITE,
@@ -198,6 +228,43 @@ SAMPLES: dict[str, object] = {
         seconds=0.5,
         rows=(doc.DoctorRow(name="policy.yml", subject="", verdict="warning", found="none", next="cp a b"),),
     ),
+    "certificates": doc.CertificateListDocument(
+        certificates=(
+            doc.CertificateDocument(
+                subject="hospital-a",
+                kind="site",
+                identity="spiffe://x/site/org-a/hospital-a",
+                state="overdue",
+                serial="ab12",
+                issued_at=NOW,
+                not_after=NOW,
+                days_left=12.5,
+                how="join",
+                renews_itself=True,
+                hint="flprov site show hospital-a",
+            ),
+        ),
+        at=NOW,
+    ),
+    "party-change": doc.PartyChangeDocument(
+        name="hospital-a", kind="site", change="locked", changed=True, reason="look", ended=1
+    ),
+    "people": doc.PersonListDocument(
+        people=(
+            doc.PersonDocument(
+                name="alice",
+                org="org-a",
+                role="lead",
+                identity="spiffe://x/person/org-a/lead/alice",
+                state="active",
+                last_seen=NOW,
+                cert_not_after=NOW,
+            ),
+        )
+    ),
+    "crls": doc.CRLListDocument(
+        lists=(doc.CRLDocument(name="sites", pem="-----BEGIN X509 CRL-----", revoked=1, next_update=NOW),)
+    ),
     "why": doc.WhyDocument(job_id="j1", state="failed", answer="it failed", causes=(CAUSE,)),
     "site-status": doc.SiteStatusDocument(
         name="hospital-a",
@@ -212,7 +279,9 @@ SAMPLES: dict[str, object] = {
         site_settings="hospital-a.local/site.yml",
         jobs={"j1": "training"},
         vitals=doc.Vitals(cpu=doc.CPU(count=2, load=0.5, percent=3), memory=SPACE, disk=SPACE, gpus=(GPU,)),
+        renewal=doc.RenewalStatus(due_at=NOW, last_at=NOW, last_error="nothing listens at fl:8443"),
     ),
+    "renewal": doc.RenewalDocument(name="hospital-a", serial="3f9a27c1", issued_at=NOW, not_after=NOW),
     "app-build": doc.AppBuildDocument(digest="ab" * 32, name="first", size=3, files=("job.yml",)),
     "download": doc.DownloadDocument(job_id="j1", folder="j1", files=("j1/metrics.json",)),
     "plan": PLAN,
@@ -256,6 +325,7 @@ def test_every_document_has_a_schema_and_a_sample():
     modules = (doc, kitdoc)
     tops = {name for module in modules for name in vars(module) if name.endswith("Document")}
     parts = {"RoundDocument", "JobSiteDocument"}  # of a job; never printed alone
+    parts |= {"CertificateDocument", "CRLDocument", "PersonDocument"}  # of lists
     names = {module.__name__ for module in modules}
     described = {kind.__name__ for kind, _ in schemas.SCHEMAS.values() if kind.__module__ in names}
     assert tops - parts == described
