@@ -25,6 +25,7 @@ from typing import Any
 from flprov.poc import DownReport, NetworkState, UpReport
 from flprov.wire import documents as doc
 from flprov.wire import kitdocuments as kitdoc
+from flprov.wire import trustdocuments as trustdoc
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 
@@ -67,6 +68,12 @@ SCHEMAS: dict[str, tuple[type, str]] = {
     "invite-issue": (doc.InviteIssueDocument, "none: what the server answers to `flprov invite create`"),
     "invite-list": (doc.InviteListDocument, "flprov invite ls --json"),
     "join": (doc.JoinDocument, "flprov join INVITE --json"),
+    "ca": (trustdoc.CADocument, "flprov ca show --json"),
+    "rotation": (
+        trustdoc.RotationDocument,
+        "flprov ca rotate prepare|activate|finish|rollback|status --json; flprov ca publish --json",
+    ),
+    "trust": (trustdoc.TrustStatusDocument, "none: what the server says it believes, for ca and plan"),
     "results": (doc.ResultsDocument, "none yet: what there is to download of a job"),
 }
 

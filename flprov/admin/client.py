@@ -219,7 +219,14 @@ class Admin:
             approval: whether you will compare the fingerprint of the hospital's key first.
         """
         return create_invite(
-            self._link, self.kit, self._clock, site=site, org=org, lifetime=lifetime, approval=approval
+            self._link,
+            self.kit,
+            self._clock,
+            site=site,
+            org=org,
+            lifetime=lifetime,
+            approval=approval,
+            trust=self._trust.newest if self._trust else None,
         )
 
     def invites(self) -> tuple[doc.InviteDocument, ...]:

@@ -7,19 +7,21 @@ kit: a server that was broken into could not send hospitals elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from flprov._base import Clock, to_iso
 from flprov.admin.link import Link
-from flprov.errors import ProtocolError
+from flprov.errors import IdentityRefused, ProtocolError
 from flprov.kits import (
     Answer,
     Invitation,
     Kit,
     SignedRequest,
     SignedTrust,
+    Trust,
     encode_invitation,
     read_settings,
 )
@@ -31,9 +33,11 @@ from flprov.pki import (
     fingerprint,
     join_certificates,
     key_fingerprint,
+    load_anchors,
     split_certificates,
     verify_key_matches,
     verify_request,
+    verify_signer,
 )
 from flprov.rpc import methods as m
 from flprov.wire import documents as doc
@@ -53,9 +57,27 @@ class NewInvite:
 
 
 def create_invite(
-    link: Link, kit: Kit, clock: Clock, *, site: str, org: str, lifetime: timedelta, approval: bool
+    link: Link,
+    kit: Kit,
+    clock: Clock,
+    *,
+    site: str,
+    org: str,
+    lifetime: timedelta,
+    approval: bool,
+    trust: Trust | None = None,
 ) -> NewInvite:
     """A new invite for a site.
+
+    Args:
+        link: to the server.
+        kit: the admin's: whom the hospital is to believe comes out of it.
+        clock: says until when the command may be carried out.
+        site: whom it is for.
+        org: its organisation; when given, the site is added if the project does not have it.
+        lifetime: how long it can be used.
+        approval: whether an admin compares the fingerprint of the hospital's key first.
+        trust: a bundle that is newer than the kit, after a rotation.
 
     Raises:
         NotFound: no such site, and no organisation was given.
@@ -82,13 +104,24 @@ def create_invite(
             project_id=kit.project_id,
             server=kit.server,
             endpoints=kit.endpoints,
-            root=fingerprint(kit.anchors["root"].pem),
-            server_anchors_pem=kit.anchors["servers"].pem,
+            root=fingerprint(_root(kit, trust, clock)),
+            server_anchors_pem=(trust or kit).anchors["servers"].pem,
             chain_pem=join_certificates(leaf),
             private_pem=private_pem,
         )
     )
     return NewInvite(line=line, invite=found.invite, site_added=found.site_added, replaced=found.replaced)
+
+
+def _root(kit: Kit, trust: Trust | None, clock: Clock) -> bytes:
+    """The root under which the project's trust bundle is signed, PEM: of several, in a rotation, that one."""
+    if trust is None:
+        return kit.anchors["root"].pem
+    for text in trust.says.roots:
+        with contextlib.suppress(IdentityRefused):
+            verify_signer(trust.signed.signer, load_anchors(text.encode()), now=clock.now())
+            return text.encode()
+    return kit.anchors["root"].pem
 
 
 def _verify_issued(found: doc.InviteIssueDocument, certificate: bytes, private_pem: bytes, site: str) -> None:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from flprov._base import Clock, to_iso
 from flprov.admin.link import Link
 from flprov.errors import FlprovError, IdentityRefused
-from flprov.kits import HeldTrust, Kit, Publication, SignedTrust, newer_than_kit
+from flprov.kits import HeldTrust, Kit, Publication, SignedTrust, Trust, newer_than_kit
 from flprov.pki import Anchors
 from flprov.rpc import methods as m
 from flprov.wire import pb
@@ -42,6 +42,11 @@ class PersonTrust:
     def version(self) -> int:
         """Of the bundle that is held; 0: only the kit's anchors."""
         return self._held.version
+
+    @property
+    def newest(self) -> Trust | None:
+        """The bundle that is held, where it is newer than the kit."""
+        return newer_than_kit(self._held, self._kit)
 
     @property
     def servers(self) -> Anchors:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from flprov._base import Clock
-from flprov.errors import FlprovError
+from flprov.errors import FlprovError, IdentityRefused
 from flprov.kits import Credential, Kit, Renewing, current_credential, store_credential, verify_issued
-from flprov.pki import Anchors, create_key, create_request
+from flprov.pki import Anchors, create_key, create_request, not_before
 from flprov.rpc.methods import RENEW
 from flprov.store import Row, Store
 from flprov.wire import pb
@@ -65,7 +65,7 @@ class Renewal:
         self._switch = switch
         self._store = store
         self._clock = clock
-        # Issued, and not on the disk yet. If only the disk is in the way, no other one is asked for.
+        # Issued, and not in use yet. If only the disk or the clock is in the way, no other one is asked for.
         self._answer: Credential | None = None
         found = current_credential(kit, anchors=anchors(), now=clock.now(), state=state)
         self._renewing = Renewing(found, self._renew, clock=clock, chance=chance)
@@ -101,8 +101,11 @@ class Renewal:
         await self._renewing.run()
 
     async def _renew(self) -> Credential:
+        if self._in_use.not_after < self._clock.now():
+            self._fall_back()
         if self._answer is None or self._answer.not_after < self._clock.now():
             self._answer = await self._ask_for_one()
+        self._verify_time_has_come(self._answer)
         await asyncio.to_thread(store_credential, self._state, self._answer)
         credential, self._answer = self._answer, None
         self._in_use = credential
@@ -110,11 +113,32 @@ class Renewal:
         await self._record(credential)
         return credential
 
+    def _verify_time_has_come(self, answer: Credential) -> None:
+        """A clock that is behind must not make the site ask for one certificate after the other."""
+        now = self._clock.now()
+        if now < answer.leaf.not_before:
+            raise IdentityRefused(
+                f"the new certificate is not valid before {answer.leaf.not_before:%Y-%m-%d %H:%M:%S} UTC, and"
+                f" this machine's clock says {now:%Y-%m-%d %H:%M:%S} UTC",
+                hint="check the clock; the certificate is used as soon as it is valid",
+            )
+
+    def _fall_back(self) -> None:
+        """To one that was issued before and lasts longer: somebody has asked for shorter lives since.
+
+        Raises:
+            KitRefused: there is none, so that no server could be asked; the message says the way back.
+        """
+        now = self._clock.now()
+        found = current_credential(self._kit, anchors=self._anchors(), now=now, state=self._state)
+        self._in_use = found
+        self._switch(found)
+
     async def _ask_for_one(self) -> Credential:
         private = create_key()
         request = pb.RenewRequest(request=create_request(private))
         reply: pb.Issued = await self._ask(RENEW, request, timeout=_PATIENCE)
-        now = self._clock.now()
+        now = max(self._clock.now(), not_before(reply.chain))
         return verify_issued(self._kit, reply.chain, private, anchors=self._anchors(), now=now)
 
     async def _record(self, credential: Credential) -> None:

@@ -235,7 +235,10 @@ def _relay(request_file: Path, response_file: Path, fingerprint: str) -> None:
         )
     with acting() as admin:
         answer = admin.relay_join(signed)
-    write_atomic(response_file, encode_answer(answer))
+    try:
+        write_atomic(response_file, encode_answer(answer))
+    except OSError as error:  # the same request again gets the same answer
+        raise LocalError(f"{response_file} cannot be written: {error.strerror}") from error
     click.echo(clean(f"{site} may join: the answer is in {response_file}; nothing in it is secret"))
     click.echo(f"at the hospital: flprov join --response {response_file.name}")
 

@@ -114,13 +114,17 @@ def _answer(attempt: Attempt, response_file: Path | None) -> Answer:
 
 async def _ask(attempt: Attempt) -> Answer:
     from flprov.agent import ask_to_join, is_refused
+    from flprov.policy import load_site_settings
     from flprov.project import DIRECT
 
-    route = environment_route() or DIRECT
     there = attempt.find_valid_kit(now=datetime.now(UTC))
+    own = load_site_settings(attempt.kit.with_name(f"{attempt.kit.name}.local") / "site.yml").route
+    route = own or (there.route if there else None) or environment_route() or DIRECT
     if there is not None and not await is_refused(there, route=route):
         raise _still_good(there)
     talk(clean(f"joining {attempt.invitation.project} as {attempt.invitation.site.name}"))
+    if route.proxy is not None:
+        talk(f"through the proxy {route}; what runs as a service needs it in site.yml: proxy: http://...")
     return await ask_to_join(attempt, on_pending=_tell_pending, on_trouble=_tell_trouble, route=route)
 
 
@@ -149,7 +153,10 @@ def _write_request(attempt: Attempt, file: Path) -> None:
     if os.path.lexists(file):
         raise Conflict(f"{file} is there already", hint="name another file, or remove it")
     signed = sign_request(attempt.invitation, attempt.request_pem)
-    write_atomic(file, encode_request(signed, site=attempt.invitation.site.name))
+    try:
+        write_atomic(file, encode_request(signed, site=attempt.invitation.site.name))
+    except OSError as error:
+        raise LocalError(f"{file} cannot be written: {error.strerror}") from error
     talk(f"The request is in {file}; nothing in it is secret. Its key, which stays here, has the fingerprint")
     talk(f"  {attempt.fingerprint}")
     talk(

@@ -11,6 +11,7 @@ import click
 from flprov.cli.output import ago, json_option, print_fields, print_json, until
 from flprov.cli.own import ask_own
 from flprov.cli.passphrases import SERVER_CA, passphrase_options, read_passphrase
+from flprov.cli.status import print_warnings
 from flprov.errors import ExitCode, Unavailable
 
 
@@ -64,3 +65,4 @@ def server_status(kit: Path, as_json: bool, health: bool) -> None:
             ("flprov", found.version),
         ]
     )
+    print_warnings(found.warnings)

@@ -20,7 +20,7 @@ from flprov.cli.output import (
     tint,
     until,
 )
-from flprov.wire.documents import GPU, SiteDocument, StatusDocument
+from flprov.wire.documents import GPU, CertificateWarning, SiteDocument, StatusDocument
 
 
 @click.command()
@@ -53,11 +53,16 @@ def print_status(found: StatusDocument) -> None:
     click.echo(click.style(clean(server.project), bold=True) + clean(line))
     if server.disk:
         click.echo(clean(f"disk {size(server.disk.available)} free  confinement {server.confinement}"))
-    for warning in server.warnings:
-        hint = f"  next: {warning.hint}" if warning.hint else ""
-        click.echo(f"{tint('warning')}: {clean(f'{warning.text}{hint}')}")
+    print_warnings(server.warnings)
     click.echo()
     print_sites(found.sites)
+
+
+def print_warnings(warnings: Sequence[CertificateWarning]) -> None:
+    """What ends soon and what to do about it, a line each."""
+    for warning in warnings:
+        hint = f"  next: {warning.hint}" if warning.hint else ""
+        click.echo(f"{tint('warning')}: {clean(f'{warning.text}{hint}')}")
 
 
 def print_sites(sites: Sequence[SiteDocument]) -> None:

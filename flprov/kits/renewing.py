@@ -87,7 +87,9 @@ class Renewing:
         self._due_at = renewal_due(credential, self._chance)
 
     def _fail(self, error: FlprovError | OSError) -> None:
-        text = str(error) if isinstance(error, FlprovError) else f"it cannot be stored: {error}"
+        text = f"it cannot be stored: {error}"
+        if isinstance(error, FlprovError):
+            text = f"{error}; {error.hint}" if error.hint else str(error)
         if text != self.error:
             logger.warning("the certificate could not be renewed, and will be tried again: %s", text)
         self.error = text

@@ -191,7 +191,10 @@ def _read_anchors(says: TrustDocument) -> dict[str, Anchors]:
     }
     found = {}
     for name, (texts, kind) in parts.items():
-        anchors = load_anchors("".join(texts).encode())
+        try:
+            anchors = load_anchors("".join(texts).encode())
+        except IdentityRefused as error:
+            raise IdentityRefused(f"the trust bundle is refused for its {name}: {error}") from error
         if any(
             anchor.kind is not kind or anchor.trust_domain != says.trust_domain for anchor in anchors.members
         ):

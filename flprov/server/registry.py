@@ -30,6 +30,7 @@ class Barred:
     state: str  # locked | refused: as in a site's document
     since: datetime
     reason: str
+    rung: str = "enrolled"  # of its ladder, that does not hold
 
 
 class Registry:
@@ -102,11 +103,14 @@ class Registry:
         if lock is not None:
             return Barred(state="locked", since=lock.at, reason=f"locked {lock.said}")
         identity = self.identity(site)
-        found: Revocation | None = self.revocations.cutoff(identity.uri)
+        cutoff = self.revocations.cutoff(identity.uri)
+        found: Revocation | None = cutoff
         if site.cert_issued_at is not None:
             found = self.revocations.find(identity.uri, site.cert_serial, site.cert_issued_at)
-        if found is None or found.reason is Reason.SUPERSEDED:  # then its newer certificate is awaited
+        if found is None:
             return None
+        if cutoff is not None and cutoff.reason is Reason.SUPERSEDED and cutoff.at >= found.at:
+            return None  # it has joined anew since, and is awaited with the newer certificate
         return Barred(state="refused", since=found.at, reason=str(refusal(identity, found)))
 
     # ---- the gate ------------------------------------------------------------------------

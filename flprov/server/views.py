@@ -63,6 +63,7 @@ def expired(site: SiteRecord, now: datetime) -> Barred | None:
         since=site.cert_not_after,
         reason=f"its certificate expired on {site.cert_not_after:%Y-%m-%d %H:%M:%S} UTC{seen}. The way back:"
         f" flprov invite create {site.name}",
+        rung="connected",
     )
 
 
@@ -79,7 +80,8 @@ def ladder(
 ) -> tuple[Rung, ...]:
     """The rungs in order, up to and including the first that fails."""
     if session is None and barred is not None:
-        return (Rung(name="enrolled", ok=False, since=barred.since, reason=barred.reason),)
+        good = () if barred.rung == "enrolled" else (Rung(name="enrolled", ok=True, since=None),)
+        return (*good, Rung(name=barred.rung, ok=False, since=barred.since, reason=barred.reason))
     rungs = [Rung(name="enrolled", ok=True, since=None)]
     if session is None:
         since = f"last seen {site.last_seen:%Y-%m-%d %H:%M:%S} UTC" if site.last_seen else "never connected"

@@ -15,7 +15,7 @@ from agent_rig import PATIENCE, SITE_IDENTITY, Heard
 
 from flprov._base import from_document, parse_json
 from flprov.agent.control import Control, LinkState
-from flprov.errors import IdentityRefused, NotFound, ProtocolError, ServerUnavailable
+from flprov.errors import IdentityRefused, NotFound, ProtocolError, ServerUnavailable, SiteLocked
 from flprov.rpc import Connection, InProcessNetwork
 from flprov.rpc import methods as m
 from flprov.testing.clock import FakeClock
@@ -139,6 +139,17 @@ def refuses(error: Exception) -> Script:
     async def script(requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
         raise error
         yield
+
+    return script
+
+
+def hangs_up_with(error: Exception) -> Script:
+    """A server that welcomes and then says no."""
+
+    async def script(requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
+        await anext(requests)
+        yield welcome()
+        raise error
 
     return script
 
@@ -280,6 +291,32 @@ async def test_a_refusal_after_being_away_at_first_ends_the_agent_too():
         site.clock.advance(1.0)
         with pytest.raises(IdentityRefused):
             await task
+
+
+async def test_a_lock_is_waited_out_also_before_the_first_welcome():
+    locked = SiteLocked("site-1 was locked by ada: look", hint="flprov site unlock site-1")
+    site = Site(refuses(locked), refuses(locked), stays)
+    async with site.running() as task:
+        for count in (1, 2):
+            await site.lost(count)
+            assert site.control.link.state is LinkState.REFUSED
+            assert site.control.link.reason == "site-1 was locked by ada: look; flprov site unlock site-1"
+            site.clock.advance(30.0)
+        await site.heard.wait("heartbeat")
+        assert site.control.link.state is LinkState.CONNECTED
+        assert not task.done()
+
+
+async def test_a_refusal_that_ends_a_good_connection_is_followed_by_a_short_wait():
+    away = [refuses(ServerUnavailable("away"))] * 6  # the next wait in this row has at least 0.6 s
+    site = Site(*away, hangs_up_with(SiteLocked("locked")), stays)
+    async with site.running():
+        for count in range(1, 8):
+            await site.lost(count)
+            site.clock.advance(60.0)
+        await site.heard.wait("heartbeat")
+    waits = [seconds for seconds in site.clock.waits if seconds != BEAT]
+    assert waits[6] <= 0.1
 
 
 async def test_a_refusal_later_is_shown_and_tried_again():

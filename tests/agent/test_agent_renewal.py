@@ -37,6 +37,7 @@ class FakeServer:
         self._clock = clock
         self.identity: Identity = kit.identity
         self.days = 90.0
+        self.ahead = timedelta(0)  # of the site's clock
         self.keys: list[bytes] = []  # public, one per request
         self.errors: list[FlprovError] = []  # raised one by one instead of an answer
         self.lost = 0  # so many answers never arrive, although a certificate was issued
@@ -50,8 +51,9 @@ class FakeServer:
         await asyncio.sleep(0)
         if self.errors:
             raise self.errors.pop(0)
+        now = self._clock.now() + self.ahead
         made = issue_identity(
-            self._ca, self.identity, days=self.days, now=self._clock.now(), public_pem=self.public or public
+            self._ca, self.identity, days=self.days, now=now, public_pem=self.public or public
         )
         if self.lost:
             self.lost -= 1
@@ -282,6 +284,49 @@ async def test_a_full_disk_keeps_the_old_one_and_asks_for_no_second_one(
         renewal.connected()
         await renewed(clock, switched, 1)
     assert len(server.keys) == 1
+
+
+async def test_a_clock_that_is_behind_is_named_and_no_second_one_is_asked_for(make, clock, server, switched):
+    server.ahead = timedelta(minutes=20)
+    async with running(make()) as renewal:
+        renewal.renew_now("because")
+        await wait_for(clock, lambda: bool(renewal.status.last_error))
+        assert "this machine's clock says 2026-03-01 12:00:00 UTC" in renewal.status.last_error
+        assert "check the clock" in renewal.status.last_error
+        await clock.elapse(600)
+        assert switched == []
+        await clock.elapse(3600)
+        await renewed(clock, switched, 1)
+    assert len(server.keys) == 1
+
+
+async def test_a_renewed_one_that_ended_before_the_kits_own_is_left_for_that(
+    make, clock, server, switched, kit
+):
+    """The project asks for shorter lives than before, and the site was stopped for a while."""
+    server.days = 1
+    async with running(make()) as renewal:
+        renewal.renew_now("because")
+        await renewed(clock, switched, 1)
+        server.errors = [ServerUnavailable("nothing listens at fl:1")] * 1000
+        await clock.elapse(1.5 * DAY)
+        assert renewal.credential.chain_pem == switched[-1].chain_pem == kit.chain_pem
+        server.errors.clear()
+        await clock.elapse(3600)
+        assert (await renewed(clock, switched, 3)).issued_at > NOW + timedelta(days=1)
+
+
+async def test_when_nothing_is_valid_any_more_the_status_says_the_way_back(make, clock, server):
+    server.errors = [ServerUnavailable("nothing listens at fl:1")] * 10_000
+    async with running(make()) as renewal:
+        await clock.elapse(89 * DAY)
+        assert renewal.status.last_error == "nothing listens at fl:1"
+        await clock.elapse(2 * DAY)
+        assert "expired on 2026-05-30 12:00:00 UTC" in renewal.status.last_error
+        assert "flprov invite create site-1" in renewal.status.last_error
+        asked = len(server.keys)
+        await clock.elapse(DAY)
+        assert len(server.keys) == asked  # with what certificate?
 
 
 async def test_each_renewal_is_in_the_sites_own_record(make, clock, switched, store):

@@ -385,3 +385,16 @@ def test_an_answer_to_another_key_is_refused(run, line, server, invites, tmp_pat
     ran = run("join", "--response", "back")
     assert (ran.code, "is not the key of the certificate" in ran.err) == (3, True)
     assert not (tmp_path / "clinic").exists()
+
+
+def test_a_proxy_that_was_used_is_told_without_its_password(run, line, answered, monkeypatch):
+    monkeypatch.setenv("FLPROV_PROXY", "http://us:secret@proxy.example:3128")
+    ran = run("join", line)
+    assert ran.code == 0, ran.err
+    assert "through the proxy http://proxy.example:3128" in ran.err
+    assert "secret" not in ran.out + ran.err
+
+
+def test_files_that_cannot_be_written_are_named(run, line, tmp_path):
+    ran = run("join", line, "--request", "nowhere/out")
+    assert (ran.code, "nowhere/out cannot be written" in ran.err) == (1, True)

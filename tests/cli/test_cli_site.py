@@ -115,22 +115,27 @@ def test_a_running_agent_tells_how_it_is(run, kit: Path, state: Path):
         assert line in ran.out.splitlines()
 
 
-def test_it_tells_when_its_certificate_was_and_will_be_renewed(run, kit: Path, state: Path):
-    due = NOW + timedelta(days=14, hours=1)
-    for renewal, line in (
-        (doc.RenewalStatus(due_at=due), "renewal      next in 14 d"),
-        (doc.RenewalStatus(due_at=due, last_at=before(days=16)), "renewal      last 16 d ago, next in 14 d"),
+DUE = NOW + timedelta(days=14, hours=1)
+
+
+@pytest.mark.parametrize(
+    ("renewal", "line"),
+    [
+        (doc.RenewalStatus(due_at=DUE), "renewal      next in 14 d"),
+        (doc.RenewalStatus(due_at=DUE, last_at=before(days=16)), "renewal      last 16 d ago, next in 14 d"),
         (doc.RenewalStatus(due_at=before(seconds=1)), "renewal      now"),
         (
             doc.RenewalStatus(due_at=before(days=1), last_error=f"nobody answers {BEEP}"),
             "renewal      failed, and is tried again: nobody answers",
         ),
-    ):
-        status = dataclasses.replace(STATUS, renewal=renewal)
-        with speaking(state, canonical_json(status)):
-            ran = run("site", "status", str(kit))
-        assert any(found.startswith(line) for found in ran.out.splitlines()), ran.out
-        assert BEEP not in ran.out
+    ],
+    ids=["first", "later", "now", "failing"],
+)
+def test_it_tells_when_its_certificate_was_and_will_be_renewed(run, kit: Path, state: Path, renewal, line):
+    with speaking(state, canonical_json(dataclasses.replace(STATUS, renewal=renewal))):
+        ran = run("site", "status", str(kit))
+    assert any(found.startswith(line) for found in ran.out.splitlines()), ran.out
+    assert BEEP not in ran.out
 
 
 def test_one_that_is_not_connected_says_why_and_exits_4(run, kit: Path, state: Path):

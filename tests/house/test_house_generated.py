@@ -21,6 +21,7 @@ from flprov._base import to_document
 from flprov.poc import DownReport, NetworkState, PartyState, UpReport
 from flprov.wire import documents as doc
 from flprov.wire import kitdocuments as kitdoc
+from flprov.wire import trustdocuments as trustdoc
 
 WIRE = ROOT / "flprov" / "wire"
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -108,6 +109,40 @@ PLAN = doc.PlanDocument(
         ),
     ),
     unchanged=4,
+    live=trustdoc.LivePlan(
+        asked=True,
+        version=1,
+        differences=(
+            trustdoc.LiveDifference(
+                subject="hospital-c", kind="site", difference="missing", text="it is not there", action="add"
+            ),
+        ),
+    ),
+)
+HOLDER = trustdoc.TrustHolder(
+    name="hospital-a",
+    kind="site",
+    org="org-a",
+    identity="spiffe://heart.example/site/org-a/hospital-a",
+    version=1,
+    ca="ab" * 20,
+    not_after=NOW,
+)
+CA = trustdoc.CADocument(
+    project="heart-study",
+    project_id="u",
+    trust_domain="heart.example",
+    workspace="/w",
+    encrypted=False,
+    phase="steady",
+    version=1,
+    root_fingerprint="SHA256:AA",
+    authorities=(
+        trustdoc.AuthorityDocument(
+            unit="root", state="active", fingerprint="SHA256:AA", key_id="ab" * 20, not_after=NOW
+        ),
+    ),
+    revoked_people=1,
 )
 KIT = kitdoc.KitDocument(
     name="alice",
@@ -309,6 +344,34 @@ SAMPLES: dict[str, object] = {
     ),
     "poc-down": DownReport(
         folder="/p", stopped=("server",), killed=(), job_processes=(7,), seconds=0.2, deleted=False
+    ),
+    "ca": CA,
+    "rotation": trustdoc.RotationDocument(
+        project="heart-study",
+        workspace="/w",
+        phase="prepared",
+        changed=True,
+        ended="",
+        version=2,
+        published=2,
+        root_fingerprint="SHA256:AA",
+        other_root_fingerprint="",
+        authorities=CA.authorities,
+        holders=(HOLDER,),
+        blockers=(trustdoc.Blocker(name="hospital-a", kind="site", reason="it is away"),),
+        next="flprov ca rotate activate",
+    ),
+    "trust": trustdoc.TrustStatusDocument(
+        version=2,
+        phase="prepared",
+        made_at=NOW,
+        endpoints=("a:8443",),
+        authorities=CA.authorities,
+        holders=(HOLDER,),
+        withdrawn=(
+            trustdoc.WithdrawnPerson(identity=HOLDER.identity, at=NOW, reason="keyCompromise", before=NOW),
+        ),
+        removed_sites=("hospital-z",),
     ),
     "results": doc.ResultsDocument(job_id="j1", files=(doc.ResultFile(name="model.safetensors", size=3),)),
 }

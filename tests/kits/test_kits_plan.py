@@ -42,6 +42,11 @@ def changes(found):
     return kits | {party.name: Change.REMOVED for party in found.removals}
 
 
+def authorities(workspace):
+    """The files of the CA, but for what it says about people who have left."""
+    return {name: data for name, data in contents(workspace / "ca").items() if "trust.json" not in name}
+
+
 def planned(found, name):
     [kit] = [kit for kit in found.kits if kit.party.name == name]
     return kit
@@ -92,7 +97,7 @@ def test_a_person_with_another_role_is_reissued(workspace):
     people = (PROJECT.people[0], replace(PROJECT.people[1], role="observer"))
     found = plan(replace(PROJECT, people=people), workspace, now=LATER)
     assert changes(found) == {"server": Change.CHANGED, "bob": Change.REISSUED}
-    assert planned(found, "server").details == ("registry: bob changed",)
+    assert planned(found, "server").details == ("registry: bob changed", "trust bundle: 1 -> 2")
     assert "it was spiffe://heart.example/person/org-b/lead/bob" in planned(found, "bob").reason
 
 
@@ -117,7 +122,8 @@ def test_another_host_reissues_the_server_alone_and_says_both(workspace):
 def test_a_validity_is_told_in_days(workspace):
     project = replace(PROJECT, validity=replace(PROJECT.validity, person_days=100))
     found = plan(project, workspace, now=LATER)
-    assert changes(found) == {"alice": Change.REISSUED, "bob": Change.REISSUED}
+    people = {"alice": Change.REISSUED, "bob": Change.REISSUED}
+    assert changes(found) == people | {"server": Change.CHANGED}  # whose registry names their certificates
     assert planned(found, "bob").reason == "new certificate: validity 365 -> 100 days"
 
 
@@ -147,7 +153,8 @@ def test_a_damaged_kit_is_to_be_repaired(workspace):
     (workspace / "kits/alice/README.md").write_text("changed")
     shutil.rmtree(workspace / "kits/bob")
     found = plan(PROJECT, workspace, now=LATER)
-    assert changes(found) == {"alice": Change.REPAIRED, "bob": Change.REPAIRED}
+    people = {"alice": Change.REPAIRED, "bob": Change.REPAIRED}
+    assert changes(found) == people | {"server": Change.CHANGED}  # whose registry names their certificates
     assert "README.md was changed" in planned(found, "alice").reason
     assert "its folder was gone" in planned(found, "bob").reason
 
@@ -237,7 +244,7 @@ def wander(project, chance):
 def test_whatever_is_edited_provision_does_what_the_plan_says_and_touches_nothing_else(workspace, seed):
     chance = random.Random(seed)
     project, now = PROJECT, NOW
-    ca = contents(workspace / "ca")
+    ca = authorities(workspace)
     for _ in range(6):
         project, now = wander(project, chance), now + 2 * DAY
         found = plan(project, workspace, now=now)
@@ -255,7 +262,7 @@ def test_whatever_is_edited_provision_does_what_the_plan_says_and_touches_nothin
                 assert files - {"manifest.json", "manifest.sig", "signer.pem"} == set(kit.files)
         assert removed.items() <= (contents(workspace / "removed") if removed else {}).items()
         assert plan(project, workspace, now=now).is_empty
-        assert contents(workspace / "ca") == ca
+        assert authorities(workspace) == ca
 
 
 def test_nothing_that_was_moved_or_changed_is_lost(workspace):

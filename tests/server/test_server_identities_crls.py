@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from dataclasses import replace
 
 import pytest
 from identity_parts import Parts, make_kits
 from server_parties import site
 
 from flprov.errors import LocalError
-from flprov.pki import Kind, Reason, read_crl
+from flprov.pki import Kind, Reason, Revoked, create_crl, load_authority, read_crl
 from flprov.rpc import methods as m
 from flprov.wire import documents as doc
 
@@ -88,3 +89,19 @@ async def test_openssl_refuses_the_revoked_certificate_and_takes_the_other(parts
         done = subprocess.run([*words, "-CAfile", str(anchors), str(leaf)], capture_output=True, text=True)
         assert done.returncode == code, done.stderr
         assert said in done.stdout + done.stderr
+
+
+async def test_person_on_the_provisioners_list_is_shown_as_revoked_and_the_list_is_handed_on(parts):
+    await parts.comes("leo", "mia")
+    ca = parts.kits.parent / "ca"
+    people = load_authority((ca / "people.pem").read_bytes(), (ca / "people.key.pem").read_bytes())
+    entry = Revoked(serial=parts.leaf("leo").serial, at=parts.clock.now())
+    crl = create_crl(people, [entry], number=3, now=parts.clock.now(), days=30)
+    trust = parts.around.trust.current
+    parts.around.trust.current = replace(trust, says=replace(trust.says, people_crl=crl.decode()))
+    found = (await export(parts))["people"]
+    assert (found.pem, found.revoked) == (crl.decode(), 1)
+    lines = await parts.certificates()
+    assert lines["person leo"].state == "revoked"
+    assert "people CRL" in lines["person leo"].reason
+    assert lines["person mia"].state == "valid"

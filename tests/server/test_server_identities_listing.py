@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,6 +15,7 @@ from server_parties import site
 
 from flprov.rpc import methods as m
 from flprov.server.identities.expiry import ExpiryWatch, say_days, steps
+from flprov.wire import documents as doc
 
 DAY = 86400.0
 
@@ -26,15 +30,24 @@ def parts(kits, tmp_path) -> Parts:
     return Parts(kits, tmp_path)
 
 
-@pytest.fixture
-async def watch(parts):
+@contextlib.asynccontextmanager
+async def watching(parts: Parts) -> AsyncIterator[ExpiryWatch]:
     """A watch that runs; its rows are in the store."""
     found = ExpiryWatch(parts.around)
     parts.around.changed = found.wake
+    parts.around.book.listen(found.wake)
     task = asyncio.create_task(found.run())
-    yield found
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    try:
+        yield found
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def watch(parts):
+    async with watching(parts) as found:
+        yield found
 
 
 def told(parts: Parts, subject: str) -> list[str]:
@@ -55,7 +68,9 @@ async def test_everything_that_can_expire_is_listed_what_ends_first_on_top(parts
     }
     ends = [line.not_after for line in lines.values() if line.not_after]
     assert ends == sorted(ends)
-    assert [line.state for line in lines.values() if line.not_after is None] == ["unseen"] * 8
+    unseen = [name for name, line in lines.items() if line.state == "unseen"]
+    assert unseen == ["site site-1", "site site-3"]
+    assert {line.not_after for line in lines.values() if line.state == "unseen"} == {None}
     here = lines["site site-2"]
     leaf = parts.leaf("site-2")
     assert (here.serial, here.not_after, here.how) == (f"{leaf.serial:x}", leaf.not_after, "kit")
@@ -73,18 +88,8 @@ async def test_renewed_certificate_takes_the_place_of_the_older_one(parts):
     assert (lines["site site-2"].serial, lines["site site-2"].how) == (f"{newer.serial:x}", "renewal")
     every = await parts.certificates(all=True)
     assert len(every) == len(lines)  # by name; the older one has the same
-    found = await parts.identities.table()[m.LIST_CERTIFICATES](
-        _call(), m.LIST_CERTIFICATES.request(all=True)
-    )
-    assert f"{parts.leaf('site-2').serial:x}".encode() in found.json
-
-
-def _call():
-    from server_parties import ADA
-
-    from flprov.rpc import Call
-
-    return Call(caller=ADA, method=m.LIST_CERTIFICATES, peer="test")
+    found = await parts.call(m.LIST_CERTIFICATES, doc.CertificateListDocument, all=True)
+    assert f"{parts.leaf('site-2').serial:x}" in {line.serial for line in found.certificates}
 
 
 async def test_site_that_has_not_renewed_by_two_thirds_of_its_life_is_overdue(parts):
@@ -124,59 +129,61 @@ async def test_person_warns_thirty_days_before_the_end_and_says_what_to_do(parts
     parts.clock.advance((end - timedelta(days=30, seconds=1) - parts.clock.now()).total_seconds())
     assert [w for w in parts.identities.warnings() if w.kind == "person"] == []
     parts.clock.advance(2)
-    warning = next(w for w in parts.identities.warnings() if w.kind == "person")
+    warning = next(w for w in parts.identities.warnings() if w.subject == "leo")
     assert warning.text == f"the certificate of person leo ends on {end:%Y-%m-%d %H:%M} UTC, in 30 days"
     assert "flprov provision" in warning.hint
 
 
-async def test_each_step_is_one_row_also_over_a_restart(parts, watch):
+async def test_each_step_is_one_row_also_over_a_restart(parts):
     await parts.comes("leo")
-    watch.wake()
     end = parts.leaf("leo").not_after
-    await parts.clock.elapse((end - timedelta(days=31) - parts.clock.now()).total_seconds())
-    assert told(parts, "leo") == []
-    for days, said in ((29.9, "in 30 days"), (13.9, "in 14 days"), (6.9, "in 7 days"), (0.99, "in 24 hours")):
-        await parts.clock.elapse((end - timedelta(days=days) - parts.clock.now()).total_seconds())
-        assert told(parts, "leo")[-1].endswith(said)
-    assert len(told(parts, "leo")) == 4
-    again = ExpiryWatch(parts.around)  # as after a restart
-    task = asyncio.create_task(again.run())
-    await parts.clock.elapse(60)
-    assert len(told(parts, "leo")) == 4
-    await parts.clock.elapse(DAY)
-    assert told(parts, "leo")[-1].endswith(f"expired on {end:%Y-%m-%d %H:%M} UTC")
-    assert len(told(parts, "leo")) == 5
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with watching(parts):
+        await parts.clock.elapse((end - timedelta(days=31) - parts.clock.now()).total_seconds())
+        assert told(parts, "leo") == []
+        for days, said in ((29.9, "30 days"), (13.9, "14 days"), (6.9, "7 days"), (0.99, "24 hours")):
+            await parts.clock.elapse((end - timedelta(days=days) - parts.clock.now()).total_seconds())
+            assert told(parts, "leo")[-1].endswith(f", in {said}")
+        assert len(told(parts, "leo")) == 4
+    async with watching(parts):
+        await parts.clock.elapse(60)
+        assert len(told(parts, "leo")) == 4
+        await parts.clock.elapse(DAY)
+        assert told(parts, "leo")[-1].endswith(f"expired on {end:%Y-%m-%d %H:%M} UTC")
+        assert len(told(parts, "leo")) == 5
 
 
 async def test_server_that_was_off_for_long_tells_the_last_step_once(parts):
     await parts.comes("leo")
     end = parts.leaf("leo").not_after
     parts.clock.advance((end - timedelta(days=3) - parts.clock.now()).total_seconds())
-    task = asyncio.create_task(ExpiryWatch(parts.around).run())
-    await parts.clock.elapse(10)
+    async with watching(parts):
+        await parts.clock.elapse(10)
     assert [reason[-9:] for reason in told(parts, "leo")] == ["in 3 days"]
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_overdue_renewal_is_a_row_and_a_renewal_ends_the_warning(parts, watch):
     await parts.comes("site-2")
-    watch.wake()
     await parts.clock.elapse(60 * DAY)
     assert "should have been renewed" in told(parts, "site-2")[0]
     await parts.renew(site("site-2"))
-    watch.wake()
     await parts.clock.elapse(DAY)
     assert [w.subject for w in parts.identities.warnings()] == ["server"]
     await parts.clock.elapse(60 * DAY)
     assert len(told(parts, "site-2")) == 2
 
 
+async def test_unlocked_site_is_watched_again(parts, watch):
+    await parts.comes("site-2")
+    await parts.change(m.LOCK_SITE, "site-2")
+    await parts.clock.elapse(60 * DAY)
+    assert told(parts, "site-2") == []
+    await parts.change(m.UNLOCK_SITE, "site-2")
+    await parts.clock.elapse(2)
+    assert len(told(parts, "site-2")) == 1
+
+
 async def test_watch_sleeps_from_step_to_step(parts, watch):
     await parts.comes("leo")
-    watch.wake()
     await parts.clock.elapse(5)
     looks = []
     load = parts.store.load
@@ -187,7 +194,6 @@ async def test_watch_sleeps_from_step_to_step(parts, watch):
 
 async def test_row_that_could_not_be_written_is_written_later(parts, watch):
     await parts.comes("site-2")
-    watch.wake()
     parts.store.full = True
     await parts.clock.elapse(60 * DAY)
     assert told(parts, "site-2") == []
@@ -210,3 +216,32 @@ async def test_short_lives_warn_in_their_last_third_only(parts):
 )
 def test_days_are_said_so_that_nobody_reads_too_much_into_them(days, said):
     assert say_days(days) == said
+
+
+async def test_kit_that_a_person_has_not_used_yet_is_known_from_the_provisioner(parts):
+    entries = tuple(
+        replace(
+            entry,
+            serial={"leo": "1e0", "mia": "5e71a1"}[entry.name],
+            issued_at=parts.clock.now() - timedelta(hours=1),
+            not_after=parts.clock.now() + timedelta(days=20),
+        )
+        if entry.name in ("leo", "mia")
+        else replace(entry, serial="", issued_at=None, not_after=None)
+        for entry in parts.kit.people
+    )
+    parts.kit = replace(parts.kit, people=entries)
+    parts.restart()
+    await parts.comes("leo")
+    lines = await parts.certificates()
+    mia, leo = lines["person mia"], lines["person leo"]
+    assert (mia.serial, mia.days_left) == ("5e71a1", 20.0)
+    assert leo.serial == f"{parts.leaf('leo').serial:x}"  # the one in use
+    assert "a newer kit was made" in leo.reason
+    assert lines["person obi"].state == "unseen"
+    people = await parts.call(m.LIST_PEOPLE, doc.PersonListDocument)
+    assert {one.name: one.state for one in people.people if one.name in ("leo", "mia")} == {
+        "leo": "active",
+        "mia": "unseen",
+    }
+    assert (await parts.revoke("5e71a1", reason="key-compromise")).serials == ("5e71a1",)

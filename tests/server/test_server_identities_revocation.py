@@ -18,8 +18,9 @@ from flprov.errors import (
     PermissionRefused,
     Refused,
 )
-from flprov.pki import Identity, Kind, Leaf, Role, describe_leaf
+from flprov.pki import Identity, Kind, Leaf, Reason, Role, describe_leaf
 from flprov.rpc import methods as m
+from flprov.server.identities.revocations import withdraw_identity
 from flprov.wire import documents as doc
 
 
@@ -365,3 +366,33 @@ async def test_invite_certificate_comes_in_for_a_site_that_is_there_alone(parts)
         else:
             with pytest.raises(IdentityRefused, match="not enrolled"):
                 parts.admit(leaf)
+
+
+async def test_clock_that_was_set_back_lets_nobody_in_again(parts):
+    leaf = later(parts.leaf("leo"), parts)
+    parts.clock.advance(60)
+    await parts.revoke("leo")
+    parts.clock.jump(-3600)
+    await parts.revoke("leo")
+    refused(parts, leaf)
+
+
+async def test_site_that_joins_anew_is_awaited_and_not_shown_as_refused(parts):
+    await parts.connects("site-2")
+    await parts.revoke("site-2", reason="key-compromise")
+    assert parts.registry.barred("site-2") is not None
+    parts.clock.advance(60)
+    joined = await parts.renew(site("site-2"), "join")
+    withdrawal = withdraw_identity(
+        parts.around,
+        site("site-2").uri,
+        reason=Reason.SUPERSEDED,
+        by=ADA.uri,
+        keep={f"{joined.serial:x}"},
+    )
+    await parts.store.commit(withdrawal.changes, None)
+    parts.registry.revocations.add(withdrawal)
+    assert parts.registry.barred("site-2") is None
+    parts.admit(joined)
+    await parts.revoke(f"{joined.serial:x}")
+    refused(parts, joined)

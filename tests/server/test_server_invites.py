@@ -165,7 +165,7 @@ async def test_an_org_admin_invites_and_sees_the_own_organisation_alone(parts):
     own = await invite(parts, "site-2", by="olga")
     added = await invite(parts, "clinic", by="olga", org="org-b")
     assert set(await listed(parts, by="olga")) == {own.id, added.id}
-    with pytest.raises(PermissionRefused):
+    with pytest.raises(NotFound):
         await decide(parts, foreign.id, by="olga")
     with pytest.raises(PermissionRefused):
         await foreign.relay(by="olga")

@@ -336,6 +336,25 @@ async def test_a_server_whose_certificate_has_expired_helps_itself(world, early_
         assert row.data["serial"] == f"{credential.leaf.serial:x}"
 
 
+async def test_a_full_disk_keeps_no_expired_server_from_starting(world, early_kit, caplog, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(serverrenewal, "store_credential", full)
+    world.clock.advance(100 * DAY)
+    world.store.full = True
+    async with started(world, load_kit(early_kit("server").folder, now=world.clock.now())) as network:
+        await world.clock.elapse(1)
+        own = network.identities.renewals.own
+        assert own.credential.not_after > world.clock.now()
+        assert "could not be stored" in caplog.text
+        assert "could not be written down" in caplog.text
+        monkeypatch.undo()
+        world.store.full = False
+        await ask(network, "server")  # and it goes on to renew
+        assert (world.folder / "identity.pem").exists()
+
+
 async def test_a_certificate_of_a_ca_that_issues_no_more_is_renewed_at_once(network, world, identities):
     shown, trust = Shown(network), identities.around.trust
     await world.clock.elapse(1)

@@ -16,6 +16,7 @@ from flprov.jobs import JobState, Workflow
 from flprov.server.records import BlobRef, SiteRecord
 from flprov.server.views import (
     environment_problem,
+    expired,
     job_document,
     ladder,
     result_files,
@@ -93,6 +94,18 @@ async def test_job_that_is_not_deployed_at_a_site_is_a_rung_that_fails(world):
     record = SiteRecord(name="site-3", org="org-a")
     assert rungs(world, "site-3", record)[3:] == [("job_deployed", False, "job 0job: waiting")]
     assert running.run.active
+
+
+async def test_site_whose_certificate_has_expired_says_so_and_the_way_back(world):
+    end = NOW + timedelta(days=90)
+    known = replace(SITE, cert_not_after=end, last_seen=NOW, first_connected=NOW)
+    assert expired(known, end) is None
+    barred = expired(known, end + timedelta(seconds=1))
+    found = site_document(known, None, world.jobs, barred)
+    assert found.state == "refused"
+    assert [(rung.name, rung.ok) for rung in found.ladder] == [("enrolled", True), ("connected", False)]
+    assert "expired on 2026-04-01 00:00:00 UTC; last seen 2026-01-01" in found.ladder[-1].reason
+    assert f"flprov invite create {known.name}" in found.ladder[-1].reason
 
 
 async def test_stale_vitals_of_a_site_that_is_away_are_not_shown(world):

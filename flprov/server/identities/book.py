@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -39,11 +39,16 @@ class CertificateBook:
         self._store = store
         self._records: dict[str, CertificateRecord] = {}
         self._of: dict[str, dict[str, CertificateRecord]] = {}  # by identity, then serial
+        self._listeners: list[Callable[[], None]] = []
 
     def load(self) -> None:
         """Read what was remembered."""
         for value in self._store.load(KIND).values():
             self.add(from_document(CertificateRecord, value))
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener()` from now on, after each certificate that comes."""
+        self._listeners.append(listener)
 
     def __iter__(self) -> Iterator[CertificateRecord]:
         return iter(tuple(self._records.values()))
@@ -61,6 +66,8 @@ class CertificateBook:
         """Remember in memory: after the commit of `put(record)`."""
         self._records[record.serial] = record
         self._of.setdefault(record.identity, {})[record.serial] = record
+        for listener in self._listeners:
+            listener()
 
     def remove(self, records: Iterable[CertificateRecord]) -> None:
         """Forget in memory: after the commit of `delete(record)`."""

@@ -19,7 +19,7 @@ from flprov.pki import (
 )
 from flprov.server.identities.book import CertificateRecord, describe
 from flprov.server.identities.invites import UNDECIDED, InviteBook
-from flprov.server.identities.people import known_people
+from flprov.server.identities.people import known_people, why_revoked
 from flprov.server.identities.surroundings import Surroundings
 from flprov.wire.documents import CertificateDocument
 
@@ -107,12 +107,17 @@ def _sites(around: Surroundings) -> Iterator[CertificateDocument]:
 
 def _people(around: Surroundings) -> Iterator[CertificateDocument]:
     for uri, known in known_people(around).items():
-        if known.newest is not None:
-            yield _line(around, known.newest)
-            continue
-        cutoff = around.registry.revocations.cutoff(uri)
-        line = _unseen(known.identity)
-        yield replace(line, state="revoked", reason=cutoff.said) if cutoff else line
+        newest, given = known.newest, known.given
+        if newest is None:
+            cutoff = around.registry.revocations.cutoff(uri)
+            line = _unseen(known.identity)
+            yield replace(line, state="revoked", reason=cutoff.said) if cutoff else line
+        elif given is not None and newest is not given and given.issued_at > newest.issued_at:
+            waits = f"a newer kit was made on {given.issued_at:%Y-%m-%d} and has not been used yet"
+            line = _line(around, newest)
+            yield replace(line, reason=line.reason or waits)
+        else:
+            yield _line(around, newest)
 
 
 def open_invites(around: Surroundings, now: datetime) -> list[CertificateRecord]:
@@ -140,13 +145,13 @@ def _unseen(identity: Identity) -> CertificateDocument:
 
 def _line(around: Surroundings, record: CertificateRecord) -> CertificateDocument:
     identity = parse_identity(record.identity)
-    revoked = around.registry.revocations.find(record.identity, record.serial, record.issued_at)
+    revoked = why_revoked(around, record)
     return CertificateDocument(
         subject=identity.name,
         kind=identity.kind.value,
         identity=record.identity,
         state="revoked" if revoked else "valid",
-        reason=revoked.said if revoked else "",
+        reason=revoked,
         serial=record.serial,
         issued_at=record.issued_at,
         not_after=record.not_after,

@@ -58,6 +58,8 @@ class Identities:
         self.gate = Gate(around)
         self.expiry = ExpiryWatch(around)
         around.changed = self.expiry.wake
+        around.book.listen(self.expiry.wake)
+        around.trust.listen(lambda _trust: self.expiry.wake())
         self.parties = PartyService(around)
         self.invites = InviteService(around)
         self.renewals = RenewalService(around, ServerRenewal(around, state))

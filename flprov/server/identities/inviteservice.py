@@ -128,8 +128,8 @@ class InviteService:
     async def decide_invite(self, call: Call, request: pb.InviteDecision) -> pb.Document:
         """Approve a key that has come, or take an invite back. Repeating it has no second effect."""
         self._verify_fresh(request.not_after)
-        book = self._invitations.book
-        record = book.find(request.id, book, self._around.clock.now())
+        book, visible = self._invitations.book, self._visible(call.caller)
+        record = book.find(request.id, visible, self._around.clock.now())
         verify_may_manage(call.caller, record.org)
         if request.approve:
             decided = await self._invitations.approve(record.id, call.caller, request.fingerprint)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from flprov.errors import Refused
+from flprov.kits import PersonEntry
 from flprov.pki import Identity, Kind, Role, parse_identity
 from flprov.server.identities.book import CertificateRecord
 from flprov.server.identities.surroundings import Surroundings
-from flprov.server.revocations import Revocation, Withdrawal
+from flprov.server.revocations import Withdrawal
 from flprov.wire.documents import PersonDocument
 
 
@@ -21,30 +22,57 @@ class KnownPerson:
 
     identity: Identity
     provisioned: bool  # the server's kit names it
-    records: tuple[CertificateRecord, ...]  # the newest last; empty: has not called yet
+    seen: tuple[CertificateRecord, ...]  # the newest last; empty: has not called yet
+    given: CertificateRecord | None  # in the newest kit, as the server's kit says, if nobody came with it yet
 
     @property
     def newest(self) -> CertificateRecord | None:
-        """The certificate that was issued last, of those that were seen."""
-        return self.records[-1] if self.records else None
+        """The certificate that was seen last, or else the one that was given."""
+        return self.seen[-1] if self.seen else self.given
+
+    @property
+    def records(self) -> tuple[CertificateRecord, ...]:
+        """All that are known."""
+        return (*self.seen, self.given) if self.given else self.seen
 
 
 def known_people(around: Surroundings) -> dict[str, KnownPerson]:
     """Everybody, by SPIFFE URI."""
-    domain = around.kit.trust_domain
-    named = {
-        Identity(trust_domain=domain, kind=Kind.PERSON, org=p.org, role=p.role, name=p.name).uri
-        for p in around.kit.people
-    }
-    seen = {record.identity for record in around.book}
-    people = (parse_identity(uri) for uri in sorted(named | seen))
+    named = {_identity(around, entry).uri: entry for entry in around.kit.people}
+    uris = sorted(named.keys() | {record.identity for record in around.book})
+    people = (identity for identity in map(parse_identity, uris) if identity.kind is Kind.PERSON)
     return {
         person.uri: KnownPerson(
-            identity=person, provisioned=person.uri in named, records=around.book.of(person.uri)
+            identity=person,
+            provisioned=person.uri in named,
+            seen=around.book.of(person.uri),
+            given=_given(around, named.get(person.uri)),
         )
         for person in people
-        if person.kind is Kind.PERSON
     }
+
+
+def _identity(around: Surroundings, entry: PersonEntry) -> Identity:
+    domain = around.kit.trust_domain
+    return Identity(trust_domain=domain, kind=Kind.PERSON, org=entry.org, role=entry.role, name=entry.name)
+
+
+def _given(around: Surroundings, entry: PersonEntry | None) -> CertificateRecord | None:
+    """What the provisioner has told of a person's certificate, unless it was seen."""
+    if entry is None or entry.issued_at is None or entry.not_after is None:
+        return None
+    if not entry.serial or around.book.knows(entry.serial):
+        return None
+    return CertificateRecord(
+        serial=entry.serial,
+        identity=_identity(around, entry).uri,
+        issued_at=entry.issued_at,
+        not_before=entry.issued_at,
+        not_after=entry.not_after,
+        issuer_key_id="",  # not told; people's lists are the provisioner's
+        fingerprint="",
+        how="kit",
+    )
 
 
 def find_people(around: Surroundings, name: str) -> list[Identity]:
@@ -52,21 +80,29 @@ def find_people(around: Surroundings, name: str) -> list[Identity]:
     return [known.identity for known in known_people(around).values() if known.identity.name == name]
 
 
-def revocation_of(around: Surroundings, known: KnownPerson) -> Revocation | None:
-    """Why this person is refused now; None when nothing is known against the newest certificate."""
-    revocations = around.registry.revocations
-    if known.newest is None:
-        return revocations.cutoff(known.identity.uri)
-    return revocations.find(known.identity.uri, known.newest.serial, known.newest.issued_at)
+def why_revoked(around: Surroundings, record: CertificateRecord) -> str:
+    """Why this certificate is refused: here, or by the provisioner; empty when it is not."""
+    found = around.registry.revocations.find(record.identity, record.serial, record.issued_at)
+    if found is not None:
+        return found.said
+    listed = int(record.serial, 16) in around.trust.current.revoked_people
+    return "it stands on the people CRL, which the provisioner has signed" if listed else ""
+
+
+def _why_refused(around: Surroundings, known: KnownPerson) -> str:
+    if known.newest is not None:
+        return why_revoked(around, known.newest)
+    cutoff = around.registry.revocations.cutoff(known.identity.uri)
+    return cutoff.said if cutoff else ""
 
 
 def person_document(around: Surroundings, known: KnownPerson, last_seen: datetime | None) -> PersonDocument:
     """One person as `user ls` shows it."""
-    revoked, newest, now = revocation_of(around, known), known.newest, around.clock.now()
-    state = "active" if newest else "unseen"
+    revoked, newest, now = _why_refused(around, known), known.newest, around.clock.now()
+    state = "active" if known.seen else "unseen"
     if newest is not None and newest.not_after < now:
         state = "expired"
-    if revoked is not None:
+    if revoked:
         state = "revoked"
     identity = known.identity
     return PersonDocument(
@@ -75,7 +111,7 @@ def person_document(around: Surroundings, known: KnownPerson, last_seen: datetim
         role=identity.role.value if identity.role else "",
         identity=identity.uri,
         state=state,
-        reason=revoked.said if revoked else "",
+        reason=revoked,
         last_seen=last_seen,
         cert_not_after=newest.not_after if newest else None,
         provisioned=known.provisioned,
@@ -114,6 +150,6 @@ def _can_call(around: Surroundings, known: KnownPerson, planned: tuple[Withdrawa
         record.not_after > now
         and record.serial not in serials
         and not any(record.issued_at < cutoff.before for cutoff in cutoffs)
-        and revocations.find(uri, record.serial, record.issued_at) is None
+        and not why_revoked(around, record)
         for record in known.records
     )

@@ -34,9 +34,10 @@ def withdraw_identity(
         keep: serial numbers (hex) that go on to count: of a certificate that was issued just now.
     """
     now = around.clock.now()
-    cutoff = Cutoff(
-        identity=identity, before=now.replace(microsecond=0), at=now, by=by, reason=reason, comment=comment
-    )
+    before, earlier = now.replace(microsecond=0), around.registry.revocations.cutoff(identity)
+    if earlier is not None:  # should the clock have been set back: nobody comes in again by that
+        before = max(before, earlier.before)
+    cutoff = Cutoff(identity=identity, before=before, at=now, by=by, reason=reason, comment=comment)
     records = [record for record in around.book.valid(identity, now) if record.serial not in keep]
     return Withdrawal(cutoff=cutoff, serials=_serials(around, records, cutoff))
 

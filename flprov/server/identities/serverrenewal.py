@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flprov._base import to_iso
-from flprov.errors import KitRefused
+from flprov.errors import FlprovError, KitRefused
 from flprov.kits import Credential, Renewing, Trust, current_credential, store_credential, verify_issued
 from flprov.pki import Anchors, Kind, host_names
 from flprov.server.identities.book import CertificateRecord, delete, describe, put
@@ -39,8 +39,8 @@ class ServerRenewal:
             )
         except KitRefused as error:
             found = self._issue()
-            store_credential(self._state, found)
             logger.warning("%s; the server has made itself a new certificate", error)
+            self._store_if_possible(found)
         self._in_use = found
         self._unwritten = not self._is_from_kit and not around.book.knows(f"{found.leaf.serial:x}")
         if self._unwritten:
@@ -91,7 +91,15 @@ class ServerRenewal:
             around.kit, made.chain_pem, made.private_pem, anchors=self._anchors, now=around.clock.now()
         )
 
+    def _store_if_possible(self, credential: Credential) -> None:
+        """At the start the server goes on without: the next start would make itself another one."""
+        try:
+            store_credential(self._state, credential)
+        except OSError as error:
+            logger.warning("the new certificate could not be stored in %s: %s", self._state, error)
+
     async def _record(self, credential: Credential) -> None:
+        """Into the book and the log. That it is in use already stays so whatever the disk says."""
         record = describe(credential.leaf, "renewal")
         gone = self._around.book.expired(record.identity, self._around.clock.now())
         row = Row(
@@ -100,7 +108,10 @@ class ServerRenewal:
             object=self._around.kit.name,
             data={"serial": record.serial, "not_after": to_iso(record.not_after)},
         )
-        await self._around.store.commit([put(record), *map(delete, gone)], row)
+        try:
+            await self._around.store.commit([put(record), *map(delete, gone)], row)
+        except FlprovError as error:
+            logger.warning("the server's new certificate could not be written down: %s", error)
         self._around.book.add(record)
         self._around.book.remove(gone)
         self.done(record)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flprov.errors import FlprovError, IdentityRefused, Misuse, NotFound, Refused
 from flprov.pki import Identity, Kind, Reason, parse_identity, serial_number
 from flprov.server.identities.book import CertificateRecord
-from flprov.server.identities.people import find_people
+from flprov.server.identities.people import find_people, known_people
 from flprov.server.identities.surroundings import Surroundings
 
 _SERIAL = re.compile(r"[0-9a-f]{4,40}")
@@ -91,7 +91,8 @@ def _by_serial(around: Surroundings, text: str) -> Target:
             f"{text} is the certificate of a CA, which cannot be revoked alone",
             hint="replace it: flprov ca rotate prepare, where the project is provisioned",
         )
-    found = [record for record in around.book if record.serial.startswith(serial)]
+    given = [known.given for known in known_people(around).values() if known.given is not None]
+    found = [record for record in (*around.book, *given) if record.serial.startswith(serial)]
     if not found:
         raise _not_found(text)
     if len(found) > 1:
