@@ -78,23 +78,37 @@ def run(folder: Path, *, small: bool = False) -> dict[str, object]:
     """Run the network for three minutes (a quarter of one when small) and count."""
     folder.mkdir(parents=True, exist_ok=True)
     count, seconds = (FEW, SHORT) if small else (SITES, SECONDS)
+    name = f"{LIFE:g}-second certificates of {count} sites and a server, {seconds:g} s, a job running"
+    target = "no failed call, no lost round, no dropped stream"
     network = make_network(folder, count)
     try:
         found = asyncio.run(_measure(network, seconds))
+    except (FlprovError, psutil.Error, AssertionError) as error:
+        measured = f"broke off: {type(error).__name__}: {error}"
+        details = _describe_ends(network)
+        return {"name": name, "target": target, "measured": measured, "met": False, "details": details}
     finally:
         network.close()
     details = found | _read_records(network) | _read_logs(network)
     least = int((seconds - LIFE / 2) / (LIFE * (1 / 3 + 1 / 10)))
     wrong = _judge(details, network.names, least)
     return {
-        "name": f"{LIFE:g}-second certificates of {count} sites and a server, {seconds:g} s, a job running",
-        "target": "no failed call, no lost round, no dropped stream",
+        "name": name,
+        "target": target,
         "measured": f"{details['calls_failed']} of {details['calls']} calls failed,"
         f" {details['rounds_lost']} of {details['rounds']} rounds lost,"
         f" {details['streams_dropped']} streams dropped;"
         f" {sum(details['renewals'].values())} renewals",
         "met": not wrong,
         "details": details | {"wrong": wrong},
+    }
+
+
+def _describe_ends(network: Network) -> dict[str, Any]:
+    """Who has ended, how, and with which last words."""
+    return {
+        name: {"exit_code": running.process.poll(), "log": running.log.read_text()[-2000:]}
+        for name, running in network.running.items()
     }
 
 

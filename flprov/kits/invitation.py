@@ -156,9 +156,7 @@ def _packed(line: str) -> bytes:
     except (binascii.Error, ValueError) as error:
         if len(line) % 4 == 1:  # no whole number of bytes has so many characters
             raise _cut(f"its end is missing after {len(line)} characters") from error
-        raise Misuse(
-            "the invite was changed on the way: it has odd characters", hint=_AGAIN
-        ) from error
+        raise Misuse("the invite was changed on the way: it has odd characters", hint=_AGAIN) from error
     head, packed = data[:_HEAD], data[_HEAD:]
     wanted = int.from_bytes(head[:2], "big")
     if len(head) < _HEAD or len(packed) < wanted:
