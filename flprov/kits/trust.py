@@ -20,7 +20,7 @@ from datetime import datetime
 from functools import cached_property
 
 from flprov._base import canonical_json, from_document, parse_json
-from flprov.errors import FlprovError, IdentityRefused
+from flprov.errors import FlprovError, IdentityRefused, Misuse
 from flprov.pki import (
     CRL,
     Anchors,
@@ -129,8 +129,18 @@ def split_lists(people_crl: str) -> list[str]:
 
 
 def sign_trust(document: TrustDocument, signer: Credential) -> SignedTrust:
-    """The bundle, signed with a provisioner's certificate."""
+    """The bundle, signed with a provisioner's certificate.
+
+    Raises:
+        Misuse: it is larger than anybody reads.
+    """
     raw = canonical_json(document)
+    if len(raw) > LARGEST:
+        raise Misuse(
+            f"the list of people who were revoked has grown so long that a trust bundle has {len(raw)} bytes;"
+            f" at most {LARGEST} travel",
+            hint="let people's certificates end sooner: validity.person_days; or rotate the CA",
+        )
     signature = sign(signer.private_pem, raw)
     return SignedTrust(document=raw, signature=signature, signer=signer.certificate_pem)
 

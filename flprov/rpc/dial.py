@@ -178,7 +178,8 @@ def _own_refused(endpoint: str, own: Identity, how: str) -> Found:
         Cause.OWN_REFUSED,
         IdentityRefused(
             f"the server at {endpoint} does not take the certificate of {own} ({how})",
-            hint="the server trusts other CAs, or its clock differs: ask the project's admin for a new kit",
+            hint="the project has a new CA and this is of the old one, or the clocks differ:"
+            " ask the project's admin for a new kit",
         ),
     )
 

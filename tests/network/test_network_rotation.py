@@ -106,9 +106,13 @@ def test_cas_and_root_are_replaced_under_a_running_job(network: Network, tmp_pat
     assert operator.rotate(Step.PREPARE, root=True).report.phase is Phase.PREPARED
     assert operator.active() == before
     operator.until(all_hold)
+    with open_admin(tmp_path / "old" / "leo") as old:
+        assert old.status().server.project == "net"  # and learns of the new CAs at the end
 
     assert operator.rotate(Step.ACTIVATE).report.phase is Phase.ACTIVATED
     operator.until(all_moved)
+    with open_admin(tmp_path / "old" / "leo") as old:
+        assert old.job(job_id).state == "running"  # at a server that shows a certificate of the new CA
     assert not set(operator.active().values()) & set(before.values())
     with pytest.raises(Conflict, match=r"kits of .*flprov provision"):
         operator.rotate(Step.FINISH)

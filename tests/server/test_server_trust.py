@@ -147,10 +147,13 @@ async def test_whoever_publishes_cannot_lock_himself_or_the_server_out(parts, wo
 
 async def test_a_disk_that_takes_no_row_takes_no_bundle(parts, workspace):
     prepare_rotation(PROJECT, workspace, now=LATER)
-    parts.store.failing = True
+    parts.store.full = parts.store.no_reserve = True
     with pytest.raises(LocalError):
         await publish(parts, workspace)
-    parts.store.failing = False
+    parts.store.full = False
+    (parts.folder / "trust.json").mkdir()  # nothing can be renamed to there
+    with pytest.raises(LocalError, match="the trust bundle cannot be kept"):
+        await publish(parts, workspace)
     assert (await show(parts)).version == 1
 
 

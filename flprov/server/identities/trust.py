@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from flprov.errors import FlprovError, IdentityRefused, StateDamaged
+from flprov.errors import FlprovError, IdentityRefused, LocalError, StateDamaged
 from flprov.kits import HeldTrust, Kit, SignedTrust, Trust
 from flprov.pki import Anchors, Identity, Kind, Leaf, join_anchors
 
@@ -57,8 +57,9 @@ class TrustKeeper:
         Raises:
             IdentityRefused: it is on the list that the bundle carries.
         """
-        is_person = caller.kind is Kind.PERSON and leaf is not None
-        if is_person and leaf.serial in self.current.revoked_people:
+        if leaf is None or caller.kind is not Kind.PERSON:
+            return
+        if leaf.serial in self.current.revoked_people:
             raise listed(caller)
 
     def listen(self, listener: Callable[[Trust], None]) -> None:
@@ -74,8 +75,15 @@ class TrustKeeper:
         return self._held.verify(signed, now)
 
     def accept(self, trust: Trust) -> None:
-        """Keep a newer bundle, durably, and tell everybody. The caller has verified it."""
-        self._held.keep(trust)
+        """Keep a newer bundle, durably, and tell everybody. The caller has verified it.
+
+        Raises:
+            LocalError: the disk does not take it; the old one stays.
+        """
+        try:
+            self._held.keep(trust)
+        except OSError as error:
+            raise LocalError(f"the trust bundle cannot be kept: {error.strerror or error}") from error
         self._note()
         for listener in self._listeners:
             listener(trust)
