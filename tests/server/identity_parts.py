@@ -113,7 +113,7 @@ class Parts:
     async def connects(self, name: str) -> Session:
         """A site opens its control stream."""
         await self.comes(name)
-        session = Session(site(name), hello(name), since=self.clock.now(), leaf=self.leaf(name))
+        session = Session(site(name), hello(name, trust=0), since=self.clock.now(), leaf=self.leaf(name))
         self.sessions.add(session)
         await self.registry.saw(session, session.leaf and session.leaf.not_after)
         return session

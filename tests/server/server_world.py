@@ -32,7 +32,8 @@ HOSTS = {name: f"{name}.example" for name in SITE_ORGS}
 
 
 def hello(name: str = "site-1", installation: str = "", **changes: Any) -> pb.Hello:
-    found = {"protocol": PROTOCOL, "version": "1.0", "host": HOSTS.get(name, name)} | changes
+    """Of a site that holds the first trust bundle: else the server begins with sending it."""
+    found = {"protocol": PROTOCOL, "version": "1.0", "host": HOSTS.get(name, name), "trust": 1} | changes
     return pb.Hello(installation=installation or f"installation-of-{name}", **found)
 
 

@@ -89,7 +89,7 @@ async def test_stopping_server_lets_its_callers_go(config, kit):
         connection = found.connect(kit("site-1"))
 
         async def forever():
-            yield pb.FromSite(hello=pb.Hello(protocol=1, installation="x" * 32))
+            yield pb.FromSite(hello=pb.Hello(protocol=1, installation="x" * 32, trust=1))
             await asyncio.Event().wait()
 
         stream = connection.stream(m.CONTROL, forever())
