@@ -205,6 +205,6 @@ def _tell(made: Kit, aside: Path | None, fingerprint: str, *, as_json: bool) -> 
     policy = made.local / "policy.yml"
     if not policy.exists():
         talk(f"  mkdir -p {made.local}")
-        talk(f"  cp {made.folder}/policy.yml.sample {policy}   and say whose jobs may run here")
-        talk(f"  cp {made.folder}/site.yml.sample {made.local}/site.yml   and where your data are")
+        talk(f"  cp {made.folder}/policy.yml.sample {policy}   # then say in it whose jobs may run here")
+        talk(f"  cp {made.folder}/site.yml.sample {made.local}/site.yml   # and in it where your data are")
     talk(f"  flprov site start {made.folder}")

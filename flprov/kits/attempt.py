@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -191,6 +192,7 @@ def open_attempt(kit: Path | None, line: str | None, *, site: str = "") -> Itera
     folder, is_new = _folder_of(kit), not os.path.lexists(_folder_of(kit))
     kit.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
+    _verify_private(folder)
     try:
         with _hold(folder):
             yield Attempt(kit, invitation, _take_key(folder, invitation))
@@ -200,7 +202,20 @@ def open_attempt(kit: Path | None, line: str | None, *, site: str = "") -> Itera
         raise
 
 
+def _verify_private(folder: Path) -> None:
+    """What somebody else has put there first could be changed by them while the key lies in it."""
+    found = folder.lstat()
+    is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    if not is_own or stat.S_IMODE(found.st_mode) & 0o077:
+        raise Conflict(
+            f"{folder} is there already, and it is not a folder that is this user's alone",
+            hint=f"look who made it, and remove it; or name another place: -o KIT; or: chmod 700 {folder}",
+        )
+
+
 def _folder_of(kit: Path) -> Path:
+    if not kit.name:
+        raise Misuse(f"{kit} cannot be a kit", hint="name a folder that is not there yet: -o KIT")
     return kit.with_name(f"{kit.name}.joining")
 
 

@@ -123,4 +123,5 @@ class Builder:
             manifest=digest,
             certificates=(*valid, held.certificate),
             key_encrypted=is_encrypted(held.private_pem),
+            recipe=self._composer.recipe(plan.party, held),
         )

@@ -48,11 +48,28 @@ class Composer:
         """Name people's certificates in the server's registry. Before the server's kit is composed."""
         self._people = people
 
-    def compose(self, party: Party, held: Held) -> Files:
-        """The files of one party's kit."""
-        texts = self._texts.render(
+    def recipe(self, party: Party, held: Held) -> str:
+        """What the texts of one party's kit are made from, as a digest; much quicker than making them."""
+        return self._texts.recipe(
             party.identity, org=party.org, not_after=held.certificate.not_after, proxy=party.proxy
         )
+
+    def text_names(self, kind: Kind) -> Sequence[str]:
+        """The texts that a kit of this kind has."""
+        return self._texts.names(kind)
+
+    def compose(self, party: Party, held: Held, *, texts: Files | None = None) -> Files:
+        """The files of one party's kit.
+
+        Args:
+            party: whose.
+            held: its certificate and key.
+            texts: those of an earlier run with the same recipe; rendered when None.
+        """
+        if texts is None:
+            texts = self._texts.render(
+                party.identity, org=party.org, not_after=held.certificate.not_after, proxy=party.proxy
+            )
         files = {
             **texts,
             CERTIFICATE: (held.chain_pem, 0o644),

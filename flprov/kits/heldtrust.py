@@ -18,7 +18,7 @@ from flprov.errors import IdentityRefused
 from flprov.kits.kit import Kit
 from flprov.kits.reading import Unreadable, read_stored
 from flprov.kits.trust import SignedTrust, Trust, decode_trust, verify_trust
-from flprov.pki import Anchors
+from flprov.pki import Anchors, not_after, not_before
 
 FILE = "trust.json"
 _LARGEST = 64 << 20  # bytes of a file: the newest, or the few that led to it
@@ -61,17 +61,17 @@ class HeldTrust:
             return
         try:
             before: tuple[SignedTrust, ...] = ()
-            found = self._verify(signed, self._kit_roots, now)
+            found = self._verify_kept(signed, self._kit_roots, now)
         except IdentityRefused:
             before = self._read_before()
-            found = self._verify(signed, self._follow(before, now), now)
+            found = self._verify_kept(signed, self._follow(before, now), now)
         self._hold(found, before)
 
     def _follow(self, steps: Sequence[SignedTrust], now: datetime) -> Anchors:
         """The roots at the end of these steps, each of which the roots of the one before have signed."""
         roots = self._kit_roots
         for signed in steps:
-            roots = self._verify(signed, roots, now).anchors["root"]
+            roots = self._verify_kept(signed, roots, now).anchors["root"]
         return roots
 
     def set_aside(self) -> Path:
@@ -115,18 +115,27 @@ class HeldTrust:
         self._hold(trust, before)
 
     def _steps_to(self, trust: Trust) -> tuple[SignedTrust, ...]:
-        """The bundles between the kit's roots and this one; none as long as the kit's roots signed it."""
-        try:
-            self._verify(trust.signed, self._kit_roots, trust.says.made_at)
-        except IdentityRefused:
-            assert self.current is not None  # it was verified with this one's roots
-            return (*self._before, self.current.signed)
-        return ()
+        """The bundles between the kit's roots and this one: as few as lead there, or they would pile up."""
+        steps = (*self._before, self.current.signed) if self.current else ()
+        roots, now = self._kit_roots, trust.says.made_at
+        for number, step in enumerate(steps):
+            try:
+                self._verify_kept(trust.signed, roots, now)
+            except IdentityRefused:
+                roots = self._verify_kept(step, roots, now).anchors["root"]
+            else:
+                return steps[:number]
+        return steps
 
     def _hold(self, trust: Trust, before: Sequence[SignedTrust]) -> None:
         self.current = trust
         self._roots = trust.anchors["root"]
         self._before = tuple(before)
+
+    def _verify_kept(self, signed: SignedTrust, roots: Anchors, now: datetime) -> Trust:
+        """One that was taken once stays taken: a clock that is wrong brings back nobody who was revoked."""
+        now = min(max(now, not_before(signed.signer)), not_after(signed.signer))
+        return self._verify(signed, roots, now)
 
     def _verify(self, signed: SignedTrust, roots: Anchors, now: datetime) -> Trust:
         return verify_trust(signed, roots, project_id=self._project_id, now=now)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from flprov.pki import (
     unpack_key,
     verify_key_matches,
 )
+from flprov.project import NAME, split_address
 
 MARK = "flprov1:"
 _FAMILY = "flprov"
@@ -230,6 +232,13 @@ def _verify(invitation: Invitation) -> None:
             raise IdentityRefused("it names something as the CA of servers that is none of this project's")
     if not 1 <= len(invitation.endpoints) <= _MOST_ENDPOINTS:
         raise IdentityRefused(f"it has {len(invitation.endpoints)} addresses of the server")
+    for endpoint in invitation.endpoints:
+        try:
+            split_address(endpoint)
+        except ValueError as error:
+            raise IdentityRefused("a name or an address in it is not one") from error
+    if not re.fullmatch(NAME, invitation.server):
+        raise IdentityRefused("a name or an address in it is not one")
     texts = (invitation.project, invitation.project_id, invitation.server, *invitation.endpoints)
     if not all(0 < len(text) <= 300 and text.isascii() and text.isprintable() for text in texts):
         raise IdentityRefused("a name or an address in it is not one")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from flprov._base import canonical_json, from_document, parse_json
+from flprov._base import canonical_json, from_document, from_iso, parse_json
 from flprov.errors import FlprovError, KitRefused, NotFound
 from flprov.kits.reading import StoredFile, Unreadable, find_extra, read_stored
 from flprov.kits.selfmade import SelfMade, is_self_made, verify_self_made
@@ -119,7 +119,8 @@ def read_contents(folder: Path, *, now: datetime, trusted: str | None = None) ->
     raw = _read_required(folder, MANIFEST)
     digest = digest_of(raw)
     if digest == trusted:
-        return _contents(folder, raw)
+        manifest = _read_trusted(raw)
+        return Contents(manifest=manifest, digest=digest, files=_read_listed(folder, manifest))
     if is_self_made(_read_required(folder, SIGNER)):
         contents = _contents(folder, raw)
         _verify_self_made(folder, raw, contents, now)
@@ -227,6 +228,20 @@ def _contents(folder: Path, raw: bytes) -> Contents:
     """Every file that the manifest lists. Who signed the manifest is another question."""
     manifest = _parse_manifest(folder, raw)
     return Contents(manifest=manifest, digest=digest_of(raw), files=_read_listed(folder, manifest))
+
+
+def _read_trusted(raw: bytes) -> Manifest:
+    """A manifest that we made ourselves, to the byte: read without looking at each field twice."""
+    found = parse_json(raw)
+    return Manifest(
+        format=found["format"],
+        kind=Kind(found["kind"]),
+        name=found["name"],
+        project=found["project"],
+        project_id=found["project_id"],
+        made_at=from_iso(found["made_at"]),
+        files={name: FileEntry(**entry) for name, entry in found["files"].items()},
+    )
 
 
 def _parse_manifest(folder: Path, raw: bytes) -> Manifest:

@@ -19,7 +19,7 @@ from flprov.kits.composition import Composer
 from flprov.kits.departures import list_listed, list_missing, revoke_all, revoke_withdrawn
 from flprov.kits.differences import changed_files, describe_changes
 from flprov.kits.holding import Held, describe_certificate, rescue
-from flprov.kits.manifest import CERTIFICATE, KEY, MANIFEST, TRUST, Contents, read_contents
+from flprov.kits.manifest import CERTIFICATE, KEY, MANIFEST, TRUST, Contents, Files, read_contents
 from flprov.kits.party import Party, list_parties
 from flprov.kits.plans import AuthorityChange, Change, KitPlan, Plan, RemovalPlan, TrustPlan
 from flprov.kits.record import IssuedCertificate, KitRecord, ProjectRecord, RevokedPerson
@@ -245,7 +245,8 @@ class Planner:
         due = self._why_due(party, known, held)
         if due or held is None:
             return self._plan_issue(party, folder, known, found, held, due)
-        files = self._composer.compose(party, held)
+        texts = self._kept_texts(self._composer, party, known, found, held)
+        files = self._composer.compose(party, held, texts=texts)
         changed = changed_files(found.contents, files)
         encrypt = self._must_encrypt(party, held)
         if found.contents is not None and not (changed or found.problem or encrypt):
@@ -275,6 +276,17 @@ class Planner:
             files=changed or ((KEY,) if encrypt else ()),
             encrypt_key=encrypt,
         )
+
+    def _kept_texts(
+        self, composer: Composer, party: Party, known: KitRecord | None, found: _Found, held: Held
+    ) -> Files | None:
+        """The texts that lie there, if they are those that would be rendered now; None: not known."""
+        if known is None or found.contents is None or not found.is_recorded:
+            return None
+        if known.recipe != composer.recipe(party, held):
+            return None
+        stored = found.contents.files
+        return {name: (stored[name].data, 0) for name in composer.text_names(party.kind) if name in stored}
 
     def _plan_issue(
         self,

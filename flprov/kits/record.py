@@ -47,6 +47,7 @@ class KitRecord:
     manifest: str  # SHA-256 of the kit's manifest.json
     certificates: tuple[IssuedCertificate, ...]  # that are still valid; the kit's own last
     key_encrypted: bool = False  # the private key in the kit, at rest
+    recipe: str = ""  # SHA-256 of what its texts were rendered from
 
 
 @dataclass(frozen=True, kw_only=True)

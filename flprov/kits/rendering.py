@@ -8,11 +8,14 @@ in the next kits.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flprov import __version__
 from flprov.errors import LocalError
 from flprov.kits.manifest import Files
 from flprov.pki import Kind
@@ -40,24 +43,40 @@ def template_dir() -> Path:
 
 
 class Renderer:
-    """The templates, compiled once for a whole run."""
+    """The templates, compiled when the first kit of a kind needs them, once for a whole run."""
 
     def __init__(self, folder: Path) -> None:
-        environment = _environment(folder)
-        self._templates: dict[Kind, dict[str, Template]] = {
-            kind: {
-                name: environment.get_template(f"{kind.value}/{name}")
-                for name in _names_in(folder / kind.value)
-            }
-            for kind in (Kind.SERVER, Kind.SITE, Kind.PERSON)  # an invite has no kit
-        }
+        self._folder = folder
+        self._compiled: dict[Kind, dict[str, Template]] = {}
+        self._names = cache(lambda kind: _names_in(folder / kind.value))
+
+    def names(self, kind: Kind) -> Sequence[str]:
+        """The texts that a kit of this kind has."""
+        return self._names(kind)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of every template, and of the program that renders them: another digest may mean other texts."""
+        found = hashlib.sha256(__version__.encode())
+        for path in sorted(path for path in self._folder.rglob("*") if path.is_file()):
+            name, data = path.relative_to(self._folder).as_posix().encode(), path.read_bytes()
+            found.update(b"%d %s %d " % (len(name), name, len(data)) + data)
+        return found.hexdigest()
 
     def render(self, kind: Kind, context: Mapping[str, object]) -> Files:
         """Every text of one kit: name -> bytes and mode. Scripts can be executed."""
+        if kind not in self._compiled:
+            self._compiled[kind] = {
+                name: self._environment.get_template(f"{kind.value}/{name}") for name in self.names(kind)
+            }
         return {
             name: (template.render(context).encode(), 0o755 if name.endswith(".sh") else 0o644)
-            for name, template in self._templates[kind].items()
+            for name, template in self._compiled[kind].items()
         }
+
+    @cached_property
+    def _environment(self) -> Environment:
+        return _environment(self._folder)
 
 
 def _names_in(folder: Path) -> list[str]:

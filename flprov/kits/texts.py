@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
+from flprov._base import canonical_json
 from flprov.kits.manifest import Files
 from flprov.kits.rendering import Renderer, template_dir
-from flprov.pki import Identity
+from flprov.pki import Identity, Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +63,34 @@ class Texts:
             proxy: of a site, on its way to the server.
             joined: whether the site made this kit itself, with an invite.
         """
-        context = {
-            **self._shared,
-            "kind": identity.kind.value,
-            "name": identity.name,
-            "org": org,
-            "role": identity.role.value if identity.role else "",
-            "identity": identity.uri,
-            "proxy": proxy,
-            "joined": joined,
-            "certificate_not_after": f"{not_after:%Y-%m-%d %H:%M} UTC",
-        }
-        return self._renderer.render(identity.kind, context)
+        own = _own_facts(identity, org=org, not_after=not_after, proxy=proxy, joined=joined)
+        return self._renderer.render(identity.kind, {**self._shared, **own})
+
+    def recipe(self, identity: Identity, *, org: str, not_after: datetime, proxy: str = "") -> str:
+        """A digest of all that `render` makes its texts from: the same recipe, the same texts."""
+        own = _own_facts(identity, org=org, not_after=not_after, proxy=proxy, joined=False)
+        return hashlib.sha256(self._start + canonical_json(own)).hexdigest()
+
+    def names(self, kind: Kind) -> Sequence[str]:
+        """The texts that a kit of this kind has."""
+        return self._renderer.names(kind)
+
+    @cached_property
+    def _start(self) -> bytes:
+        return self._renderer.digest.encode() + canonical_json(self._shared)
+
+
+def _own_facts(
+    identity: Identity, *, org: str, not_after: datetime, proxy: str, joined: bool
+) -> dict[str, object]:
+    """What one party's texts say of it."""
+    return {
+        "kind": identity.kind.value,
+        "name": identity.name,
+        "org": org,
+        "role": identity.role.value if identity.role else "",
+        "identity": identity.uri,
+        "proxy": proxy,
+        "joined": joined,
+        "certificate_not_after": f"{not_after:%Y-%m-%d %H:%M} UTC",
+    }

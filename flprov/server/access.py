@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flprov.errors import PermissionRefused
+from flprov.errors import Conflict, PermissionRefused
 from flprov.pki import Identity, Kind, Role, parse_identity
 from flprov.rpc.methods import ObjectRule
 from flprov.server.records import JobRecord
@@ -47,6 +47,22 @@ def verify_may_manage(caller: Identity, org: str) -> str:
     raise PermissionRefused(
         f"{caller} may change what belongs to {caller.org or 'nobody'}, and this belongs to {org}",
         hint="ask a project_admin, or an org_admin of that organisation",
+    )
+
+
+def verify_may_take_name(caller: Identity, name: str, org: str, former: str) -> None:
+    """Nothing, unless this name was the site of another organisation than `org` before.
+
+    Whoever is its org_admin may read the results of all jobs in which a site of that name took part.
+
+    Raises:
+        Conflict: it was, and the caller is no project_admin.
+    """
+    if former in ("", org) or caller.role is Role.PROJECT_ADMIN:
+        return
+    raise Conflict(
+        f"site {name} belonged to {former} before it went, and its jobs still do",
+        hint="choose another name, or ask a project_admin, who may pass it on",
     )
 
 

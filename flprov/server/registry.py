@@ -93,6 +93,11 @@ class Registry:
         """The organisation that the server's kit gives this site; None when it has no such site."""
         return self._provisioned.get(name)
 
+    def former_org(self, name: str) -> str:
+        """Whose site of this name was here before, also before it left the kit; empty: nobody's."""
+        known = self._store.get("site", name)
+        return self.enrolment(name).org or (str(known["org"]) if known else "")
+
     def identity(self, site: SiteRecord) -> Identity:
         """Who a site says it is."""
         return Identity(trust_domain=self._trust_domain, kind=Kind.SITE, org=site.org, name=site.name)

@@ -121,6 +121,10 @@ class Revocations:
         """The moment before which this identity's certificates are refused."""
         return self._cutoffs.get(identity)
 
+    def is_revoked(self, serial: str) -> bool:
+        """Whether this certificate (hex) was revoked by its number."""
+        return serial in self._serials
+
     def find(self, identity: str, serial: str, issued_at: datetime) -> Revocation | None:
         """Why this certificate is refused; None when it is not."""
         if serial in self._serials:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from join_parties import SITE, Issuing, answer_to
@@ -260,6 +261,30 @@ def test_whatever_else_lies_there_is_left_alone(issuing, place, line, workspace)
         shutil.rmtree(place)
     place.symlink_to(place.parent / "nowhere")
     assert "no good kit" in refused()
+
+
+@pytest.mark.parametrize("trap", ["open", "linked", "a file"])
+def test_what_somebody_else_has_put_there_first_holds_no_key(place, line, trap):
+    folder = place.with_name(f"{place.name}.joining")
+    elsewhere = place.parent / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    if trap == "linked":
+        folder.symlink_to(elsewhere)
+    elif trap == "open":
+        folder.mkdir()
+        folder.chmod(0o777)
+    else:
+        folder.write_text("")
+    with pytest.raises((Conflict, FileExistsError), match=r"there already|File exists"):
+        begin(place, line)
+    assert not list(elsewhere.iterdir())
+    assert not folder.is_dir() or not list(folder.iterdir())
+
+
+def test_the_root_of_the_disk_is_no_place_for_a_kit(place, line):
+    for given in (line, None):
+        with pytest.raises(Misuse, match="/ cannot be a kit"):
+            begin(Path("/"), given)
 
 
 def test_a_place_that_cannot_be_written_says_so(place, line):

@@ -182,9 +182,16 @@ def test_anchors_that_are_not_of_servers_are_refused(issuing, invitation):
     )
 
 
-@pytest.mark.parametrize("endpoints", [(), ("h:1",) * 17, ("",), ("h\x1b[2J:1",), ("h" * 301,)])
+@pytest.mark.parametrize(
+    "endpoints", [(), ("h:1",) * 17, ("",), ("h\x1b[2J:1",), ("h" * 301,), ("$(id):1",), ("h:1 `id`",)]
+)
 def test_addresses_that_are_none_are_refused(invitation, endpoints):
     assert isinstance(refusal(encode_invitation(shifted(invitation, endpoints=endpoints))), FlprovError)
+
+
+@pytest.mark.parametrize("server", ["", "server;id", "-rf", "../server", "Server"])
+def test_a_server_whose_name_is_none_is_refused(invitation, server):
+    assert isinstance(refusal(encode_invitation(shifted(invitation, server=server))), FlprovError)
 
 
 def test_the_longest_names_still_make_one_line_below_three_thousand(issuing):

@@ -124,9 +124,11 @@ class Parts:
 
     # ---- calls ---------------------------------------------------------------------------
 
-    async def call(self, method: m.Method, kind: type[T], *, by: str = "ada", **fields: Any) -> T:
+    async def call(
+        self, method: m.Method, kind: type[T], *, by: str = "ada", leaf: Leaf | None = None, **fields: Any
+    ) -> T:
         """What a person's call answers."""
-        call = Call(caller=person(by), method=method, peer="test")
+        call = Call(caller=person(by), method=method, peer="test", leaf=leaf)
         table = self.identities.table()
         request = method.request(**fields)
         reply = await table[method](call, request)  # type: ignore[misc,operator]

@@ -38,7 +38,9 @@ async def test_invites_that_a_thief_made_with_a_stolen_kit_end_with_it(parts):
     stolen = await invite(parts, "site-2", by="olga")
     await parts.revoke("olga", reason="key-compromise")
     for _ in range(2):
-        with pytest.raises(IdentityRefused, match=r"was made by olga, whose certificate was revoked") as caught:
+        with pytest.raises(
+            IdentityRefused, match=r"was made by olga, whose certificate was revoked"
+        ) as caught:
             await stolen.join()
         assert "flprov invite create site-2" in (caught.value.hint or "")
         parts.restart()
@@ -85,11 +87,10 @@ async def test_name_of_a_removed_site_does_not_pass_to_another_organisation(part
     """Whoever had it would read the results of every job in which the removed site took part."""
     await added(parts, "site-9", "org-a")
     await parts.change(m.REMOVE_SITE, "site-9")
+    take = {"add": lambda: added(parts, "site-9", "org-b", by="olga")}
+    take["invite"] = lambda: invite(parts, "site-9", by="olga", org="org-b")
     with pytest.raises(Conflict, match="site-9 belonged to org-a"):
-        if way == "add":
-            await added(parts, "site-9", "org-b", by="olga")
-        else:
-            await invite(parts, "site-9", by="olga", org="org-b")
+        await take[way]()
     assert "site-9" not in parts.registry.sites
     assert parts.registry.enrolment("site-9").org == "org-a"
     await added(parts, "site-9", "org-a")
@@ -149,7 +150,7 @@ async def test_an_invites_key_counts_for_that_site_alone_and_has_an_end(parts):
 async def test_a_version_of_a_million_digits_is_no_internal_error(parts):
     call = Call(caller=ADA, method=m.FETCH_TRUST, peer="test")
     found = await parts.identities.trust.fetch(call, pb.Query(id="9" * 1_000_000))
-    assert found.document == b""
+    assert found.document == parts.around.trust.current.signed.document  # no version that anybody holds
 
 
 async def test_two_certificates_in_the_place_of_one_are_refused(parts):

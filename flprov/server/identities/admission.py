@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
 from flprov.errors import IdentityRefused, SiteLocked
 from flprov.pki import Identity, Kind, Reason, describe_leaf, issued_at, key_fingerprint
@@ -38,6 +39,7 @@ class Admission:
         if record.chain:
             self._verify_still_good(record)
             return record
+        self._verify_still_meant(record)
         if record.approval and record.approved_at is None and not approved_by:
             return record if record.fingerprint else await self._bind(record, caller, mark)
         return await self._issue(record, caller, public_pem, approved_by)
@@ -76,6 +78,27 @@ class Admission:
                 f" on {found.at:%Y-%m-%d %H:%M:%S} UTC",
                 hint=_another(record.site),
             )
+
+    def _verify_still_meant(self, record: InviteRecord) -> None:
+        """Whoever steals an admin's kit could make invites for the time after that is noticed."""
+        decisions = [("made", record.created_by, record.created_with, record.created_at)]
+        if record.approved_at is not None:
+            decisions.append(("approved", record.approved_by, record.approved_with, record.approved_at))
+        for what, by, serial, at in decisions:
+            if self._is_withdrawn(by, serial, at):
+                raise IdentityRefused(
+                    f"invite {record.id} was {what} by {by.rpartition('/')[2]}, whose certificate was revoked"
+                    " since",
+                    hint=_another(record.site),
+                )
+
+    def _is_withdrawn(self, person: str, serial: str, at: datetime) -> bool:
+        """Whether the certificate with which somebody decided this then was revoked later."""
+        revocations, trust = self._around.registry.revocations, self._around.trust.current
+        cutoff = revocations.cutoff(person)
+        if cutoff is not None and at <= cutoff.at:
+            return True
+        return bool(serial) and (revocations.is_revoked(serial) or int(serial, 16) in trust.revoked_people)
 
     def _site(self, record: InviteRecord) -> Identity:
         domain = self._around.kit.trust_domain

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from flprov._base import Clock, from_document, from_iso, to_document
 from flprov.errors import Misuse
-from flprov.pki import Identity
+from flprov.rpc import Call
 from flprov.store import Change, Delete, Put, Store
 
 KIND = "command"
@@ -30,6 +30,7 @@ class Command:
 
     id: str  # the caller and the key; empty: it came without one, and nothing is remembered
     until: datetime  # after which a repetition is too late anyway
+    what: str = ""  # the method, and whom it was about
 
 
 class Commands:
@@ -44,18 +45,22 @@ class Commands:
         """Read what was done before the last stop."""
         self._done = {key: from_document(Command, value) for key, value in self._store.load(KIND).items()}
 
-    def verify_fresh(self, caller: Identity, request: Keyed) -> Command | None:
+    def verify_fresh(self, call: Call, request: Keyed, about: str) -> Command | None:
         """What to remember with the change; None when it was carried out before.
 
         Raises:
-            Misuse: it came after its not_after, or its key is none.
+            Misuse: it came after its not_after, or its key is none, or was another command's.
         """
         now = self._clock.now()
         until = read_not_after(request.not_after, now)
-        if len(request.key) > _LONGEST_KEY or not request.key.isascii():
-            raise Misuse(f"the key of a command has at most {_LONGEST_KEY} ASCII characters")
-        id_ = f"{caller.uri}|{request.key}" if request.key else ""
-        return None if id_ in self._done else Command(id=id_, until=until)
+        id_ = f"{call.caller.uri}|{verify_key(request.key)}" if request.key else ""
+        what = f"{call.method.path} {about}"
+        done = self._done.get(id_)
+        if done is None:
+            return Command(id=id_, until=until, what=what)
+        if done.what not in ("", what):
+            raise used_for_another()
+        return None
 
     def changes(self, command: Command) -> list[Change]:
         """To commit with what the command does; the oldest keys go."""
@@ -70,6 +75,21 @@ class Commands:
         self._done = {id_: done for id_, done in self._done.items() if done.until >= now}
         if command.id:
             self._done[command.id] = command
+
+
+def verify_key(key: str) -> str:
+    """The key of a command, if it is one. Raises Misuse."""
+    if len(key) > _LONGEST_KEY or not key.isascii():
+        raise Misuse(f"the key of a command has at most {_LONGEST_KEY} ASCII characters")
+    return key
+
+
+def used_for_another() -> Misuse:
+    """What is said to a key that comes again with something else."""
+    return Misuse(
+        "the key of this command was used for another one, so it was not carried out",
+        hint="each command needs a key of its own",
+    )
 
 
 def read_not_after(text: str, now: datetime) -> datetime:

@@ -10,7 +10,9 @@ from datetime import timedelta
 
 from flprov.errors import Conflict, IdentityRefused, Misuse, NotFound, Refused
 from flprov.pki import Identity, Kind, describe_leaf
+from flprov.server.access import verify_may_take_name
 from flprov.server.identities.admission import Admission
+from flprov.server.identities.commands import used_for_another
 from flprov.server.identities.invites import InviteBook, InviteRecord, InviteState, delete, put
 from flprov.server.identities.people import find_people
 from flprov.server.identities.surroundings import Surroundings
@@ -62,6 +64,7 @@ class Invitations:
         approval: bool,
         public_pem: bytes,
         command: str,
+        serial: str = "",
     ) -> doc.InviteIssueDocument:
         """A new invite for a site; its older ones that can still be used are revoked.
 
@@ -73,6 +76,7 @@ class Invitations:
             approval: whether an admin must approve the key that comes.
             public_pem: the invite's own key, made by who creates it.
             command: the same again gives the same invite.
+            serial: of the certificate with which `by` came, hex; empty on a transport without any.
 
         Raises:
             NotFound: no such site, and no organisation was given.
@@ -80,7 +84,9 @@ class Invitations:
             Misuse: no time that an invite can last.
         """
         life = _verify_life(seconds)
-        return await self._turns.take(self._create(by, site, org, life, approval, public_pem, command))
+        return await self._turns.take(
+            self._create(by, site, org, life, approval, public_pem, command, serial)
+        )
 
     async def _create(
         self,
@@ -91,10 +97,13 @@ class Invitations:
         approval: bool,
         public_pem: bytes,
         command: str,
+        serial: str,
     ) -> doc.InviteIssueDocument:
         around, now = self._around, self._around.clock.now()
         for known in self.book:
             if command and (known.created_by, known.command) == (by.uri, command):
+                if known.site != site:
+                    raise used_for_another()
                 return doc.InviteIssueDocument(invite=known.describe(now), certificate=known.certificate)
         added = self._find_or_add(by, site, org)
         org = added.org if added else around.registry.find(site).org
@@ -112,6 +121,7 @@ class Invitations:
             created_at=now,
             created_by=by.uri,
             command=command,
+            created_with=serial,
             not_after=leaf.not_after,
             certificate=issued.certificate_pem.decode(),
         )
@@ -163,6 +173,7 @@ class Invitations:
             raise Conflict(f"site {site} belongs to {before}, not to {org}", hint=f"--org {before}")
         if site == around.kit.name or find_people(around, site):
             raise Conflict(f"{site} is the name of another party already", hint="choose another name")
+        verify_may_take_name(by, site, org, around.registry.former_org(site))
         mark = Mark(by=by.uri, at=around.clock.now())
         return replace(around.registry.enrolment(site), org=org, added=mark, removed=None)
 
@@ -187,16 +198,16 @@ class Invitations:
 
     # ---- deciding ------------------------------------------------------------------------------
 
-    async def approve(self, id_: str, by: Identity, fingerprint: str) -> InviteRecord:
+    async def approve(self, id_: str, by: Identity, fingerprint: str, serial: str = "") -> InviteRecord:
         """Let the key that came have its certificate.
 
         Raises:
             Refused: its fingerprint is another one.
             Conflict: no key has come, or the invite is over.
         """
-        return await self._turns.take(self._approve(id_, by, fingerprint))
+        return await self._turns.take(self._approve(id_, by, fingerprint, serial))
 
-    async def _approve(self, id_: str, by: Identity, fingerprint: str) -> InviteRecord:
+    async def _approve(self, id_: str, by: Identity, fingerprint: str, serial: str) -> InviteRecord:
         record, now = self._get(id_), self._around.clock.now()
         state = record.state(now)
         if state is InviteState.OPEN:
@@ -216,7 +227,7 @@ class Invitations:
             )
         if state is not InviteState.WAITING:
             return record
-        approved = replace(record, approved_at=now, approved_by=by.uri)
+        approved = replace(record, approved_at=now, approved_by=by.uri, approved_with=serial)
         data = {"invite": id_, "fingerprint": record.fingerprint}
         row = Row(who=by.uri, what="invite.approve", object=record.site, data=data)
         await self._around.store.commit([put(approved)], row)

@@ -60,6 +60,8 @@ class InviteRecord:
     revoked_at: datetime | None = None
     revoked_by: str = ""
     reason: str = ""
+    created_with: str = ""  # serial number (hex) of the certificate with which `created_by` came
+    approved_with: str = ""  # the same of `approved_by`
 
     def state(self, now: datetime) -> InviteState:
         """Where it stands."""
@@ -133,6 +135,9 @@ class InviteBook:
             NotFound: there is none among `within`, or several begin so.
         """
         records = tuple(within)
+        exact = [record for record in records if record.id == text]
+        if exact:  # before names: a site may be called like somebody else's invite
+            return exact[0]
         of_site = [record for record in records if record.site == text]
         if of_site:
             return max(of_site, key=lambda record: (record.state(now) in UNDECIDED, record.created_at))

@@ -12,7 +12,7 @@ from flprov.rpc import Call, Handler
 from flprov.rpc import methods as m
 from flprov.server.access import verify_may_manage
 from flprov.server.foreign import foreign_line
-from flprov.server.identities.commands import read_not_after
+from flprov.server.identities.commands import read_not_after, verify_key
 from flprov.server.identities.invitations import Invitations
 from flprov.server.identities.invites import InviteRecord
 from flprov.server.identities.surroundings import Surroundings
@@ -48,7 +48,7 @@ class InviteService:
     async def join(self, call: Call, request: pb.JoinRequest) -> AsyncIterator[pb.JoinReply]:
         """A certificate for the key that the site has made; where an admin must approve it, after that."""
         public_pem = verify_request(request.request)
-        serial = f"{call.leaf.serial:x}" if call.leaf else None
+        serial = _serial(call)
         told = False
         while True:
             changed = self._invitations.changed  # before looking, so that no decision is missed
@@ -115,7 +115,8 @@ class InviteService:
             seconds=request.lifetime_seconds,
             approval=request.approval,
             public_pem=verify_request(request.request),
-            command=request.key,
+            command=verify_key(request.key),
+            serial=_serial(call) or "",
         )
         return _document(created)
 
@@ -132,7 +133,9 @@ class InviteService:
         record = book.find(request.id, visible, self._around.clock.now())
         verify_may_manage(call.caller, record.org)
         if request.approve:
-            decided = await self._invitations.approve(record.id, call.caller, request.fingerprint)
+            decided = await self._invitations.approve(
+                record.id, call.caller, request.fingerprint, _serial(call) or ""
+            )
         else:
             reason = foreign_line(request.reason, _LONGEST_REASON)
             decided = await self._invitations.revoke(record.id, call.caller, reason)
@@ -144,6 +147,10 @@ class InviteService:
 
     def _verify_fresh(self, not_after: str) -> None:
         read_not_after(not_after, self._around.clock.now())
+
+
+def _serial(call: Call) -> str | None:
+    return f"{call.leaf.serial:x}" if call.leaf else None
 
 
 def _bundle(signed: SignedTrust) -> pb.TrustBundle:

@@ -124,7 +124,8 @@ class PartyService:
         around = self._around
         for identity in target.identities:
             _verify_may_revoke(call.caller, identity)
-        command = around.commands.verify_fresh(call.caller, request)
+        about = f"{target.identities[0].uri} {target.name}"
+        command = around.commands.verify_fresh(call, request, about)
         comment = foreign_line(request.comment, LONGEST_REASON)
         withdrawals = self._plan(target, reason, call.caller.uri, comment)
         verify_admin_remains(around, withdrawals)

@@ -148,7 +148,7 @@ class RenewalService:
         reason = foreign_line(request.reason, 200)
         identity, org, ask = self._find(name, reason or f"{call.caller} asks for it")
         verify_may_manage(call.caller, org)
-        command = around.commands.verify_fresh(call.caller, request)
+        command = around.commands.verify_fresh(call, request, identity.uri)
         known = around.book.of(identity.uri)
         if command is None and known:  # the answer was lost: what came of it is told
             record = known[-1]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from flprov.errors import Conflict, IdentityRefused, Misuse, PermissionRefused
 from flprov.pki import Identity, Kind, Reason, Role, parse_identity
 from flprov.rpc import Call
-from flprov.server.access import verify_may_manage
+from flprov.server.access import verify_may_manage, verify_may_take_name
 from flprov.server.foreign import foreign_line
 from flprov.server.identities.book import CertificateRecord
 from flprov.server.identities.certificates import open_invites
@@ -38,8 +38,8 @@ class SiteChanges:
         around, registry = self._around, self._around.registry
         verify_may_manage(call.caller, request.org)
         identity = self._new_site(request.name, request.org)
-        command = around.commands.verify_fresh(call.caller, request)
-        notes = self._verify_addable(identity)
+        command = around.commands.verify_fresh(call, request, identity.uri)
+        notes = self._verify_addable(identity, call.caller)
         if command is None or identity.name in registry.sites:
             return changed(identity, "added", done=False, notes=notes)
         mark = self._mark(call, request.reason)
@@ -59,7 +59,7 @@ class SiteChanges:
         around, registry = self._around, self._around.registry
         identity = self._site(call, request.name)
         await around.settled()
-        command = around.commands.verify_fresh(call.caller, request)
+        command = around.commands.verify_fresh(call, request, identity.uri)
         before = registry.enrolment(identity.name)
         if command is None or identity.name not in registry.sites:
             return changed(
@@ -86,9 +86,9 @@ class SiteChanges:
         around, registry = self._around, self._around.registry
         identity = registry.identity(registry.find(request.name))
         verify_may_manage(call.caller, identity.org)
-        command = around.commands.verify_fresh(call.caller, request)
+        command = around.commands.verify_fresh(call, request, identity.uri)
         before = registry.enrolment(identity.name)
-        if command is None or before.locked is not None:
+        if command is None or (before.locked is not None and not _outranks(call.caller, before.locked)):
             said = before.locked.said if before.locked else ""
             return changed(identity, "locked", done=False, reason=said)
         mark = self._mark(call, request.reason)
@@ -108,7 +108,7 @@ class SiteChanges:
         around, registry = self._around, self._around.registry
         identity = registry.identity(registry.find(request.name))
         verify_may_manage(call.caller, identity.org)
-        command = around.commands.verify_fresh(call.caller, request)
+        command = around.commands.verify_fresh(call, request, identity.uri)
         before = registry.enrolment(identity.name)
         if command is None or before.locked is None:
             return changed(identity, "unlocked", done=False)
@@ -127,7 +127,7 @@ class SiteChanges:
         except IdentityRefused as error:
             raise Misuse(str(error), hint=error.hint) from error
 
-    def _verify_addable(self, identity: Identity) -> tuple[str, ...]:
+    def _verify_addable(self, identity: Identity, caller: Identity) -> tuple[str, ...]:
         """What there is to know before this site is added. Raises Conflict when it cannot be."""
         around, registry, name = self._around, self._around.registry, identity.name
         known = registry.sites.get(name)
@@ -139,6 +139,8 @@ class SiteChanges:
             )
         if name == around.kit.name or find_people(around, name):
             raise Conflict(f"{name} is the name of another party already", hint="choose another name")
+        if known is None:
+            verify_may_take_name(caller, name, identity.org, registry.former_org(name))
         orgs = {*registry.orgs.values(), *(person.org for person in around.kit.people)}
         return () if identity.org in orgs else (f"{identity.org} is new: nobody else belongs to it yet",)
 
@@ -172,6 +174,11 @@ def invites_of(around: Surroundings, identity: Identity) -> list[CertificateReco
     prefix = f"spiffe://{identity.trust_domain}/invite/{identity.org}/{identity.name}/"
     found = open_invites(around, around.clock.now())
     return [record for record in found if record.identity.startswith(prefix)]
+
+
+def _outranks(caller: Identity, lock: Mark) -> bool:
+    """A project_admin's lock takes the place of an org_admin's: else the latter could open it again."""
+    return caller.role is Role.PROJECT_ADMIN and parse_identity(lock.by).role is not Role.PROJECT_ADMIN
 
 
 def _verify_may_unlock(caller: Identity, lock: Mark) -> None:

@@ -54,6 +54,8 @@ def find_target(around: Surroundings, text: str) -> Target:
         return _by_identity(around, text)
     if text == around.kit.name:
         raise _server_refusal(around.kit.name)
+    if any(record.serial == text for record in around.book):  # before names, which may look like one
+        return _by_serial(around, text)
     sites = _sites(around, text)
     people = tuple(find_people(around, text))
     if sites and people:

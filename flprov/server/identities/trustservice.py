@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -75,7 +76,7 @@ class TrustService:
     async def fetch(self, call: Call, request: pb.Query) -> pb.TrustBundle:
         """The current bundle, for somebody who holds an older one (`id` says which); else an empty one."""
         trust = self._around.trust.current
-        said = int(request.id) if request.id.isascii() and request.id.isdecimal() else 0
+        said = int(request.id) if re.fullmatch(r"[0-9]{1,18}", request.id) else 0
         await self._hold(call.caller.uri, trust.version)
         return to_message(trust.signed) if said < trust.version else pb.TrustBundle()
 
@@ -132,8 +133,8 @@ class TrustService:
         named = trust.anchors["servers"].members + trust.anchors["sites"].members
         known = {anchor.certificate.der: anchor.key_id.hex() for anchor in named}
         for certificate, private in keys:
-            [anchor] = load_anchors(certificate).members
-            key_id = known.get(anchor.certificate.der)
+            found = load_anchors(certificate).members
+            key_id = known.get(found[0].certificate.der) if len(found) == 1 else None
             if key_id is None:
                 raise IdentityRefused(
                     f"a CA came along that trust bundle {trust.version} does not name for the server"
@@ -198,7 +199,8 @@ class TrustService:
 
     def note_held(self, session: Session, version: int) -> None:
         """A site says that it has verified this bundle and keeps it."""
-        self._note(session.identity.uri, version)
+        uri = session.identity.uri
+        self._note(uri, max(version, self._held.get(uri, 0)))  # it goes back with a new stream alone
         self._ask_to_renew(session)
 
     def _push(self, session: Session) -> None:
