@@ -23,7 +23,7 @@ help:
 	@echo 'make bench     how fast things are on this machine'
 	@echo 'make campaign  identities tried often: invites, revocation, renewal, tampering, pkilint (20 minutes)'
 	@echo 'make proto     flprov_pb2 again from flprov/wire/flprov.proto'
-	@echo 'make schemas   docs/schemas again from flprov/wire/documents.py'
+	@echo 'make schemas   docs/schemas again from flprov/wire/documents'
 	@echo 'make dist      a wheel in dist/, to install on other machines'
 	@echo 'make clean     remove the virtual environment and what the tools left'
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes docs/schemas/: the JSON schema of every document that `--json` prints.
 
-They are made from the dataclasses in flprov/wire/documents.py and kitdocuments.py, and those of
-flprov/poc/states.py, so that there is one place to change.
+They are made from the dataclasses in flprov/wire/documents/, and those of flprov/poc/states.py, so that
+there is one place to change.
 
     python scripts/schemas.py            write them
     python scripts/schemas.py --check    exit 1, naming the files, if some are not current
@@ -24,8 +24,6 @@ from typing import Any
 
 from flprov.poc import DownReport, NetworkState, UpReport
 from flprov.wire import documents as doc
-from flprov.wire import kitdocuments as kitdoc
-from flprov.wire import trustdocuments as trustdoc
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 
@@ -46,12 +44,12 @@ SCHEMAS: dict[str, tuple[type, str]] = {
     "download": (doc.DownloadDocument, "flprov job download ID --json"),
     "doctor": (doc.DoctorDocument, "flprov doctor [KIT] --json"),
     "plan": (doc.PlanDocument, "flprov plan PROJECT.YML --json"),
-    "provision": (kitdoc.ProvisionDocument, "flprov provision PROJECT.YML --json"),
-    "kit": (kitdoc.KitDocument, "flprov kit show KIT --json"),
-    "kit-list": (kitdoc.KitListDocument, "flprov kit ls|verify --json"),
-    "kit-pack": (kitdoc.KitPackDocument, "flprov kit pack KIT -o FILE --json"),
-    "kit-unpack": (kitdoc.KitUnpackDocument, "flprov kit unpack FILE --json"),
-    "kit-send": (kitdoc.KitSendDocument, "flprov kit send --json"),
+    "provision": (doc.ProvisionDocument, "flprov provision PROJECT.YML --json"),
+    "kit": (doc.KitDocument, "flprov kit show KIT --json"),
+    "kit-list": (doc.KitListDocument, "flprov kit ls|verify --json"),
+    "kit-pack": (doc.KitPackDocument, "flprov kit pack KIT -o FILE --json"),
+    "kit-unpack": (doc.KitUnpackDocument, "flprov kit unpack FILE --json"),
+    "kit-send": (doc.KitSendDocument, "flprov kit send --json"),
     "poc-up": (UpReport, "flprov poc up --json"),
     "poc-status": (NetworkState, "flprov poc status --json"),
     "poc-down": (DownReport, "flprov poc down --json"),
@@ -68,12 +66,12 @@ SCHEMAS: dict[str, tuple[type, str]] = {
     "invite-issue": (doc.InviteIssueDocument, "none: what the server answers to `flprov invite create`"),
     "invite-list": (doc.InviteListDocument, "flprov invite ls --json"),
     "join": (doc.JoinDocument, "flprov join INVITE --json"),
-    "ca": (trustdoc.CADocument, "flprov ca show --json"),
+    "ca": (doc.CADocument, "flprov ca show --json"),
     "rotation": (
-        trustdoc.RotationDocument,
+        doc.RotationDocument,
         "flprov ca rotate prepare|activate|finish|rollback|status --json; flprov ca publish --json",
     ),
-    "trust": (trustdoc.TrustStatusDocument, "none: what the server says it believes, for ca and plan"),
+    "trust": (doc.TrustStatusDocument, "none: what the server says it believes, for ca and plan"),
     "results": (doc.ResultsDocument, "none yet: what there is to download of a job"),
 }
 

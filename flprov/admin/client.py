@@ -38,7 +38,7 @@ from flprov.rpc import Connection, connect
 from flprov.rpc import methods as m
 from flprov.wire import documents as doc
 from flprov.wire import pb
-from flprov.wire.trustdocuments import TrustStatusDocument
+from flprov.wire.documents import TrustStatusDocument
 
 ENDED = frozenset(state.value for state in JobState if state.terminal)
 

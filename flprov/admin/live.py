@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from flprov.admin.client import Admin
 from flprov.kits import Plan, Publication, list_differences
-from flprov.wire.trustdocuments import LiveDifference, LivePlan
+from flprov.wire.documents import LiveDifference, LivePlan
 
 _ACTIONS = ("publish", "add", "remove")  # in this order: who is revoked is out before anybody comes
 

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from flprov._base import Clock, to_iso, write_atomic
 from flprov.admin.link import Link
+from flprov.errors import ProtocolError
 from flprov.rpc import methods as m
 from flprov.wire import documents as doc
 from flprov.wire import pb
 
 _LIFE = timedelta(minutes=2)  # a command that arrives later is not carried out
+
+LISTS = frozenset({"servers", "sites", "people"})  # of which there are revocation lists
 
 SITE_CHANGES: Mapping[str, m.Method] = {
     "add": m.ADD_SITE,
@@ -64,7 +67,13 @@ def export_crls(link: Link) -> tuple[doc.CRLDocument, ...]:
 
 
 def write_crls(lists: tuple[doc.CRLDocument, ...], folder: Path) -> list[Path]:
-    """Write each list that there is to `folder`/NAME.crl.pem, over older ones."""
+    """Write each list that there is to `folder`/NAME.crl.pem, over older ones.
+
+    Raises:
+        ProtocolError: the server names a list as none is named; it does not choose where files go.
+    """
+    if not {found.name for found in lists} <= LISTS:
+        raise ProtocolError("the server sent a revocation list of something that has none")
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for found in lists:

@@ -28,7 +28,7 @@ from flprov.kits import (
     roll_back_rotation,
 )
 from flprov.project import Project
-from flprov.wire.trustdocuments import Blocker, TrustStatusDocument
+from flprov.wire.documents import Blocker, TrustStatusDocument
 
 
 class Step(enum.Enum):

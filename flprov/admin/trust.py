@@ -17,8 +17,8 @@ from flprov.errors import FlprovError, IdentityRefused
 from flprov.kits import HeldTrust, Kit, Publication, SignedTrust, Trust, newer_than_kit
 from flprov.pki import Anchors
 from flprov.rpc import methods as m
+from flprov.wire import documents as doc
 from flprov.wire import pb
-from flprov.wire import trustdocuments as doc
 
 logger = logging.getLogger(__name__)
 

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flprov.cli.output import json_option, print_fields, print_json, print_table, talk, until
+from flprov.cli.output import clean, json_option, print_fields, print_json, print_table, talk, until
 from flprov.cli.passphrases import CA, passphrase_options, read_passphrase
 from flprov.errors import ExitCode, Unavailable
 
 if TYPE_CHECKING:
     from flprov.admin import Rotated, Step
     from flprov.kits import Authorities, RotationReport
-    from flprov.wire import trustdocuments as doc
+    from flprov.wire import documents as doc
 
 _LONGEST = 20  # parties in one list
+_PUBLISHED = "published"
 _NEXT = {
     "steady": "flprov ca rotate prepare, when the CAs are to be replaced",
     "prepared": "flprov ca rotate activate, when every site holds the new bundle",
@@ -116,7 +117,7 @@ def publish(project_file: Path, workspace: Path | None, as_json: bool) -> None:
 
         verify_same_project(admin, report.publication)
         live = admin.publish_trust(report.publication)
-    _show_rotation(report, authorities, live, as_json=as_json, said="published")
+    _show_rotation(report, authorities, live, as_json=as_json, said=_PUBLISHED)
 
 
 @ca.group()
@@ -245,7 +246,7 @@ def status(project_file: Path, workspace: Path | None, as_json: bool) -> None:
             live = admin.trust()
     except Unavailable as error:
         _show_rotation(report, authorities, None, as_json=as_json)
-        talk(f"the live network does not answer: {error}")
+        talk(clean(f"the live network does not answer: {error}"))
         raise SystemExit(ExitCode.UNREACHABLE) from error
     found = _show_rotation(report, authorities, live, as_json=as_json)
     if any(not blocker.warns for blocker in found.blockers):
@@ -290,7 +291,7 @@ def _take(
 def _talk_passed_over(done: Rotated) -> None:
     for blocker in done.passed_over:
         word = "note" if blocker.warns else "left behind"
-        talk(f"{word}: {blocker.kind} {blocker.name}: {blocker.reason}")
+        talk(clean(f"{word}: {blocker.kind} {blocker.name}: {blocker.reason}"))
 
 
 def _talk_root(report: RotationReport, project_file: Path) -> None:
@@ -317,7 +318,7 @@ def _look(project_file: Path, workspace: Path | None) -> tuple[RotationReport, A
 
 
 def _document(report: RotationReport, authorities: Authorities, now: datetime) -> doc.CADocument:
-    from flprov.wire import trustdocuments as doc
+    from flprov.wire import documents as doc
 
     record = authorities.record
     return doc.CADocument(
@@ -343,7 +344,7 @@ def _show_rotation(
     said: str = "",
 ) -> doc.RotationDocument:
     from flprov.kits import list_blockers
-    from flprov.wire import trustdocuments as doc
+    from flprov.wire import documents as doc
 
     found = doc.RotationDocument(
         project=authorities.record.project,
@@ -382,9 +383,14 @@ def _print_rotation(found: doc.RotationDocument, said: str) -> None:
         names = {ca.key_id: f"{ca.state} {ca.unit}" for ca in found.authorities}
         print_table(("PARTY", "KIND", "BUNDLE", "CERTIFICATE OF", "LEFT", "NOW"), list(_rows(found, names)))
     _print_blockers(found.blockers)
+    if said == _PUBLISHED:
+        talk(
+            "published: sites that are connected take it within a moment (flprov ca rotate status shows who)"
+        )
+        return
     if said and not found.changed:
         talk("nothing changed in the workspace: this step was taken before")
-    talk(f"next: {found.next}")
+    talk(clean(f"next: {found.next}"))
 
 
 def _print_blockers(blockers: Sequence[doc.Blocker]) -> None:
@@ -395,7 +401,7 @@ def _print_blockers(blockers: Sequence[doc.Blocker]) -> None:
         if chosen:
             click.echo(f"{words}")
         for blocker in chosen[:_LONGEST]:
-            click.echo(f"  {blocker.kind} {blocker.name}: {blocker.reason}")
+            click.echo(clean(f"  {blocker.kind} {blocker.name}: {blocker.reason}"))
         if len(chosen) > _LONGEST:
             click.echo(f"  and {len(chosen) - _LONGEST} more; --json lists all")
 

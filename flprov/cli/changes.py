@@ -20,7 +20,7 @@ def print_change(found: PartyChangeDocument, *, as_json: bool, already: str) -> 
     else:
         click.echo(clean(f"{_what(found)}{_calls(found.ended)}"))
         for serial in found.serials:
-            click.echo(f"  certificate {serial} revoked")
+            click.echo(clean(f"  certificate {serial} revoked"))
     for note in found.notes:
         talk(clean(f"note: {note}"))
 

@@ -18,7 +18,7 @@ from flprov.cli.output import clean, json_option, on_terminal, print_json, print
 from flprov.cli.passphrases import Source, has_passphrase, passphrase_options, read_passphrase
 from flprov.errors import ExitCode, FlprovError, Misuse
 from flprov.pki import fingerprint
-from flprov.wire import kitdocuments as doc
+from flprov.wire import documents as doc
 
 if TYPE_CHECKING:  # these bring paramiko, which only `send` needs
     from flprov.kits import Access, Delivery, Destination, Login, Service

@@ -92,18 +92,17 @@ def create(site: str, org: str, lifetime: timedelta, approval: bool, as_json: bo
 def _explain(made: NewInvite) -> None:
     found = made.invite
     if made.site_added:
-        talk(f"Site {found.site} of {found.org} was added to the project.")
+        talk(clean(f"Site {found.site} of {found.org} was added to the project."))
     for old in made.replaced:
-        talk(f"Invite {old}, the site's earlier one, was taken back.")
-    talk(
-        f"This line lets {found.site} of {found.org} join, once, until {found.not_after:%Y-%m-%d %H:%M} UTC."
-    )
+        talk(clean(f"Invite {old}, the site's earlier one, was taken back."))
+    until_then = f"{found.not_after:%Y-%m-%d %H:%M} UTC"
+    talk(clean(f"This line lets {found.site} of {found.org} join, once, until {until_then}."))
     talk("Send it over a channel that you trust: until it is used, it is worth as much as a key.")
     talk("At the hospital:  flprov join INVITE   (or `flprov join -`, which reads the line from stdin)")
     if found.approval:
-        talk(f"Then you compare the fingerprint of its key:  flprov invite approve {found.site}")
+        talk(f"Then you compare the fingerprint of its key:  flprov invite approve {clean(found.site)}")
     else:
-        talk(f"Afterwards:  flprov site show {found.site}")
+        talk(f"Afterwards:  flprov site show {clean(found.site)}")
 
 
 # ---- ls ------------------------------------------------------------------------------------
@@ -123,8 +122,8 @@ def list_all(as_json: bool) -> None:
     print_table(("INVITE", "SITE", "ORG", "STATE", "CREATED", "EXPIRES", "BY"), [_row(one) for one in found])
     for one in found:
         if one.state == "waiting":
-            talk(f"{one.site} waits for you. Its key: {one.fingerprint}")
-            talk(f"next:  flprov invite approve {one.site}")
+            talk(clean(f"{one.site} waits for you. Its key: {one.fingerprint}"))
+            talk(clean(f"next:  flprov invite approve {one.site}"))
 
 
 def _row(one: InviteDocument) -> tuple[str, ...]:
@@ -207,7 +206,7 @@ def _compare(site: str, fingerprint: str) -> None:
             f"the fingerprint of {site}'s key has to be compared, and there is no terminal to ask at",
             hint="give what the hospital shows: --fingerprint SHA256:...",
         )
-    talk(f"The key that came for {site} has the fingerprint")
+    talk(clean(f"The key that came for {site} has the fingerprint"))
     talk(f"  {clean(fingerprint)}")
     if not click.confirm("Does the hospital show the same (ask by telephone)?", default=False, err=True):
         raise Refused(

@@ -202,6 +202,8 @@ def _tell(made: Kit, aside: Path | None, fingerprint: str, *, as_json: bool) -> 
         ]
     )
     talk("next:")
+    if aside:
+        talk("  # an agent that still runs with the kit from before has to be stopped first")
     policy = made.local / "policy.yml"
     if not policy.exists():
         talk(f"  mkdir -p {made.local}")

@@ -14,7 +14,7 @@ from flprov.cli.output import json_option, print_fields, print_json, print_table
 from flprov.errors import ExitCode
 from flprov.kits import Kit, KitListing, list_kits, look_at_kit, look_at_renewed, verify_kits
 from flprov.pki import Kind, fingerprint
-from flprov.wire import kitdocuments as doc
+from flprov.wire import documents as doc
 
 _path = click.Path(path_type=Path)
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flprov.cli.output import talk
+from flprov.cli.output import clean, talk
 from flprov.errors import FlprovError, Misuse
 from flprov.kits import Plan
-from flprov.wire.trustdocuments import LiveDifference, LivePlan
+from flprov.wire.documents import LiveDifference, LivePlan
 
 if TYPE_CHECKING:
     from flprov.admin import Admin
@@ -82,14 +82,14 @@ def _admin_of(project_id: str, *, quiet: bool) -> Iterator[Admin | None]:
 def print_live(found: LivePlan) -> None:
     """The differences, a line each."""
     if not found.asked:
-        talk(f"note: {found.note}")
+        talk(clean(f"note: {found.note}"))
         return
     if not found.differences:
         click.echo(f"the live network is as the file says (trust bundle {found.version})")
         return
     click.echo("the live network:")
     for difference in found.differences:
-        click.echo(f"  {_SIGNS[difference.action]} {difference.text}{_what_to_do(difference)}")
+        click.echo(clean(f"  {_SIGNS[difference.action]} {difference.text}{_what_to_do(difference)}"))
 
 
 def _what_to_do(difference: LiveDifference) -> str:
@@ -108,9 +108,9 @@ def bring_to_live(admin: Admin, plan: Plan, folder: Path) -> tuple[str, ...]:
     publication = read_publication(plan.project, folder)
     done = []
     for words in apply_live(admin, found.differences, orgs, publication):
-        talk(f"live: {words}")
+        talk(clean(f"live: {words}"))
         done.append(words)
     for difference in found.differences:
         if not difference.action:
-            talk(f"live: {difference.text}{_what_to_do(difference)}")
+            talk(clean(f"live: {difference.text}{_what_to_do(difference)}"))
     return tuple(done)

@@ -19,7 +19,7 @@ from flprov.kits import AuthorityChange, Change, KitPlan, Plan, RemovalPlan
 from flprov.kits import plan as make_plan
 from flprov.project import load_project
 from flprov.wire import documents as doc
-from flprov.wire.trustdocuments import LivePlan
+from flprov.wire.documents import LivePlan
 
 _LONGEST_LIST = 20  # of new kits; what is done to others is always shown
 _SIGNS = {
@@ -75,6 +75,7 @@ def plan(project_file: Path, workspace: Path | None, live: bool | None, as_json:
             progress=progress,
         )
     network = ask_live(found, wanted=live)
+    differs = network is not None and bool(network.differences)
     if as_json:
         print_json(document(found, network))
     else:
@@ -82,8 +83,8 @@ def plan(project_file: Path, workspace: Path | None, live: bool | None, as_json:
         if network is not None:
             print_live(network)
         option = f" -o {workspace}" if workspace else ""
-        _talk_next(found, f"flprov provision {project_file}{option}")
-    if not found.is_empty or (network is not None and network.differences):
+        _talk_next(found, f"flprov provision {project_file}{option}", differs=differs)
+    if not found.is_empty or differs:
         raise SystemExit(ExitCode.ATTENTION)
 
 
@@ -179,11 +180,12 @@ def _line(change: Change, name: str, kind: str, words: str) -> str:
     return f"  {click.style(f'{sign} {change.value:<8}', fg=color)} {kind:<6} {name:<20} {words}"
 
 
-def _talk_next(plan: Plan, command: str) -> None:
+def _talk_next(plan: Plan, command: str, *, differs: bool) -> None:
     for note in plan.notes:
         talk(f"note: {note}")
     if plan.is_empty:
-        talk("nothing to do: every kit is as it should be")
+        every = "every kit is as it should be"
+        talk(f"{every}; the live network is not: see above" if differs else f"nothing to do: {every}")
         return
     talk(f"nothing was written; to do this: {command}")
     for need in plan.needs:

@@ -22,7 +22,7 @@ from flprov.project import Project, load_project, split_address
 
 if TYPE_CHECKING:
     from flprov.admin import Admin
-from flprov.wire import kitdocuments as doc
+from flprov.wire import documents as doc
 
 _LONGEST_TABLE = 20
 _FEWEST_FOR_A_BAR = 50  # fewer kits are made before a bar could be seen

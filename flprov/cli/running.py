@@ -18,6 +18,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from flprov.cli.output import clean
+
 
 class Service(Protocol):
     """A server or an agent."""
@@ -37,14 +39,25 @@ def run_until_stopped(make: Callable[[], Service], *, verbose: bool) -> None:
     """Run the service that `make()` makes (inside the loop) until a signal or its own end."""
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
+        handlers=[log_handler()],
     )
     logging.captureWarnings(capture=True)
     # Taken out of the environment: what this process starts must not speak in its name.
     supervisor = os.environ.pop("NOTIFY_SOCKET", "")
     gc.freeze()
     asyncio.run(_serve(make, supervisor))
+
+
+def log_handler() -> logging.Handler:
+    """One line for each message; words of others in it start none, and do not drive a terminal."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    return handler
+
+
+class _Lines(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging calls it so
+        return clean(super().formatMessage(record)).replace("\n", "\n    ")
 
 
 async def _serve(make: Callable[[], Service], supervisor: str) -> None:

@@ -37,9 +37,11 @@ def check_settings(patient: Patient) -> Rows:
     except FlprovError as error:
         return (from_error("site.yml", error),)
     if not settings.datasets:
-        missing = "names no datasets" if path.exists() else "is not there"
-        text = f"{path} {missing}: jobs that ask for data are refused"
-        return (warning("site.yml", text, f"{_copy_sample(patient, path)}, and write your datasets there"),)
+        if path.exists():  # never the sample over what is written there
+            missing, advice = "names no datasets", "name them under `datasets` in it"
+        else:
+            missing, advice = "is not there", f"{_copy_sample(patient, path)}  # and name your data in it"
+        return (warning("site.yml", f"{path} {missing}: jobs that ask for data are refused", advice),)
     count = len(settings.datasets)
     text = f"{path}: {count} {'dataset' if count == 1 else 'datasets'}"
     return (ok("site.yml", text), *(_check_dataset(name, at) for name, at in settings.datasets.items()))

@@ -8,12 +8,14 @@ import asyncio
 from flprov._base import Clock
 from flprov.doctor.patient import Patient
 from flprov.doctor.rows import Rows, ok, problem, skipped, soften
-from flprov.errors import FlprovError
-from flprov.pki import Kind
-from flprov.rpc import Cause, ProbeResult, Stage, probe
+from flprov.errors import FlprovError, PermissionRefused
+from flprov.pki import Anchors, Kind
+from flprov.rpc import Cause, ProbeResult, Stage, connect, methods, probe
+from flprov.wire import pb
 from flprov.wire.documents import DoctorRow
 
 _MOST = 16  # endpoints; a kit that was tampered with could list thousands
+_LEAST = 0.5  # seconds for the one call, however long the way there took
 _NAMES = {
     Stage.NAME: "name",
     Stage.TCP: "tcp",
@@ -53,20 +55,59 @@ def _soften(row: DoctorRow, patient: Patient, working: list[str]) -> DoctorRow:
 async def _probe(patient: Patient, endpoint: str, clock: Clock, patience: float) -> tuple[bool, Rows]:
     """Whether it works, and what was seen."""
     chain, private = patient.own()
+    anchors = patient.kit.server_anchors
+    until = asyncio.get_running_loop().time() + patience
     try:
         result = await probe(
             endpoint,
             chain_pem=chain,
             private_pem=private,
-            server_anchors=patient.kit.server_anchors,
+            server_anchors=anchors,
             route=patient.route,
             clock=clock,
             timeout=patience,
         )
     except FlprovError as error:  # an endpoint that is none
         return False, (problem("name", str(error), error.hint or "", subject=endpoint),)
-    works = result.cause is Cause.FINE and patient.kit.server_anchors is not None
-    return works, _rows_of(patient, endpoint, result)
+    rows = _rows_of(patient, endpoint, result)
+    if result.cause is not Cause.FINE or anchors is None:
+        return False, rows
+    left = max(_LEAST, until - asyncio.get_running_loop().time())
+    refusal = await _ask(patient, endpoint, anchors, clock, left) if private else None
+    if refusal is None:
+        return True, rows
+    name = _NAMES[Stage.GREETING]
+    said = problem(name, str(refusal), refusal.hint or "", subject=endpoint)
+    return False, (*(row for row in rows if row.name != name), said)
+
+
+async def _ask(
+    patient: Patient, endpoint: str, anchors: Anchors, clock: Clock, patience: float
+) -> FlprovError | None:
+    """What the server has against us. A handshake does not tell: what is revoked is refused when it calls.
+
+    A person may make this call; a site may not, and hears about its certificate first.
+    """
+    chain, private = patient.own()
+    try:
+        connection = connect(
+            (endpoint,),
+            chain_pem=chain,
+            private_pem=private,
+            server_anchors=anchors,
+            route=patient.route,
+            clock=clock,
+            connect_timeout=patience,
+        )
+        try:
+            await connection.unary(methods.STATUS, pb.Query(), timeout=patience)
+        finally:
+            await connection.close()
+    except PermissionRefused:
+        return None
+    except FlprovError as error:
+        return error
+    return None
 
 
 def _rows_of(patient: Patient, endpoint: str, result: ProbeResult) -> Rows:

@@ -67,6 +67,9 @@ def _describe_agent(found: SiteStatusDocument) -> Rows:
     if found.connected:
         return (ok("agent", f"it runs and is connected since {since}"),)
     text = f"it runs, and is {found.link.state} since {since}: {found.link.reason or 'no reason yet'}"
+    if found.link.state == "refused":  # the reason ends with what to do about it
+        advice = "if the server takes this kit's certificate by now, start the agent again; else ask an admin"
+        return (problem("agent", text, advice),)
     return (problem("agent", text, "the rows of the endpoints say more"),)
 
 

@@ -53,7 +53,7 @@ from flprov.pki import (
     not_before,
 )
 from flprov.project import Validity
-from flprov.wire.trustdocuments import AuthorityDocument
+from flprov.wire.documents import AuthorityDocument
 
 FOLDER = "ca"
 RECORD = "ca.json"

@@ -8,7 +8,9 @@ A kit never changes, so after 90 days every kit's own certificate has expired. W
 from __future__ import annotations
 
 import logging
+import os
 import random
+import stat
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -176,15 +178,17 @@ def _read(path: Path, kit: Kit) -> Credential | None:
 
 
 def _parse(path: Path) -> Credential:
-    with path.open("rb") as file:
-        data = file.read(_LARGEST + 1)
+    # Not through a link, and without waiting for whoever might write into a pipe.
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        found = os.fstat(file.fileno())
+        data = file.read(_LARGEST + 1) if stat.S_ISREG(found.st_mode) else b""
     if len(data) > _LARGEST:
         raise IdentityRefused(f"it has more than {_LARGEST} bytes")
     chain, mark, rest = data.partition(_KEY)
     if b"-----BEGIN" in rest:
         raise IdentityRefused("something stands behind its private key")
     verify_key_matches(chain, mark + rest)
-    if path.stat().st_mode & 0o077:
+    if found.st_mode & 0o077:
         logger.warning("%s could be read by other users of this machine; it is made private again", path)
         path.chmod(0o600)
     return _describe(chain, mark + rest)

@@ -12,7 +12,7 @@ and jobs that it signed must go on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from flprov.errors import IdentityRefused
 from flprov.kits.authorities import NAMES, Authorities
@@ -28,10 +28,11 @@ from flprov.pki import (
     parse_identity,
     read_crl,
 )
-from flprov.wire.trustdocuments import WithdrawnPerson
+from flprov.wire.documents import WithdrawnPerson
 
 _CRL_DAYS = 365.0  # until nextUpdate, which is for other software: ours goes by the bundle's version
 _PEOPLE = NAMES[-1]
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)  # no list of ours can say an earlier moment than 1950
 
 
 def revoke_all(known: KitRecord, reason: Reason, now: datetime) -> Iterator[tuple[str, RevokedPerson]]:
@@ -49,7 +50,15 @@ def revoke_withdrawn(
     for entry in withdrawn:
         for known in holders.get(entry.identity, ()):
             hit = [certificate for certificate in known.certificates if _is_meant(entry, certificate)]
-            yield from _revoke(known, hit, Reason(entry.reason), entry.at)
+            yield from _revoke(known, hit, _read_reason(entry.reason), max(entry.at, _EARLIEST))
+
+
+def _read_reason(text: str) -> Reason:
+    """The network's word, which may be any: it must not keep the provisioner from its work."""
+    try:
+        return Reason(text)
+    except ValueError:
+        return Reason.UNSPECIFIED
 
 
 def _all_kits(record: ProjectRecord) -> tuple[KitRecord, ...]:

@@ -147,7 +147,7 @@ def _one_line(text: str) -> str:
         )
     raise Misuse(
         f"that is no invite: it does not begin with {MARK}",
-        hint="give the line of `flprov invite create SITE`; - reads it from stdin, @FILE from a file",
+        hint=f"give what comes from {MARK} on, without the rest of a mail; - reads it from stdin",
     )
 
 

@@ -10,7 +10,7 @@ from flprov.kits.party import Party, list_parties
 from flprov.kits.plans import Plan
 from flprov.pki import Kind
 from flprov.project import Project
-from flprov.wire.trustdocuments import LiveDifference, TrustHolder, TrustStatusDocument
+from flprov.wire.documents import LiveDifference, TrustHolder, TrustStatusDocument
 
 
 def list_differences(plan: Plan, live: TrustStatusDocument) -> tuple[LiveDifference, ...]:
@@ -32,7 +32,7 @@ def _compare_sites(plan: Plan, live: TrustStatusDocument) -> Iterator[LiveDiffer
     for name, holder in there.items():
         if name not in here:
             ours = holder.from_kit or name in made_here
-            yield _extra(holder, made_here=ours, source=str(plan.project.source))
+            yield _extra(holder, plan.project, made_here=ours)
 
 
 def _compare_site(
@@ -59,13 +59,16 @@ def _compare_site(
         yield _site(name, "locked", f"site {name} is {state}", hint=hint)
 
 
-def _extra(holder: TrustHolder, *, made_here: bool, source: str) -> LiveDifference:
+def _extra(holder: TrustHolder, project: Project, *, made_here: bool) -> LiveDifference:
     name, org = holder.name, holder.org
     if made_here:
         text = f"site {name} is in the network, and the file does not name it any more"
         return _site(name, "extra", text, action="remove")
     text = f"site {name} was added or invited in the network, and the file does not name it"
-    hint = f"write `{{name: {name}, org: {org}}}` under sites in {source}, or: flprov site rm {name}"
+    is_new = org not in {known.name for known in project.organisations}
+    also = f" (and `{{name: {org}}}` under organisations)" if is_new else ""
+    line = f"write `{{name: {name}, org: {org}}}` under sites{also} in {project.source}"
+    hint = f"{line}, or: flprov site rm {name}"
     return _site(name, "extra", text, hint=hint)
 
 

@@ -35,7 +35,7 @@ from flprov.pki import (
     verify_peer,
 )
 from flprov.project import Project
-from flprov.wire.trustdocuments import WithdrawnPerson
+from flprov.wire.documents import WithdrawnPerson
 
 Progress = Callable[[int, int], None]  # parties done, parties in all
 

@@ -34,7 +34,7 @@ from flprov.kits.record import (
 from flprov.kits.report import KitOutcome, Outcome, ProvisionReport, RemovedParty
 from flprov.kits.workspace import Workspace, look_at_workspace, open_workspace, read_state
 from flprov.project import Project
-from flprov.wire.trustdocuments import WithdrawnPerson
+from flprov.wire.documents import WithdrawnPerson
 
 _OUTCOMES: Mapping[Change, Outcome] = {
     Change.NEW: Outcome.CREATED,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 from flprov.kits.rotation import RotationReport
 from flprov.kits.trust import Phase
-from flprov.wire.trustdocuments import Blocker, TrustHolder, TrustStatusDocument
+from flprov.wire.documents import Blocker, TrustHolder, TrustStatusDocument
 
 _UNIT = {"server": "servers", "site": "sites", "person": "people"}
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -74,7 +74,7 @@ class _Hand:
     project: Project
     authorities: Authorities
     known: ProjectRecord | None
-    passphrase: bytes | None
+    passphrase: bytes | None = field(repr=False)
     now: datetime
 
     @property

@@ -33,7 +33,8 @@ from flprov.pki.rules import (
 
 _LONGEST_CHAIN = 2
 _FOREIGN = (
-    "it belongs to another project, or the project has a new CA: compare the fingerprints of both kits' CAs"
+    "it belongs to another project, or the project has a new CA: compare the fingerprints of both kits' CAs;"
+    " a new kit or invite is the way back"
 )
 
 

@@ -101,7 +101,7 @@ def _split(address: str) -> tuple[str, int]:
     except ValueError:
         raise ValueError(f"this is not the address of a proxy: {_FORM}") from None
     if not 1 <= port <= 65535:
-        raise ValueError(f"there is no port {port}")
+        raise ValueError(f"the port is from 1 to 65535: {_FORM}")  # not which: it may be a password
     return host, port
 
 

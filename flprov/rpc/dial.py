@@ -37,6 +37,8 @@ class Dial:
         self.endpoint = endpoint
         self.host, self.port = split_endpoint(endpoint)
         self.proxy = route.proxy_for(self.host, self.port)
+        named_in_file = route.source.endswith(".yml")
+        self._directly = "`proxy: none` in site.yml" if named_in_file else "FLPROV_PROXY=none"
         self.place = f"{endpoint} (through the proxy {self.proxy})" if self.proxy else endpoint
         self.stage = Stage.NAME
         self.steps: list[Step] = []
@@ -99,7 +101,7 @@ class Dial:
             text = f"nothing listens at {who}"
             hint = "is the server running, and is this its port?"
             if self.proxy:
-                hint = "ask its owners for its address, or dial directly: `proxy: none` in site.yml"
+                hint = f"ask its owners for its address, or dial directly: {self._directly}"
             cause = Cause.NOTHING_LISTENS
         else:
             text, hint = f"{who} cannot be reached ({error.strerror})", None

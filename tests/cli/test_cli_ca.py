@@ -16,7 +16,7 @@ from flprov.cli import acting, root
 from flprov.errors import Conflict, FlprovError, Misuse, ServerUnavailable
 from flprov.kits import load_kit, look_at_rotation
 from flprov.project import load_project
-from flprov.wire import trustdocuments as doc
+from flprov.wire import documents as doc
 
 PROJECT = """
 name: net

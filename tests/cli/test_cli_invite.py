@@ -130,6 +130,12 @@ def test_what_happened_besides_is_told(run, invites):
     assert invites.calls[0][1]["lifetime"] == timedelta(days=3)
 
 
+def test_what_a_server_says_of_a_new_invite_does_not_drive_the_terminal(run, invites):
+    odd = make_invite(BEEP, org=BEEP, approval=True)
+    invites.created = NewInvite(line=LINE, invite=odd, site_added=True, replaced=(BEEP,))
+    assert "\x1b" not in run("invite", "create", "clinic").err
+
+
 @pytest.mark.parametrize("time", ["24", "1w", "-1h", "h", "1.5h", "", "99999999d"])
 def test_a_time_that_is_none_is_misuse(run, invites, time):
     ran = run("invite", "create", "clinic", "--expires", time)
@@ -151,13 +157,14 @@ def test_the_list_says_what_waits_and_for_what(run, invites):
         make_invite(state="waiting", fingerprint=MARK),
         make_invite("other", state="used", used_at=NOW),
         make_invite(BEEP, state="expired"),
+        make_invite(BEEP, state="waiting", fingerprint=BEEP),
     )
     ran = run("invite", "ls")
     assert [line.split()[3] for line in ran.out.splitlines()[1:3]] == ["waiting", "used"]
     assert MARK in ran.err
     assert "flprov invite approve clinic" in ran.err
-    assert "\x1b" not in ran.out
-    assert len(run("invite", "ls", "--json").document(doc.InviteListDocument).invites) == 3
+    assert "\x1b" not in ran.out + ran.err
+    assert len(run("invite", "ls", "--json").document(doc.InviteListDocument).invites) == 4
 
 
 def test_a_fingerprint_that_was_read_to_the_admin_is_sent(run, invites):

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from flprov.errors import FlprovError
 from flprov.kits import Kit, load_kit, provision
 from flprov.pki import join_anchors
 from flprov.project import Organisation, Person, Project, ServerParty, SiteParty, Validity
@@ -83,12 +84,17 @@ _ANSWERS: dict[Shape, Any] = {Shape.UNARY: _unary, Shape.DOWNLOAD: _download, Sh
 
 
 @contextlib.contextmanager
-def serving(folder: Path, port: int) -> Iterator[None]:
-    """The project's server, with nothing behind it, in a thread of its own."""
+def serving(folder: Path, port: int, refusal: FlprovError | None = None) -> Iterator[None]:
+    """The project's server, with nothing behind it, in a thread of its own; it says `refusal` to calls."""
     kit: Kit = load_kit(folder, now=datetime.now(UTC))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
+
+    async def refuse(call: Any, request: Any) -> Any:
+        raise refusal
+
+    answers = _ANSWERS if refusal is None else {**_ANSWERS, Shape.UNARY: refuse}
 
     def run(work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, loop).result(10)
@@ -96,7 +102,7 @@ def serving(folder: Path, port: int) -> Iterator[None]:
     try:
         listener = run(
             serve(
-                {method: _ANSWERS[method.shape] for method in METHODS},
+                {method: answers[method.shape] for method in METHODS},
                 chain_pem=kit.chain_pem,
                 private_pem=kit.private_pem,
                 listen=f"127.0.0.1:{port}",

@@ -15,6 +15,7 @@ from doctor_parties import BOX, free_port, furnish, intercepting, make_kits, ser
 
 from flprov._base import to_document
 from flprov.doctor import examine
+from flprov.errors import IdentityRefused
 from flprov.project import Route, parse_proxy
 
 STAGES = ("name", "tcp", "proxy", "tls", "server")
@@ -49,6 +50,17 @@ def test_a_way_that_works(kit, port):
     assert f":{port}" in rows["tcp"].found
     assert "TLS 1.3; the certificate of spiffe://heart.example/server/server" in rows["tls"].found
     assert "takes the certificate of spiffe://heart.example/site/org-a/hospital-a" in rows["server"].found
+
+
+def test_who_was_revoked_hears_it_though_the_handshake_goes_well(kit_for):
+    port = free_port()
+    kit = kit_for(f"localhost:{port}").with_name("alice")
+    revoked = IdentityRefused("the certificate of person alice was revoked", hint="ask for a new kit")
+    with serving(kit.with_name("server"), port, refusal=revoked):
+        found = examine(kit)
+    row = rows_of(found, f"localhost:{port}")["server"]
+    assert (row.verdict, row.found, row.next) == ("problem", str(revoked), "ask for a new kit")
+    assert rows_of(found, f"localhost:{port}")["tls"].verdict == "ok"
 
 
 def test_nothing_listens_and_what_is_behind_is_not_reached(kit_for):

@@ -56,12 +56,7 @@ DOORS = {
 EXCEPTIONS = {("flprov.rpc.methods", "google.protobuf.message")}
 
 # Besides a layer's own `__init__`, what other layers may import from.
-PUBLIC_SUBMODULES = {
-    "flprov.rpc.methods",
-    "flprov.wire.documents",
-    "flprov.wire.kitdocuments",
-    "flprov.wire.trustdocuments",
-}
+PUBLIC_SUBMODULES = {"flprov.rpc.methods", "flprov.wire.documents"}
 
 
 def upward_imports(tree: tuple[Module, ...]) -> Iterator[str]:

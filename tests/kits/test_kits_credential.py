@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 from collections.abc import Callable
 from datetime import timedelta
@@ -156,6 +157,23 @@ def test_one_of_a_ca_that_is_not_believed_is_passed_over(kit, state, renew, tmp_
     provision(PROJECT, tmp_path / "other", now=NOW)
     renew(ca=_authority(tmp_path / "other", "sites"))
     assert in_use(kit, state).chain_pem == kit.chain_pem
+
+
+@pytest.mark.parametrize("trap", ["a link", "a pipe", "a folder"])
+def test_what_is_no_file_is_neither_waited_for_nor_followed(kit, state, renew, tmp_path, trap):
+    renew()
+    place, real = state / "identity.pem", tmp_path / "elsewhere.pem"
+    place.rename(real)
+    real.chmod(0o644)
+    if trap == "a link":
+        place.symlink_to(real)
+    elif trap == "a pipe":
+        os.mkfifo(place)
+    else:
+        place.mkdir()
+    found = current_credential(kit, anchors=own_anchors(kit), now=LATER, state=state)
+    assert found.chain_pem == kit.chain_pem
+    assert real.stat().st_mode & 0o777 == 0o644
 
 
 def test_one_that_others_can_read_is_made_private_again(kit, state, renew, caplog):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ from flprov.kits import (
 from flprov.kits.authorities import open_authorities
 from flprov.pki import Kind, Reason, describe_leaf
 from flprov.project import Person
-from flprov.wire.trustdocuments import TrustHolder, TrustStatusDocument, WithdrawnPerson
+from flprov.wire.documents import TrustHolder, TrustStatusDocument, WithdrawnPerson
 
 DAY = timedelta(days=1)
 LATER = NOW + DAY
@@ -110,6 +110,15 @@ def test_a_certificate_after_the_network_s_cutoff_and_a_stranger_s_are_left_alon
     stranger = WithdrawnPerson(identity=f"{BOB}y", at=LATER, reason="unspecified", before=LATER)
     other = WithdrawnPerson(identity=BOB, at=LATER, reason="unspecified", serial="ab12")
     assert provision(PROJECT, workspace, now=LATER, withdrawn=[early, stranger, other]).revoked == ()
+
+
+def test_a_network_that_lies_does_not_keep_the_provisioner_from_its_work(workspace):
+    """A server that was broken into can have people revoked; it must not stop later runs as well."""
+    serial = leaf(workspace, "bob").serial
+    odd = WithdrawnPerson(identity=BOB, at=datetime.min.replace(tzinfo=UTC), reason="made up", before=LATER)
+    provision(PROJECT, workspace, now=LATER, withdrawn=[odd])
+    assert reasons(workspace) == {serial: Reason.UNSPECIFIED}
+    assert provision(PROJECT, workspace, now=LATER + DAY).revoked == ()
 
 
 def test_who_comes_back_gets_a_new_certificate_even_with_the_old_kit_in_place(workspace):

@@ -16,7 +16,7 @@ from flprov.admin import Admin, Rotated, Step, open_admin, rotate
 from flprov.errors import Conflict, FlprovError, IdentityRefused
 from flprov.kits import Phase, plan, read_publication
 from flprov.project import load_project
-from flprov.wire.trustdocuments import TrustStatusDocument
+from flprov.wire.documents import TrustStatusDocument
 
 pytestmark = pytest.mark.network
 

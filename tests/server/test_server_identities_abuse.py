@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import pytest
 from identity_parts import Parts, make_kits
-from invite_parties import decide, invite, listed
+from invite_parties import decide, invite, joined, listed
 from server_parties import ADA, DOMAIN, site
 from server_world import hello
 
 from flprov.errors import Conflict, FlprovError, IdentityRefused, Misuse, PermissionRefused
-from flprov.pki import Identity, Kind
+from flprov.pki import Identity, Kind, create_key, create_request
 from flprov.rpc import Call
 from flprov.rpc import methods as m
 from flprov.server.sessions import Session
@@ -73,6 +73,21 @@ async def test_invites_of_others_and_what_was_used_before_stay(parts):
     await parts.revoke("olga", reason="key-compromise")
     assert (await used.join()).chain == issued.chain
     await mine.join()
+
+
+@pytest.mark.parametrize("how", ["cert revoke", "site rm"])
+async def test_a_join_that_was_let_in_before_the_revocation_gets_nothing_after_it(parts, how):
+    """It may stand in line behind others, and who stands there is not ended by ending the call."""
+    stolen = await invite(parts, "site-2")
+    begun = stolen.stream()  # past the gate
+    if how == "cert revoke":
+        await parts.revoke("site-2", reason="key-compromise")
+    else:
+        await parts.change(m.REMOVE_SITE, "site-2")
+        await added(parts, "site-2", "org-b")
+    with pytest.raises(IdentityRefused, match="revoked"):
+        await anext(begun)
+    assert joined(parts, site("site-2")) == []
 
 
 # ---- an org_admin beyond the own organisation ----------------------------------------------------
@@ -181,6 +196,29 @@ async def test_a_site_that_says_now_this_and_now_that_costs_one_record(parts):
     await parts.identities.trust.close()
     assert len(written) <= 1
     assert len(parts.store.load("trust-held")) == before + 1
+
+
+async def test_asking_a_site_to_renew_again_and_again_leaves_it_room_to_renew_by_itself(parts):
+    for _ in range(8):
+        await parts.renew(site("site-2"))
+    with pytest.raises(Conflict, match="8 certificates that are still valid"):
+        await parts.call(m.RENEW_CERTIFICATE, doc.RenewalDocument, name="site-2", by="olga")
+    call = Call(caller=site("site-2"), method=m.RENEW, peer="test")
+    request = pb.RenewRequest(request=create_request(create_key()))
+    assert (await parts.identities.renewals.renew(call, request)).chain
+
+
+async def test_invites_made_by_the_hundred_do_not_pile_up(parts):
+    """Or the list of all of them would be more than one message holds, and nobody could read it."""
+    used = await invite(parts, "site-2", by="olga")
+    await used.join()
+    for _ in range(30):
+        parts.clock.advance(1.0)
+        await invite(parts, "site-2", by="olga")
+    assert len(await listed(parts)) <= 22
+    assert len(parts.store.load("invite")) <= 22
+    with pytest.raises(IdentityRefused, match="knows no invite"):
+        await used.join(create_key())
 
 
 def test_identity_of_a_site_may_look_like_a_number():

@@ -25,7 +25,7 @@ from flprov.pki import Kind, describe_leaf
 from flprov.rpc import Call
 from flprov.rpc import methods as m
 from flprov.wire import pb
-from flprov.wire.trustdocuments import TrustStatusDocument
+from flprov.wire.documents import TrustStatusDocument
 
 LATER = MADE + timedelta(hours=1)
 WITHOUT_LEO = replace(PROJECT, people=tuple(one for one in PROJECT.people if one.name != "leo"))

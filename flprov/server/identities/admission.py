@@ -50,8 +50,10 @@ class Admission:
         record = self._book.get(caller.invite)
         if record is None or (record.site, record.org) != (caller.name, caller.org):
             raise IdentityRefused(f"this server knows no invite {caller.invite}", hint=_another(caller.name))
-        if serial is not None and serial != f"{describe_leaf(record.certificate.encode()).serial:x}":
+        leaf = describe_leaf(record.certificate.encode())
+        if serial is not None and serial != f"{leaf.serial:x}":
             raise IdentityRefused(f"that is not the certificate of invite {record.id}")
+        self._around.registry.revocations.verify_not_revoked(caller, leaf)
         if record.revoked_at is not None:
             why = f": {record.reason}" if record.reason else ""
             raise IdentityRefused(

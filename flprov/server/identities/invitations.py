@@ -129,7 +129,7 @@ class Invitations:
             replace(old, revoked_at=now, revoked_by=by.uri, reason=f"replaced by invite {record.id}")
             for old in self.book.undecided(site, now)
         ]
-        gone = self.book.forgotten(now)
+        gone = self.book.forgotten(now, site)
         changes: list[Change] = [put(record), *map(put, replaced), *map(delete, gone)]
         changes += [put_enrolment(added)] if added else []
         data = {"invite": record.id, "not_after": f"{record.not_after:%Y-%m-%dT%H:%M:%SZ}"}

@@ -24,6 +24,7 @@ from flprov.wire.documents import InviteDocument
 
 KIND = "invite"
 _KEPT = timedelta(days=90)  # how long what became of an invite can be looked up after its end
+_MOST_ENDED = 20  # of one site that are remembered
 
 
 class InviteState(enum.Enum):
@@ -151,9 +152,12 @@ class InviteBook:
         """A site's invites that can still be used."""
         return tuple(record for record in self if record.site == site and record.state(now) in UNDECIDED)
 
-    def forgotten(self, now: datetime) -> tuple[InviteRecord, ...]:
-        """Those that ended so long ago that nobody asks."""
-        return tuple(record for record in self if record.not_after + _KEPT < now)
+    def forgotten(self, now: datetime, site: str) -> tuple[InviteRecord, ...]:
+        """Those that ended so long ago that nobody asks, and the oldest of `site` when it has had many."""
+        ended = [record for record in self if record.site == site and record.state(now) not in UNDECIDED]
+        ended.sort(key=lambda record: record.created_at, reverse=True)
+        many = {record.id for record in ended[_MOST_ENDED:]}
+        return tuple(record for record in self if record.id in many or record.not_after + _KEPT < now)
 
     def add(self, record: InviteRecord) -> None:
         """Remember in memory: after the commit of `put(record)`."""

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from flprov._base import Alarm, Tasks, canonical_json, to_iso
-from flprov.errors import IdentityRefused, TimedOut
-from flprov.pki import Identity, describe_leaf, verify_request
+from flprov.errors import Conflict, IdentityRefused, TimedOut
+from flprov.pki import Identity, Kind, describe_leaf, verify_request
 from flprov.rpc import Call, Handler
 from flprov.rpc import methods as m
 from flprov.server.access import verify_may_manage
@@ -154,6 +154,7 @@ class RenewalService:
             record = known[-1]
         else:
             if command is not None:
+                self._verify_room(identity)
                 row = Row(who=call.caller.uri, what="cert.ask", object=name, reason=reason)
                 await around.store.commit(around.commands.changes(command), row)
                 around.commands.add(command)
@@ -162,6 +163,16 @@ class RenewalService:
             name=name, serial=record.serial, issued_at=record.issued_at, not_after=record.not_after
         )
         return pb.Document(json=canonical_json(found))
+
+    def _verify_room(self, identity: Identity) -> None:
+        """Asked for too often, a site would have none left for when it must renew by itself."""
+        valid = self._around.book.valid(identity.uri, self._around.clock.now())
+        if identity.kind is Kind.SITE and len(valid) >= _MOST_VALID // 2:
+            raise Conflict(
+                f"site {identity.name} has {len(valid)} certificates that are still valid, the last of"
+                f" {valid[-1].issued_at:%Y-%m-%d %H:%M} UTC: it is not asked for another one",
+                hint="to have it start anew: flprov cert revoke, then flprov invite create",
+            )
 
     def _find(self, name: str, reason: str) -> tuple[Identity, str, Callable[[], None]]:
         """Who is to renew, whose that is, and how to ask."""

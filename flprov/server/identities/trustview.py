@@ -9,7 +9,7 @@ from flprov.kits import Trust
 from flprov.pki import Identity, Kind, Role, describe_leaf, fingerprint, not_after, parse_identity
 from flprov.server.identities.book import CertificateRecord
 from flprov.server.identities.surroundings import Surroundings
-from flprov.wire import trustdocuments as doc
+from flprov.wire import documents as doc
 
 _UNITS = ("root", "servers", "sites", "people")
 

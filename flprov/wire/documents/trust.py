@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `--json` prints of CAs, trust bundles and rotations, and of a plan against the live network.
-
-As in documents.py: fields are only ever added. The JSON schema of each is in docs/schemas/.
-"""
+"""What `ca` prints: CAs, trust bundles, rotations."""
 
 from __future__ import annotations
 
@@ -105,25 +102,3 @@ class RotationDocument:
     holders: tuple[TrustHolder, ...] = ()  # of the live network
     blockers: tuple[Blocker, ...] = ()  # of the step that comes next
     next: str = ""  # what to type
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveDifference:
-    """One thing in which project.yml and the live network differ."""
-
-    subject: str  # the party's name; empty for trust and endpoints
-    kind: str  # site | person | server | trust
-    difference: str  # missing | extra | removed | locked | other_org | revoked | behind | ahead | endpoints
-    text: str
-    action: str = ""  # what `provision --live` does about it: add | remove | list | publish; empty: nothing
-    hint: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LivePlan:
-    """`plan --json`, against the live network."""
-
-    asked: bool  # whether it answered
-    note: str = ""  # why not
-    version: int | None = None  # of its trust bundle
-    differences: tuple[LiveDifference, ...] = ()

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documents that `provision --json` and `kit ... --json` print, as frozen values.
-
-What holds for `documents` holds here: fields are only ever added, times are aware UTC, sizes are bytes,
-durations are seconds.
-"""
+"""What `provision` and `kit` print."""
 
 from __future__ import annotations
 

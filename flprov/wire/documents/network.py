@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `status`, `site` and `server` print: the server, the sites and how they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from flprov.wire.documents.machines import CPU, GPU, Space, Vitals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One rung of a site's ladder; the rungs are in order and the first that fails is the answer."""
+
+    name: str  # enrolled, connected, kit_current, environment_ready, ...
+    ok: bool
+    since: datetime | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteDocument:
+    """`site show --json`, and one item of `status --json`."""
+
+    name: str
+    org: str
+    state: str  # connected | disconnected | never_connected | locked | refused: its certificate was revoked
+    ladder: tuple[Rung, ...]
+    gpus: tuple[GPU, ...]
+    gpu_note: str
+    cpu: CPU | None
+    memory: Space | None
+    disk: Space | None
+    jobs: tuple[str, ...]
+    last_seen: datetime | None
+    cert_not_after: datetime | None
+    version: str
+    host: str = ""
+    datasets: tuple[str, ...] = ()
+    confinement: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificateWarning:
+    """A certificate that ends soon, or has not been renewed in time."""
+
+    subject: str  # the party's name, or the CA's
+    kind: str  # root | ca | server | site | person
+    text: str  # one sentence
+    not_after: datetime
+    days_left: float
+    hint: str = ""  # what to do about it
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerDocument:
+    """The server's part of `status --json`."""
+
+    name: str
+    project: str
+    trust_domain: str
+    version: str
+    protocol: int
+    started_at: datetime
+    cert_not_after: datetime
+    listen: str
+    jobs_running: int
+    jobs_queued: int
+    log_index: int
+    disk: Space | None = None
+    confinement: str = ""
+    warnings: tuple[CertificateWarning, ...] = ()  # certificates that end soon, or were not renewed in time
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusDocument:
+    """`status --json`."""
+
+    server: ServerDocument
+    sites: tuple[SiteDocument, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkStatus:
+    """A site's connection to its server, as the site sees it."""
+
+    state: str  # connecting | connected | refused | stopped
+    since: datetime
+    reason: str = ""  # why it is not connected
+    tries: int = 0  # dials since it was last connected
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenewalStatus:
+    """How the renewal of a site's certificate stands, as the site sees it."""
+
+    due_at: datetime  # when it is tried next, unless something fails
+    last_at: datetime | None = None  # when the one in use was made, if by renewal
+    last_error: str = ""  # why the last try failed; it is tried again by itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteStatusDocument:
+    """`site status KIT --json`: what the agent of this kit says of itself, on its own machine."""
+
+    name: str
+    org: str
+    project: str
+    version: str
+    server: tuple[str, ...]  # endpoints, "host:port", in the order in which they are tried
+    connected: bool
+    link: LinkStatus
+    cert_not_after: datetime  # of the certificate in use, which need not be the kit's own
+    policy: str  # path of policy.yml
+    site_settings: str  # path of site.yml
+    jobs: Mapping[str, str] = field(default_factory=dict)  # job id -> how far it is here
+    vitals: Vitals | None = None  # as of the last heartbeat; None before the first
+    renewal: RenewalStatus | None = None  # None from an older agent
+    proxy: str = "none"  # on the way to the server, and who says so; never its password
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteListDocument:
+    """`site ls --json`."""
+
+    sites: tuple[SiteDocument, ...]
