@@ -214,7 +214,10 @@ def test_who_left_is_told_and_published(network, folder):
     found = flprov("provision", "project.yml")
     assert "people's certificates revoked: leo (cessationOfOperation)" in found.stderr
     assert "flprov ca publish" in found.stderr
-    assert "version 2 in the workspace; in the network version 2" in flprov("ca", "publish").stdout
+    published = flprov("ca", "publish")
+    assert "version 2 in the workspace; in the network version 2" in published.stdout
+    assert "flprov ca rotate status" in published.stderr
+    assert "next:" not in published.stderr  # nobody who only publishes a list is to rotate CAs
     assert network.done == ["publish 2"]
 
 
@@ -226,6 +229,7 @@ def test_plan_shows_where_the_live_network_differs_and_provision_live_does_it(ne
     assert found.exception.code == 7
     assert "+ site site-2 of org-a is in the file" in found.stdout
     assert "- site site-9 is in the network" in found.stdout
+    assert "nothing to do" not in found.stderr
     document = json.loads(flprov("plan", "project.yml", "--live", "--json").stdout)
     assert [one["action"] for one in document["live"]["differences"]] == ["add", "remove"]
     done = flprov("provision", "project.yml", "--live")

@@ -204,6 +204,18 @@ async def test_proxy_that_is_away_is_named():
     assert str(found.error) == f"nothing listens at the proxy http://127.0.0.1:{proxy.port}"
 
 
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [("site.yml", "in site.yml"), ("kit.yml", "in site.yml"), ("HTTPS_PROXY", "FLPROV_PROXY=none")],
+)
+async def test_the_way_past_a_proxy_is_where_the_proxy_was_named(source, says):
+    async with saying(b"") as proxy:
+        pass
+    with pytest.raises(errors.ServerUnavailable) as error:
+        await call("fl.example.org:8443", Route(proxy=parse_proxy(proxy.url()), source=source))
+    assert says in error.value.hint
+
+
 async def test_proxy_whose_name_does_not_resolve_is_named():
     found = await probed("fl.example.org:8443", "http://no-such-proxy.invalid:3128")
     assert (found.cause, found.stage) == (Cause.PROXY_UNREACHABLE, Stage.NAME)
