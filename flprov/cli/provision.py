@@ -266,7 +266,7 @@ def _talk_removed(party: RemovedParty) -> None:
     still = {
         Kind.SITE: f"the server takes it until: flprov site rm {party.name}, or flprov provision --live",
         Kind.SERVER: "sites and people believe it until then",
-        Kind.PERSON: "server and sites refuse it once they have the new list: flprov ca publish, unless that is done",
+        Kind.PERSON: "server and sites refuse it once they have the new list (flprov ca publish)",
     }[party.kind]
     _warn(
         f"no longer in project.yml: {party.kind.value} {party.name}; {kit};"

@@ -136,6 +136,8 @@ def _one_line(text: str) -> str:
     if len(text) > _LONGEST_LINE:
         raise Misuse(f"that is no invite: it has {len(text)} characters, and an invite has less than 3000")
     line = "".join(text.split())
+    if not line:
+        raise Misuse("that is no invite: it is empty", hint="ask the admin for it: flprov invite create SITE")
     if line.startswith(MARK):
         return line.removeprefix(MARK)
     family, colon, _ = line.partition(":")

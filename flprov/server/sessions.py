@@ -84,7 +84,8 @@ class Sessions:
             raise KitRefused(
                 f"site {identity.name} is already connected from {held.hello.host}"
                 f" since {held.since:%Y-%m-%d %H:%M:%S} UTC; {hello.host} uses a second copy of its kit",
-                hint=f"stop one of the two; if {held.hello.host} is not yours, revoke the site's certificate",
+                hint=f"stop one of the two; if {held.hello.host} is not yours, an admin types:"
+                f" flprov cert revoke {identity.name}",
             )
 
     def add(self, session: Session) -> None:

@@ -66,7 +66,7 @@ def test_another_installation_is_refused_and_changes_nothing():
     sessions.listen(lambda who, connected: heard.append(connected))
     with pytest.raises(KitRefused, match=r"two.example uses a second copy of its kit") as found:
         sessions.add(session(installation="machine-two", host="two.example"))
-    assert "revoke the site's certificate" in found.value.hint
+    assert "flprov cert revoke site-1" in found.value.hint
     assert (sessions.get("site-1"), first.closed_because, heard) == (first, "", [])
 
 
