@@ -139,8 +139,8 @@ def _verify_ready(step: Step, found: tuple[Blocker, ...], *, force: bool) -> Non
     names = "\n".join(f"  {blocker.kind} {blocker.name}: {blocker.reason}" for blocker in blocking)
     raise Conflict(
         f"{step.value} comes too early for\n{names}",
-        hint="wait for them (flprov ca rotate status), lock or remove those who will not come"
-        " (flprov site lock NAME), or leave them behind: --force",
+        hint="wait for them (flprov ca rotate status); lock or remove who will not come (sites: flprov site"
+        " lock NAME, people: flprov user rm NAME); or leave them behind: --force",
     )
 
 

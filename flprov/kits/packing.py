@@ -30,8 +30,8 @@ from flprov.errors import Conflict, FlprovError, KitRefused, LocalError, Misuse,
 from flprov.kits.kit import Kit, look_at_kit
 from flprov.kits.manifest import KEY, Files
 from flprov.kits.parcel import open_parcel
+from flprov.kits.strength import SHORTEST_PASSPHRASE
 
-SHORTEST_PASSPHRASE = 12
 _ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # 32; none that is mistaken for another on the telephone
 _PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]*"
 _ENTRY = re.compile(f"([a-z0-9](?:[a-z0-9._-]{{0,61}}[a-z0-9])?)/({_PLAIN}(?:/{_PLAIN})?)")

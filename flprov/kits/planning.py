@@ -19,7 +19,7 @@ from flprov.kits.composition import Composer
 from flprov.kits.departures import list_listed, list_missing, revoke_all, revoke_withdrawn
 from flprov.kits.differences import changed_files, describe_changes
 from flprov.kits.holding import Held, describe_certificate, rescue
-from flprov.kits.manifest import CERTIFICATE, KEY, MANIFEST, TRUST, Contents, Files, read_contents
+from flprov.kits.manifest import AUTHORITY, CERTIFICATE, KEY, MANIFEST, TRUST, Contents, Files, read_contents
 from flprov.kits.party import Party, list_parties
 from flprov.kits.plans import AuthorityChange, Change, KitPlan, Plan, RemovalPlan, TrustPlan
 from flprov.kits.record import IssuedCertificate, KitRecord, ProjectRecord, RevokedPerson
@@ -128,10 +128,13 @@ class Planner:
         trust = self._plan_trust()
         if trust is not None:
             kits = [_with_trust(kit, trust) if kit.party.kind is Kind.SERVER else kit for kit in kits]
+        authority = self._plan_authority(encrypt=encrypt)
+        if authority is AuthorityChange.ENCRYPTED:
+            kits = [_with_encrypted(kit) if kit.party.kind is Kind.SERVER else kit for kit in kits]
         return Plan(
             project=self._project,
             workspace=self._workspace.folder,
-            authority=self._plan_authority(encrypt=encrypt),
+            authority=authority,
             authorities=self._authorities,
             kits=tuple(kits),
             removals=removals,
@@ -427,6 +430,22 @@ class Planner:
             certificates=(held.certificate,),
             key_encrypted=is_encrypted(held.private_pem),
         )
+
+
+def _with_encrypted(kit: KitPlan) -> KitPlan:
+    """The server's kit when the CA's keys, of which it has two, are encrypted in this run."""
+    why = "the CA keys in it: encrypted with the passphrase, which the server needs to start from now on"
+    files = tuple(f"{AUTHORITY}/{unit}.key.pem" for unit in ("servers", "sites"))
+    if kit.change is Change.NEW:
+        return kit
+    return replace(
+        kit,
+        change=Change.CHANGED if kit.change is Change.UNCHANGED else kit.change,
+        reason="; ".join(filter(None, [kit.reason, why])),
+        details=(*kit.details, why),
+        files=tuple(sorted({*kit.files, *files})),
+        manifest="",
+    )
 
 
 def _with_trust(server: KitPlan, trust: TrustPlan) -> KitPlan:

@@ -32,7 +32,9 @@ from flprov.kits.record import (
     replace_keeping_backup,
 )
 from flprov.kits.report import KitOutcome, Outcome, ProvisionReport, RemovedParty
+from flprov.kits.strength import verify_strong
 from flprov.kits.workspace import Workspace, look_at_workspace, open_workspace, read_state
+from flprov.pki import Kind
 from flprov.project import Project
 from flprov.wire.documents import WithdrawnPerson
 
@@ -118,6 +120,10 @@ class _Run:
                 hint="give --people-passphrase-file FILE, or --people-passphrase to be asked,"
                 " or set FLPROV_PEOPLE_PASSPHRASE",
             )
+        if plan.authority in (AuthorityChange.NEW, AuthorityChange.ENCRYPTED):
+            verify_strong(passphrase, "the CA's keys")
+        if any(kit.party.kind is Kind.PERSON and (kit.held is None or kit.encrypt_key) for kit in plan.kits):
+            verify_strong(people_passphrase, "people's keys")
         self._plan = plan
         self._workspace = workspace
         self._now = now

@@ -134,3 +134,23 @@ def test_who_comes_later_gets_no_key_in_clear(locked):
         provision(project, locked, now=NOW)
     provision(project, locked, now=NOW, people_passphrase=SECRET)
     assert b"ENCRYPTED" in key_of(locked, "carol")
+
+
+@pytest.mark.parametrize("words", [{"passphrase": b"too short"}, {"people_passphrase": b"too short"}])
+def test_a_passphrase_that_is_soon_guessed_protects_no_new_key(tmp_path, words):
+    with pytest.raises(Misuse, match="9 characters") as caught:
+        provision(PROJECT, tmp_path / "ws", now=NOW, **words)
+    assert "12" in caught.value.hint
+    assert not (tmp_path / "ws/ca").exists()
+
+
+def test_keys_that_are_encrypted_later_are_encrypted_in_the_servers_kit_as_well(tmp_path):
+    workspace, words = tmp_path / "ws", {"passphrase": b"a horse of mine"}
+    provision(PROJECT, workspace, now=NOW)
+    report = provision(PROJECT, workspace, now=NOW, **words)
+    assert [(kit.name, kit.outcome.value) for kit in report.changed] == [("server", "updated")]
+    for unit in ("servers", "sites"):
+        there = (workspace / f"kits/server/authority/{unit}.key.pem").read_bytes()
+        assert there == (workspace / f"ca/{unit}.key.pem").read_bytes()
+        assert b"ENCRYPTED" in there
+    assert provision(PROJECT, workspace, now=NOW, **words).changed == ()

@@ -161,7 +161,7 @@ def test_a_damaged_kit_is_to_be_repaired(workspace):
 
 def test_it_needs_no_passphrase_and_says_which_will_be_needed(tmp_path):
     workspace = tmp_path / "w"
-    provision(PROJECT, workspace, now=NOW, passphrase=PASSPHRASE, people_passphrase=b"staple")
+    provision(PROJECT, workspace, now=NOW, passphrase=PASSPHRASE, people_passphrase=b"a staple of mine")
     assert plan(PROJECT, workspace, now=LATER).needs == ()
     assert plan(with_site("hospital-c"), workspace, now=LATER).needs == ("the passphrase of the CA's keys",)
     assert plan(PROJECT, workspace, now=NOW + 400 * DAY).needs == (

@@ -149,9 +149,16 @@ class PartyService:
             site = target.identities[0]
             return withdraw_site(self._around, site, reason=reason, by=by, comment=comment)
         return [
-            withdraw_identity(self._around, identity.uri, reason=reason, by=by, comment=comment)
+            withdraw_identity(
+                self._around, identity.uri, reason=reason, by=by, comment=comment or self._said(identity)
+            )
             for identity in target.identities
         ]
+
+    def _said(self, identity: Identity) -> str:
+        """What was said when this identity was revoked before: a repetition does not forget it."""
+        earlier = self._around.registry.revocations.cutoff(identity.uri)
+        return earlier.comment if earlier else ""
 
 
 def _verify_may_revoke(caller: Identity, identity: Identity) -> None:
