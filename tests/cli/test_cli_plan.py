@@ -132,7 +132,8 @@ def test_json_is_one_document(here):
 
 def test_passphrases_in_the_environment_are_part_of_the_plan(here):
     run(provision_command)
-    assert "will be encrypted" in run(plan_command, code=7, env={"FLPROV_CA_PASSPHRASE": "a horse of mine"}).stdout
+    env = {"FLPROV_CA_PASSPHRASE": "a horse of mine"}
+    assert "will be encrypted" in run(plan_command, code=7, env=env).stdout
     env = {"FLPROV_PEOPLE_PASSPHRASE": "a staple of mine"}
     assert re.search(
         r"changed +person alice +private key: encrypted", run(plan_command, code=7, env=env).stdout
@@ -143,7 +144,8 @@ def test_passphrases_in_the_environment_are_part_of_the_plan(here):
 
 
 def test_what_provision_will_want_is_said(here):
-    run(provision_command, env={"FLPROV_CA_PASSPHRASE": "a horse of mine", "FLPROV_PEOPLE_PASSPHRASE": "a staple of mine"})
+    env = {"FLPROV_CA_PASSPHRASE": "a horse of mine", "FLPROV_PEOPLE_PASSPHRASE": "a staple of mine"}
+    run(provision_command, env=env)
     edit(here, "role: project_admin}", "role: project_admin}\n  - {name: bob, org: org-a, role: lead}")
     talk = run(plan_command, code=7).stderr
     assert "it will want the passphrase of the CA's keys" in talk
