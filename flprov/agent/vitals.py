@@ -100,7 +100,8 @@ def read_vitals(
         rules = load_policy(policy)
         unconfined = rules.unconfined
         if not (rules.organisations or rules.people):
-            notes.append(f"its policy.yml allows nobody, so it takes no jobs ({policy})")
+            lacks = "its policy.yml allows nobody" if policy.exists() else "it has no policy.yml"
+            notes.append(f"{lacks}, so it takes no jobs ({policy})")
         site = load_site_settings(settings)
         datasets, python = tuple(sorted(site.datasets)), site.python or python
     except ConfigError as error:

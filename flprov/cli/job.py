@@ -107,7 +107,11 @@ def submit(
 def _wait(admin: Admin, *, job_id: str, timeout: float | None, as_json: bool) -> None:
     progress = JobProgress()
     try:
-        ended = admin.wait(job_id, timeout=timeout, on_change=progress)
+        try:
+            ended = admin.wait(job_id, timeout=timeout, on_change=progress)
+        except KeyboardInterrupt:
+            talk(clean(f"the job goes on: flprov job wait {job_id}, or: flprov job abort {job_id}"))
+            raise
     finally:
         progress.close()
     if as_json:

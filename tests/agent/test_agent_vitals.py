@@ -254,9 +254,9 @@ def test_it_tells_which_datasets_and_interpreter_the_site_names(config):
 
 def test_a_policy_that_allows_nobody_is_told(config):
     config.policy.write_text("{}")
-    assert "takes no jobs" in read(config).notes[0]
+    assert "its policy.yml allows nobody, so it takes no jobs" in read(config).notes[0]
     config.policy.unlink()
-    assert "takes no jobs" in read(config).notes[0]
+    assert "it has no policy.yml, so it takes no jobs" in read(config).notes[0]
 
 
 @pytest.mark.parametrize("name", ["policy", "settings"])

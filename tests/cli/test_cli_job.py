@@ -133,6 +133,13 @@ def test_a_server_that_stops_meanwhile_is_exit_4_with_what_to_type(run, admin: F
     assert "next:  flprov job wait j1" in ran.err
 
 
+def test_ctrl_c_ends_the_waiting_and_says_that_the_job_goes_on(run, admin: FakeAdmin):
+    admin.fails["wait"] = KeyboardInterrupt()
+    ran = run("job", "wait", "j1")
+    assert ran.code != 0
+    assert "the job goes on: flprov job wait j1" in ran.err
+
+
 # ---- ls and show -------------------------------------------------------------------------------
 
 

@@ -197,6 +197,12 @@ async def test_name_of_a_site_and_of_a_person_is_ambiguous(parts):
     parts.admit(parts.leaf("site-1"))
 
 
+async def test_site_that_was_removed_is_named_as_such(parts):
+    await parts.change(m.REMOVE_SITE, "site-2", reason="the study is over")
+    with pytest.raises(NotFound, match=r"site site-2 was removed on .* the study is over"):
+        await parts.revoke("site-2")
+
+
 # ---- people ------------------------------------------------------------------------------------
 
 
@@ -211,6 +217,13 @@ async def test_removed_person_is_ended_and_refused_and_a_new_kit_counts(parts):
     assert "new kit" in (error.hint or "")
     parts.clock.advance(2)
     parts.admit(later(parts.leaf("leo"), parts))
+
+
+async def test_removing_a_person_again_does_not_forget_why(parts):
+    await parts.change(m.REMOVE_PERSON, "leo", reason="has left")
+    parts.clock.advance(2)
+    await parts.change(m.REMOVE_PERSON, "leo")
+    assert "(has left)" in str(refused(parts, parts.leaf("leo")))
 
 
 async def test_every_role_that_a_name_has_had_is_revoked(parts):

@@ -63,6 +63,8 @@ def find_target(around: Surroundings, text: str) -> Target:
         raise Misuse(f"{text} is the name of a site and of a person", hint=f"give one of: {shown}")
     if sites or people:
         return Target(name=text, kind=(sites or people)[0].kind, identities=sites or people)
+    if text in around.registry.removed:
+        around.registry.find(text)  # says when, by whom and why
     return _by_serial(around, text)
 
 
