@@ -11,7 +11,7 @@ import click
 
 from flprov.cli.acting import acting
 from flprov.cli.changes import print_change
-from flprov.cli.completion import complete_site
+from flprov.cli.completion import complete_holder
 from flprov.cli.output import clean, json_option, print_json, print_table, talk, until
 from flprov.cli.renewing import renew
 from flprov.errors import ExitCode
@@ -122,7 +122,7 @@ def _made(line: CertificateDocument) -> str:
 
 
 @cert.command()
-@click.argument("target", shell_complete=complete_site)
+@click.argument("target", shell_complete=complete_holder)
 @click.option("--reason", type=click.Choice(_REASONS), default="unspecified", help="For the lists.")
 @click.option("--comment", default="", help="In words; whoever is refused reads it, too.")
 @json_option

@@ -49,6 +49,16 @@ def complete_party(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return _matching([*_offers(ctx, "sites"), ("server", "the workflow's own")], incomplete)
 
 
+def complete_person(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Names of people."""
+    return _matching(_offers(ctx, "people"), incomplete)
+
+
+def complete_holder(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Names of sites and people: whose certificate can be revoked."""
+    return _matching([*_offers(ctx, "sites"), *_offers(ctx, "people")], incomplete)
+
+
 def complete_app(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
     """Names of uploaded apps."""
     return _matching(_offers(ctx, "apps"), incomplete)
@@ -132,6 +142,11 @@ def _questions() -> dict[str, tuple[Method, type, Callable[[Any], Offer]]]:
 
     return {
         "sites": (methods.LIST_SITES, doc.SiteListDocument, lambda site: (site.name, site.state)),
+        "people": (
+            methods.LIST_PEOPLE,
+            doc.PersonListDocument,
+            lambda person: (person.name, f"{person.role} {person.state}"),
+        ),
         "apps": (methods.LIST_APPS, doc.AppListDocument, lambda app: (app.name, app.digest[:12])),
         "jobs": (methods.LIST_JOBS, doc.JobListDocument, lambda job: (job.id, f"{job.name} {job.state}")),
     }

@@ -7,6 +7,7 @@ import click
 
 from flprov.cli.acting import acting
 from flprov.cli.changes import print_change
+from flprov.cli.completion import complete_person
 from flprov.cli.output import ago, json_option, print_json, print_table, until
 
 
@@ -49,7 +50,7 @@ def list_people(as_json: bool) -> None:
 
 
 @user.command("rm")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_person)
 @click.option("--reason", default="", help="In words; the person reads it, too.")
 @json_option
 def remove(name: str, reason: str, as_json: bool) -> None:

@@ -22,6 +22,7 @@ from flprov.project import Organisation, Person, Project, ServerParty, SiteParty
 
 OFFERS = {
     "sites": [("hospital-a", "connected"), ("hospital-b", "disconnected"), ("clinic", "connected")],
+    "people": [("alice", "project_admin active"), ("bob", "lead revoked")],
     "apps": [("heart", "new"), ("heart", "old"), ("lung", "x")],
     "jobs": [("1rx3b", "heart running"), ("1rx3a", "heart completed")],
 }
@@ -74,6 +75,11 @@ def test_names_of_sites_come_from_the_server(asked, chosen):
 @pytest.mark.parametrize("verb", ["show", "wait", "logs", "abort", "download", "why"])
 def test_ids_of_jobs_are_completed_newest_first(asked, chosen, verb):
     assert values("job", verb, "") == ["last", "1rx3b", "1rx3a"]
+
+
+def test_names_of_people_are_completed_where_people_are_meant(asked, chosen):
+    assert complete("user", "rm", "b") == [("plain", "bob", "lead revoked")]
+    assert values("cert", "revoke", "") == ["hospital-a", "hospital-b", "clinic", "alice", "bob"]
 
 
 def test_a_beginning_of_an_id_narrows_it(asked, chosen):
