@@ -16,6 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from network import large_project
+
 SITES, FEW = 1_000, 20
 RUNS = 3
 FIRST, MORE = 3.0, 1.0  # seconds
@@ -43,9 +47,9 @@ def run(folder: Path, *, small: bool = False) -> dict[str, Any]:
 def _once(folder: Path, sites: int) -> tuple[float, float, float]:
     folder.mkdir(parents=True)
     project, workspace = folder / "project.yml", folder / "ws"
-    project.write_text(_project(sites))
+    project.write_text(large_project(sites))
     first = _timed("provision", project, workspace)
-    project.write_text(_project(sites + 1))
+    project.write_text(large_project(sites + 1))
     plan = _timed("plan", project, workspace, expected=7)
     return first, plan, _timed("provision", project, workspace)
 
@@ -57,19 +61,6 @@ def _timed(verb: str, project: Path, workspace: Path, *, expected: int = 0) -> f
     if done.returncode != expected:
         raise SystemExit(f"{verb} ended with {done.returncode}: {done.stderr[-2000:]}")
     return round(seconds, 3)
-
-
-def _project(sites: int) -> str:
-    lines = [
-        "name: large",
-        "trust_domain: large.example",
-        "organisations: [{name: org-1}]",
-        'server: {name: server, org: org-1, endpoints: ["localhost:8443"]}',
-        "people: [{name: admin, org: org-1, role: project_admin}]",
-        "sites:",
-        *(f"  - {{name: site-{number}, org: org-1}}" for number in range(1, sites + 1)),
-    ]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -87,9 +87,9 @@ def _read_folder(folder: Path, limits: BundleLimits) -> Iterator[tuple[str, byte
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
     """Every file that a bundle holds, by its name in the bundle; links and devices are refused."""
-    todo = [("", folder)]
-    while todo:
-        prefix, here = todo.pop()
+    unseen = [("", folder)]
+    while unseen:
+        prefix, here = unseen.pop()
         with os.scandir(here) as found:
             entries = sorted(found, key=lambda entry: entry.name)
         for entry in entries:
@@ -98,7 +98,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 verify_paths([f"{name}/x"])  # before the walk goes deeper than a path may be
-                todo.append((f"{name}/", Path(entry.path)))
+                unseen.append((f"{name}/", Path(entry.path)))
             elif entry.is_symlink():
                 raise Misuse(f"{shown(name)} is a link", hint="put the file itself into the app")
             else:
