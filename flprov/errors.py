@@ -24,6 +24,8 @@
         ├── ProtocolError          what arrived is not what the protocol says
         └── JobFailed              the job's own code failed
 
+Each class also has a nature, which says whether to try again: only what is transient is retried.
+
 `str(error)` is fit for a stranger: what was asked, what was found, no secret. The rest is
 `__cause__`, for the log. `hint` is the next thing to type.
 """
@@ -47,6 +49,14 @@ class ExitCode(enum.IntEnum):
     ATTENTION = 7  # a plan with changes, something expires soon, a job that ended degraded
 
 
+class Nature(enum.Enum):
+    """What has to happen before it can work."""
+
+    TRANSIENT = "transient"  # time: it is tried again by itself
+    CONFIGURATION = "configuration"  # somebody changes the job, a file or the software
+    IDENTITY = "identity"  # somebody with authority lets this party in, or gives it another certificate
+
+
 class FlprovError(Exception):
     """Anything that flprov refuses or fails to do.
 
@@ -56,6 +66,7 @@ class FlprovError(Exception):
     """
 
     exit_code = ExitCode.FAILED
+    nature = Nature.CONFIGURATION
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -94,13 +105,19 @@ class Refused(FlprovError):
 class IdentityRefused(Refused):
     """A certificate, its chain, its kind or its name is not acceptable here."""
 
+    nature = Nature.IDENTITY
+
 
 class SiteLocked(IdentityRefused):
     """An admin has locked this site. It may be unlocked, so its agent goes on asking."""
 
+    nature = Nature.TRANSIENT
+
 
 class PermissionRefused(Refused):
     """The caller's role may not do this."""
+
+    nature = Nature.IDENTITY
 
 
 class PolicyRefused(Refused):
@@ -109,6 +126,8 @@ class PolicyRefused(Refused):
 
 class KitRefused(Refused):
     """A kit does not match its manifest, is readable by others, or is in use."""
+
+    nature = Nature.IDENTITY
 
 
 class UpdateRefused(Refused):
@@ -123,6 +142,7 @@ class Unavailable(FlprovError):
     """The other side does not answer; a retry may help."""
 
     exit_code = ExitCode.UNREACHABLE
+    nature = Nature.TRANSIENT
 
 
 class ServerUnavailable(Unavailable):
@@ -143,14 +163,19 @@ class TimedOut(FlprovError):
     """What was waited for did not happen in the time that the caller gave."""
 
     exit_code = ExitCode.TIMED_OUT
+    nature = Nature.TRANSIENT
 
 
 class LocalError(FlprovError):
     """This machine or flprov itself broke it."""
 
+    nature = Nature.TRANSIENT
+
 
 class StateDamaged(LocalError):
     """A state folder that cannot be read as it should be."""
+
+    nature = Nature.CONFIGURATION
 
 
 class RemoteError(FlprovError):

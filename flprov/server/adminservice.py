@@ -16,14 +16,14 @@ from flprov.pki import Anchors
 from flprov.rpc import Call
 from flprov.server.access import verify_may_touch
 from flprov.server.foreign import foreign_line
-from flprov.server.jobrun import JobRun
-from flprov.server.jobs import Jobs
+from flprov.server.jobs.jobs import Jobs
+from flprov.server.jobs.results import Results
+from flprov.server.jobs.run import JobRun
+from flprov.server.jobs.submissions import verify_submission
 from flprov.server.logs import LogBook
 from flprov.server.records import AppRecord, SiteRecord
 from flprov.server.registry import Registry
-from flprov.server.results import Results
 from flprov.server.sessions import Sessions
-from flprov.server.submissions import verify_submission
 from flprov.server.transfers import receive_blob, send_blob
 from flprov.server.views import expired, job_document, site_document, why_document
 from flprov.wire import documents as doc

@@ -23,7 +23,7 @@ from flprov.server.adminservice import AdminService
 from flprov.server.config import ServerConfig
 from flprov.server.denials import Denials
 from flprov.server.identities import Identities
-from flprov.server.jobs import Jobs
+from flprov.server.jobs.jobs import Jobs
 from flprov.server.logs import LogBook
 from flprov.server.registry import Registry
 from flprov.server.sessions import Sessions

@@ -24,18 +24,18 @@ from flprov.errors import (
 )
 from flprov.rpc import Call, CallCancelled, CallerGone
 from flprov.rpc.methods import ObjectRule
-from flprov.server import jobevents as ev
 from flprov.server.access import verify_may_touch
 from flprov.server.foreign import CODE, TRACEBACK, foreign_line, foreign_text, read_vitals
-from flprov.server.gather import Asked
-from flprov.server.jobrun import JobRun
-from flprov.server.jobs import Jobs
+from flprov.server.jobs import events as ev
+from flprov.server.jobs.gather import Asked
+from flprov.server.jobs.jobs import Jobs
+from flprov.server.jobs.run import JobRun
+from flprov.server.jobs.workflow import INLINE
 from flprov.server.logs import LogBook
 from flprov.server.records import BlobRef, UpdateRecord
 from flprov.server.registry import Registry
 from flprov.server.sessions import Session, Sessions
 from flprov.server.transfers import receive_blob, send_blob
-from flprov.server.workflow import INLINE
 from flprov.wire import PROTOCOL, pb, tensor_infos, verify_numbers, verify_protocol, verify_update
 
 logger = logging.getLogger(__name__)

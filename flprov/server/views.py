@@ -7,8 +7,8 @@ from datetime import datetime
 
 from flprov.blobs import digest_of
 from flprov.jobs import JobState
-from flprov.server.jobrun import JobRun
-from flprov.server.jobs import Jobs
+from flprov.server.jobs.jobs import Jobs
+from flprov.server.jobs.run import JobRun
 from flprov.server.records import BlobRef, RoundRecord, SiteRecord
 from flprov.server.registry import Barred
 from flprov.server.sessions import Session

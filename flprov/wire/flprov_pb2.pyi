@@ -42,17 +42,19 @@ class UpdateMessage(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., tensors: _Optional[_Union[Payload, _Mapping]] = ..., samples: _Optional[int] = ..., weight: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("code", "message", "traceback")
+    __slots__ = ("code", "message", "traceback", "hint")
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     TRACEBACK_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
     code: str
     message: str
     traceback: str
-    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ...) -> None: ...
+    hint: str
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class FromSite(_message.Message):
-    __slots__ = ("hello", "heartbeat", "deployed", "answer", "progress", "stopped", "trust")
+    __slots__ = ("hello", "heartbeat", "deployed", "answer", "progress", "stopped", "trust", "witness", "probed", "leaving")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     DEPLOYED_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +62,9 @@ class FromSite(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     STOPPED_FIELD_NUMBER: _ClassVar[int]
     TRUST_FIELD_NUMBER: _ClassVar[int]
+    WITNESS_FIELD_NUMBER: _ClassVar[int]
+    PROBED_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     heartbeat: Heartbeat
     deployed: Deployed
@@ -67,10 +72,13 @@ class FromSite(_message.Message):
     progress: Progress
     stopped: Stopped
     trust: TrustHeld
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., deployed: _Optional[_Union[Deployed, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., trust: _Optional[_Union[TrustHeld, _Mapping]] = ...) -> None: ...
+    witness: Witness
+    probed: Probed
+    leaving: Leaving
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., deployed: _Optional[_Union[Deployed, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., trust: _Optional[_Union[TrustHeld, _Mapping]] = ..., witness: _Optional[_Union[Witness, _Mapping]] = ..., probed: _Optional[_Union[Probed, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ...) -> None: ...
 
 class ToSite(_message.Message):
-    __slots__ = ("welcome", "deploy", "task", "ack", "closed", "stop", "trust", "renew")
+    __slots__ = ("welcome", "deploy", "task", "ack", "closed", "stop", "trust", "renew", "head", "probe", "halt", "standing")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     DEPLOY_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +87,10 @@ class ToSite(_message.Message):
     STOP_FIELD_NUMBER: _ClassVar[int]
     TRUST_FIELD_NUMBER: _ClassVar[int]
     RENEW_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
+    HALT_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     deploy: Deploy
     task: TaskOrder
@@ -87,10 +99,14 @@ class ToSite(_message.Message):
     stop: StopJob
     trust: TrustBundle
     renew: RenewNow
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., deploy: _Optional[_Union[Deploy, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., ack: _Optional[_Union[AnswerAck, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., stop: _Optional[_Union[StopJob, _Mapping]] = ..., trust: _Optional[_Union[TrustBundle, _Mapping]] = ..., renew: _Optional[_Union[RenewNow, _Mapping]] = ...) -> None: ...
+    head: LogHead
+    probe: Probe
+    halt: StopSite
+    standing: Standing
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., deploy: _Optional[_Union[Deploy, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., ack: _Optional[_Union[AnswerAck, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., stop: _Optional[_Union[StopJob, _Mapping]] = ..., trust: _Optional[_Union[TrustBundle, _Mapping]] = ..., renew: _Optional[_Union[RenewNow, _Mapping]] = ..., head: _Optional[_Union[LogHead, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., halt: _Optional[_Union[StopSite, _Mapping]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "version", "installation", "host", "manifest", "jobs", "trust")
+    __slots__ = ("protocol", "version", "installation", "host", "manifest", "jobs", "trust", "witness", "started_at")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     INSTALLATION_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +114,8 @@ class Hello(_message.Message):
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     JOBS_FIELD_NUMBER: _ClassVar[int]
     TRUST_FIELD_NUMBER: _ClassVar[int]
+    WITNESS_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     installation: str
@@ -105,21 +123,27 @@ class Hello(_message.Message):
     manifest: str
     jobs: _containers.RepeatedScalarFieldContainer[str]
     trust: int
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., installation: _Optional[str] = ..., host: _Optional[str] = ..., manifest: _Optional[str] = ..., jobs: _Optional[_Iterable[str]] = ..., trust: _Optional[int] = ...) -> None: ...
+    witness: Witness
+    started_at: str
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., installation: _Optional[str] = ..., host: _Optional[str] = ..., manifest: _Optional[str] = ..., jobs: _Optional[_Iterable[str]] = ..., trust: _Optional[int] = ..., witness: _Optional[_Union[Witness, _Mapping]] = ..., started_at: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol", "version", "installation", "heartbeat_seconds", "jobs")
+    __slots__ = ("protocol", "version", "installation", "heartbeat_seconds", "jobs", "head", "standing")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     INSTALLATION_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     JOBS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     installation: str
     heartbeat_seconds: float
     jobs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., installation: _Optional[str] = ..., heartbeat_seconds: _Optional[float] = ..., jobs: _Optional[_Iterable[str]] = ...) -> None: ...
+    head: LogHead
+    standing: Standing
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., installation: _Optional[str] = ..., heartbeat_seconds: _Optional[float] = ..., jobs: _Optional[_Iterable[str]] = ..., head: _Optional[_Union[LogHead, _Mapping]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ("vitals",)
@@ -142,14 +166,16 @@ class Deploy(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., submission: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ..., app_size: _Optional[int] = ...) -> None: ...
 
 class Deployed(_message.Message):
-    __slots__ = ("job_id", "ready", "refused")
+    __slots__ = ("job_id", "ready", "refused", "gpus")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     ready: bool
     refused: Failure
-    def __init__(self, job_id: _Optional[str] = ..., ready: _Optional[bool] = ..., refused: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+    gpus: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, job_id: _Optional[str] = ..., ready: _Optional[bool] = ..., refused: _Optional[_Union[Failure, _Mapping]] = ..., gpus: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TaskOrder(_message.Message):
     __slots__ = ("job_id", "task_id", "name", "round", "rounds", "expects", "model", "scalars")
@@ -202,7 +228,7 @@ class RoundClosed(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., round: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("job_id", "task_id", "values", "step")
+    __slots__ = ("job_id", "task_id", "values", "step", "doing", "bytes_done", "bytes_total")
     class ValuesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -214,11 +240,17 @@ class Progress(_message.Message):
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    DOING_FIELD_NUMBER: _ClassVar[int]
+    BYTES_DONE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_TOTAL_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     task_id: str
     values: _containers.ScalarMap[str, float]
     step: int
-    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., values: _Optional[_Mapping[str, float]] = ..., step: _Optional[int] = ...) -> None: ...
+    doing: str
+    bytes_done: int
+    bytes_total: int
+    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., values: _Optional[_Mapping[str, float]] = ..., step: _Optional[int] = ..., doing: _Optional[str] = ..., bytes_done: _Optional[int] = ..., bytes_total: _Optional[int] = ...) -> None: ...
 
 class StopJob(_message.Message):
     __slots__ = ("job_id", "reason", "grace_seconds")
@@ -231,16 +263,88 @@ class StopJob(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., reason: _Optional[str] = ..., grace_seconds: _Optional[float] = ...) -> None: ...
 
 class Stopped(_message.Message):
-    __slots__ = ("job_id", "clean", "processes", "reason")
+    __slots__ = ("job_id", "clean", "processes", "reason", "freed")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     CLEAN_FIELD_NUMBER: _ClassVar[int]
     PROCESSES_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    FREED_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     clean: bool
     processes: _containers.RepeatedScalarFieldContainer[int]
     reason: str
-    def __init__(self, job_id: _Optional[str] = ..., clean: _Optional[bool] = ..., processes: _Optional[_Iterable[int]] = ..., reason: _Optional[str] = ...) -> None: ...
+    freed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, job_id: _Optional[str] = ..., clean: _Optional[bool] = ..., processes: _Optional[_Iterable[int]] = ..., reason: _Optional[str] = ..., freed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Leaving(_message.Message):
+    __slots__ = ("reason", "back")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BACK_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    back: bool
+    def __init__(self, reason: _Optional[str] = ..., back: _Optional[bool] = ...) -> None: ...
+
+class StopSite(_message.Message):
+    __slots__ = ("reason", "restart")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    RESTART_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    restart: bool
+    def __init__(self, reason: _Optional[str] = ..., restart: _Optional[bool] = ...) -> None: ...
+
+class Standing(_message.Message):
+    __slots__ = ("drained",)
+    DRAINED_FIELD_NUMBER: _ClassVar[int]
+    drained: str
+    def __init__(self, drained: _Optional[str] = ...) -> None: ...
+
+class LogHead(_message.Message):
+    __slots__ = ("index", "digest", "witnessed_index", "witnessed_digest")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WITNESSED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    WITNESSED_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    digest: str
+    witnessed_index: int
+    witnessed_digest: str
+    def __init__(self, index: _Optional[int] = ..., digest: _Optional[str] = ..., witnessed_index: _Optional[int] = ..., witnessed_digest: _Optional[str] = ...) -> None: ...
+
+class Witness(_message.Message):
+    __slots__ = ("index", "digest", "at", "signature", "chain")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    digest: str
+    at: str
+    signature: bytes
+    chain: bytes
+    def __init__(self, index: _Optional[int] = ..., digest: _Optional[str] = ..., at: _Optional[str] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ...) -> None: ...
+
+class Probe(_message.Message):
+    __slots__ = ("probe_id", "submission", "signature", "chain")
+    PROBE_ID_FIELD_NUMBER: _ClassVar[int]
+    SUBMISSION_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    probe_id: str
+    submission: bytes
+    signature: bytes
+    chain: bytes
+    def __init__(self, probe_id: _Optional[str] = ..., submission: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ...) -> None: ...
+
+class Probed(_message.Message):
+    __slots__ = ("probe_id", "refusals", "notes")
+    PROBE_ID_FIELD_NUMBER: _ClassVar[int]
+    REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    probe_id: str
+    refusals: _containers.RepeatedCompositeFieldContainer[Failure]
+    notes: bytes
+    def __init__(self, probe_id: _Optional[str] = ..., refusals: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., notes: _Optional[bytes] = ...) -> None: ...
 
 class TrustBundle(_message.Message):
     __slots__ = ("document", "signature", "signer")
@@ -315,14 +419,16 @@ class Issued(_message.Message):
     def __init__(self, chain: _Optional[bytes] = ..., trust: _Optional[_Union[TrustBundle, _Mapping]] = ..., settings: _Optional[bytes] = ...) -> None: ...
 
 class BlobRequest(_message.Message):
-    __slots__ = ("digest", "offset", "job_id")
+    __slots__ = ("digest", "offset", "job_id", "length")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
     digest: str
     offset: int
     job_id: str
-    def __init__(self, digest: _Optional[str] = ..., offset: _Optional[int] = ..., job_id: _Optional[str] = ...) -> None: ...
+    length: int
+    def __init__(self, digest: _Optional[str] = ..., offset: _Optional[int] = ..., job_id: _Optional[str] = ..., length: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("data",)
@@ -385,12 +491,74 @@ class Document(_message.Message):
     def __init__(self, json: _Optional[bytes] = ...) -> None: ...
 
 class Query(_message.Message):
-    __slots__ = ("id", "all")
+    __slots__ = ("id", "all", "limit", "before")
     ID_FIELD_NUMBER: _ClassVar[int]
     ALL_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
     id: str
     all: bool
-    def __init__(self, id: _Optional[str] = ..., all: _Optional[bool] = ...) -> None: ...
+    limit: int
+    before: str
+    def __init__(self, id: _Optional[str] = ..., all: _Optional[bool] = ..., limit: _Optional[int] = ..., before: _Optional[str] = ...) -> None: ...
+
+class EventsRequest(_message.Message):
+    __slots__ = ("start", "follow", "limit", "what", "object", "who", "outcome")
+    START_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    follow: bool
+    limit: int
+    what: str
+    object: str
+    who: str
+    outcome: str
+    def __init__(self, start: _Optional[int] = ..., follow: _Optional[bool] = ..., limit: _Optional[int] = ..., what: _Optional[str] = ..., object: _Optional[str] = ..., who: _Optional[str] = ..., outcome: _Optional[str] = ...) -> None: ...
+
+class JobChange(_message.Message):
+    __slots__ = ("job_id", "reason", "key", "not_after")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    reason: str
+    key: str
+    not_after: str
+    def __init__(self, job_id: _Optional[str] = ..., reason: _Optional[str] = ..., key: _Optional[str] = ..., not_after: _Optional[str] = ...) -> None: ...
+
+class SiteOrder(_message.Message):
+    __slots__ = ("name", "restart", "now", "reason", "key", "not_after")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RESTART_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    restart: bool
+    now: bool
+    reason: str
+    key: str
+    not_after: str
+    def __init__(self, name: _Optional[str] = ..., restart: _Optional[bool] = ..., now: _Optional[bool] = ..., reason: _Optional[str] = ..., key: _Optional[str] = ..., not_after: _Optional[str] = ...) -> None: ...
+
+class CleanRequest(_message.Message):
+    __slots__ = ("older_than_seconds", "dry_run", "key", "not_after")
+    OLDER_THAN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    older_than_seconds: float
+    dry_run: bool
+    key: str
+    not_after: str
+    def __init__(self, older_than_seconds: _Optional[float] = ..., dry_run: _Optional[bool] = ..., key: _Optional[str] = ..., not_after: _Optional[str] = ...) -> None: ...
 
 class SubmitRequest(_message.Message):
     __slots__ = ("submission", "signature", "chain")
@@ -547,7 +715,7 @@ class ToWorker(_message.Message):
     def __init__(self, start_site: _Optional[_Union[StartSite, _Mapping]] = ..., start_workflow: _Optional[_Union[StartWorkflow, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., answer: _Optional[_Union[SiteAnswer, _Mapping]] = ..., saved: _Optional[_Union[RoundSaved, _Mapping]] = ..., quit: _Optional[_Union[Quit, _Mapping]] = ...) -> None: ...
 
 class FromWorker(_message.Message):
-    __slots__ = ("ready", "answer", "progress", "broadcast", "close", "finished", "failure")
+    __slots__ = ("ready", "answer", "progress", "broadcast", "close", "finished", "failure", "resumed")
     READY_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
@@ -555,6 +723,7 @@ class FromWorker(_message.Message):
     CLOSE_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    RESUMED_FIELD_NUMBER: _ClassVar[int]
     ready: Ready
     answer: TaskAnswer
     progress: Progress
@@ -562,7 +731,8 @@ class FromWorker(_message.Message):
     close: CloseRound
     finished: Finished
     failure: Failure
-    def __init__(self, ready: _Optional[_Union[Ready, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., broadcast: _Optional[_Union[Broadcast, _Mapping]] = ..., close: _Optional[_Union[CloseRound, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+    resumed: Resumed
+    def __init__(self, ready: _Optional[_Union[Ready, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., broadcast: _Optional[_Union[Broadcast, _Mapping]] = ..., close: _Optional[_Union[CloseRound, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ...) -> None: ...
 
 class StartSite(_message.Message):
     __slots__ = ("job_id", "site", "spec", "datasets")
@@ -600,6 +770,12 @@ class StartWorkflow(_message.Message):
 class Ready(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Resumed(_message.Message):
+    __slots__ = ("task_id",)
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    def __init__(self, task_id: _Optional[str] = ...) -> None: ...
 
 class Quit(_message.Message):
     __slots__ = ("reason",)

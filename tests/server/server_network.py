@@ -22,7 +22,7 @@ from flprov.rpc import methods as m
 from flprov.server.adminservice import AdminService
 from flprov.server.denials import Denials
 from flprov.server.identities import Identities
-from flprov.server.jobrun import JobRun
+from flprov.server.jobs.run import JobRun
 from flprov.server.server import service_table
 from flprov.server.siteservice import SiteService
 from flprov.testing.inprocess import InProcessNetwork

@@ -16,9 +16,9 @@ from flprov._base import to_document
 from flprov.blobs import BlobStore
 from flprov.jobs import Bundle, JobState
 from flprov.kits import RegistryEntry
-from flprov.server import jobevents as ev
-from flprov.server.jobrun import JobRun
-from flprov.server.jobs import Jobs
+from flprov.server.jobs import events as ev
+from flprov.server.jobs.jobs import Jobs
+from flprov.server.jobs.run import JobRun
 from flprov.server.logs import LogBook
 from flprov.server.records import AppRecord, JobRecord, UpdateRecord
 from flprov.server.registry import Registry

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from server_parties import NOW, inline, tensors, update_record
 
-from flprov.server.gather import Asked, Gather
+from flprov.server.jobs.gather import Asked, Gather
 
 ABSENCE = timedelta(seconds=60)
 

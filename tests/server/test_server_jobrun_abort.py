@@ -12,7 +12,7 @@ from server_world import deploy, finished, train
 
 from flprov.errors import LocalError, NotFound
 from flprov.jobs import JobState
-from flprov.server import jobevents as ev
+from flprov.server.jobs import events as ev
 
 TWO = ("site-1", "site-2")
 

@@ -12,7 +12,7 @@ from server_parties import payload, tensors
 from server_world import broadcast, close_round, deploy, finished, train
 
 from flprov.jobs import JobState
-from flprov.server import jobevents as ev
+from flprov.server.jobs import events as ev
 from flprov.server.views import job_document
 from flprov.wire import pb
 

@@ -8,7 +8,7 @@ from server_parties import SITES, spec
 from server_world import broadcast, close_round, deploy, ready, train
 
 from flprov.jobs import JobState, Membership
-from flprov.server import jobevents as ev
+from flprov.server.jobs import events as ev
 
 SPARE = spec(sites=Membership(min=1, absence_seconds=60))
 

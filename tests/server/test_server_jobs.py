@@ -15,7 +15,7 @@ from server_world import close_round, deploy, finished, train
 
 from flprov.errors import Conflict, LocalError, Misuse, NotFound
 from flprov.jobs import JobState, Membership
-from flprov.server import jobs as jobs_module
+from flprov.server.jobs import jobs as jobs_module
 from flprov.server.records import BlobRef
 
 TWO = ("site-1", "site-2")

@@ -8,8 +8,8 @@ from server_parties import SITES, job_record, site
 from server_world import hello
 
 from flprov.jobs import JobState
-from flprov.server.jobsites import JobSites
-from flprov.server.ledger import JobLedger
+from flprov.server.jobs.ledger import JobLedger
+from flprov.server.jobs.sites import JobSites
 from flprov.server.sessions import Session, Sessions
 from flprov.store import MemoryStore
 from flprov.testing.clock import FakeClock

@@ -10,7 +10,7 @@ from server_parties import job_record, spec
 from flprov._base import from_document, to_document
 from flprov.errors import LocalError
 from flprov.jobs import JobState, Membership
-from flprov.server.ledger import JobLedger
+from flprov.server.jobs.ledger import JobLedger
 from flprov.server.records import JobRecord
 from flprov.store import Delete, Put, Row
 from flprov.testing.clock import FakeClock

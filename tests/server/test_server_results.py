@@ -11,8 +11,8 @@ from server_parties import NOW, inline
 from flprov.blobs import digest_of
 from flprov.errors import NotFound
 from flprov.jobs import JobState
+from flprov.server.jobs.results import Results
 from flprov.server.records import BlobRef, RoundRecord
-from flprov.server.results import Results
 from flprov.wire.documents import Cause, Contributor, Missing
 
 SUBMISSION = '{"app":"a","sites":["site-1"]}'

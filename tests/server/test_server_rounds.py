@@ -8,8 +8,8 @@ from server_parties import SITES, inline, job_record, payload, tensors, update_r
 from server_world import broadcast, close_round
 
 from flprov.errors import ProtocolError
+from flprov.server.jobs.rounds import Rounds
 from flprov.server.records import BlobRef
-from flprov.server.rounds import Rounds
 from flprov.testing.clock import FakeClock
 from flprov.wire import pb
 from flprov.wire.documents import Missing

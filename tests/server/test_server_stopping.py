@@ -11,10 +11,10 @@ from server_parties import SITES, job_record, site, spec
 from server_world import hello
 
 from flprov.jobs import JobState
-from flprov.server.jobsites import JobSites
-from flprov.server.ledger import JobLedger
+from flprov.server.jobs.ledger import JobLedger
+from flprov.server.jobs.sites import JobSites
+from flprov.server.jobs.stopping import Stopping
 from flprov.server.sessions import Session, Sessions
-from flprov.server.stopping import Stopping
 from flprov.testing.clock import FakeClock
 from flprov.wire import pb
 

@@ -21,8 +21,8 @@ from flprov.errors import (
 )
 from flprov.jobs import Membership
 from flprov.pki import Identity, sign
+from flprov.server.jobs.submissions import verify_same, verify_submission
 from flprov.server.records import AppRecord
-from flprov.server.submissions import verify_same, verify_submission
 from flprov.wire import pb
 
 

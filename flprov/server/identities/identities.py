@@ -9,9 +9,9 @@ from flprov._base import Clock, Tasks
 from flprov.kits import Kit
 from flprov.rpc import Handler, Listener
 from flprov.rpc import methods as m
+from flprov.server.commands import Commands
 from flprov.server.identities.book import CertificateBook
 from flprov.server.identities.certificates import list_certificates
-from flprov.server.identities.commands import Commands
 from flprov.server.identities.expiry import ExpiryWatch, find_warnings
 from flprov.server.identities.gate import Gate
 from flprov.server.identities.inviteservice import InviteService

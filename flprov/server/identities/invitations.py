@@ -11,8 +11,8 @@ from datetime import timedelta
 from flprov.errors import Conflict, IdentityRefused, Misuse, NotFound, Refused
 from flprov.pki import Identity, Kind, describe_leaf
 from flprov.server.access import verify_may_take_name
+from flprov.server.commands import used_for_another
 from flprov.server.identities.admission import Admission
-from flprov.server.identities.commands import used_for_another
 from flprov.server.identities.invites import InviteBook, InviteRecord, InviteState, delete, put
 from flprov.server.identities.people import find_people
 from flprov.server.identities.surroundings import Surroundings

@@ -11,8 +11,8 @@ from flprov.pki import Identity, Kind, Role, describe_leaf, verify_request, veri
 from flprov.rpc import Call, Handler
 from flprov.rpc import methods as m
 from flprov.server.access import verify_may_manage
+from flprov.server.commands import read_not_after, verify_key
 from flprov.server.foreign import foreign_line
-from flprov.server.identities.commands import read_not_after, verify_key
 from flprov.server.identities.invitations import Invitations
 from flprov.server.identities.invites import InviteRecord
 from flprov.server.identities.surroundings import Surroundings

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable
 
 from flprov.errors import FlprovError
 from flprov.pki import Identity, Kind, Reason, parse_identity
+from flprov.server.durable import commit_through
 from flprov.server.identities.book import CertificateRecord
-from flprov.server.identities.durable import commit_through
 from flprov.server.identities.surroundings import Surroundings
 from flprov.server.revocations import Cutoff, Revocation, RevokedSerial, Withdrawal, refusal
 from flprov.store import Change, Row

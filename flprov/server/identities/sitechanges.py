@@ -13,11 +13,11 @@ from flprov.errors import Conflict, IdentityRefused, Misuse, PermissionRefused
 from flprov.pki import Identity, Kind, Reason, Role, parse_identity
 from flprov.rpc import Call
 from flprov.server.access import verify_may_manage, verify_may_take_name
+from flprov.server.durable import commit_through
 from flprov.server.foreign import foreign_line
 from flprov.server.identities.book import CertificateRecord
 from flprov.server.identities.certificates import open_invites
 from flprov.server.identities.changes import LONGEST_REASON, change_row, changed
-from flprov.server.identities.durable import commit_through
 from flprov.server.identities.people import find_people
 from flprov.server.identities.revocations import drop, revoke, withdraw_identity, withdraw_serial
 from flprov.server.identities.surroundings import Surroundings

@@ -11,8 +11,8 @@ from flprov._base import Clock
 from flprov.errors import FlprovError
 from flprov.kits import Kit
 from flprov.pki import Anchors
+from flprov.server.commands import Commands
 from flprov.server.identities.book import CertificateBook
-from flprov.server.identities.commands import Commands
 from flprov.server.identities.issuing import Issuer
 from flprov.server.identities.trust import TrustKeeper
 from flprov.server.registry import Registry

@@ -21,7 +21,7 @@ from flprov.kits import SignedTrust, Trust
 from flprov.pki import Anchors, Identity, Kind, describe_leaf, load_anchors, parse_identity
 from flprov.rpc import Call, Handler
 from flprov.rpc import methods as m
-from flprov.server.identities.commands import read_not_after
+from flprov.server.commands import read_not_after
 from flprov.server.identities.surroundings import Surroundings
 from flprov.server.identities.trust import listed
 from flprov.server.identities.trustview import newest, trust_document

@@ -12,8 +12,8 @@ from flprov import __version__
 from flprov._base import parse_json, to_document
 from flprov.blobs import BlobStore, digest_of
 from flprov.errors import NotFound
-from flprov.server.jobrun import JobRun
-from flprov.server.jobs import Jobs
+from flprov.server.jobs.jobs import Jobs
+from flprov.server.jobs.run import JobRun
 from flprov.server.logs import LogBook
 from flprov.server.records import RoundRecord
 from flprov.server.views import job_document, result_files

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 from flprov._base import Clock
 from flprov.errors import ProtocolError
-from flprov.server.gather import Asked, Gather, Verdict
+from flprov.server.jobs.gather import Asked, Gather, Verdict
+from flprov.server.jobs.workflow import Workflow, to_payload
 from flprov.server.records import JobRecord, RoundRecord, UpdateRecord
-from flprov.server.workflow import Workflow, to_payload
 from flprov.wire import pb
 from flprov.wire.documents import Contributor, Missing
 

@@ -21,15 +21,15 @@ from flprov._base import Clock, Tasks, canonical_json, to_document
 from flprov.blobs import BlobStore
 from flprov.errors import FlprovError, LocalError, ProtocolError
 from flprov.jobs import JobState
-from flprov.server import jobevents as ev
 from flprov.server.foreign import CODE, TRACEBACK, foreign_line, foreign_text
-from flprov.server.jobsites import JobSites
-from flprov.server.ledger import JobLedger
+from flprov.server.jobs import events as ev
+from flprov.server.jobs.ledger import JobLedger
+from flprov.server.jobs.rounds import Rounds
+from flprov.server.jobs.sites import JobSites
+from flprov.server.jobs.stopping import Stopping
+from flprov.server.jobs.workflow import Workflow, verify_names
 from flprov.server.records import JobRecord, UpdateRecord
-from flprov.server.rounds import Rounds
 from flprov.server.sessions import Sessions
-from flprov.server.stopping import Stopping
-from flprov.server.workflow import Workflow, verify_names
 from flprov.store import Delete, Put, Row, Store
 from flprov.wire import pb
 from flprov.workers import Launcher

@@ -6,9 +6,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from flprov._base import Clock
-from flprov.server.jobsites import JobSites
-from flprov.server.ledger import JobLedger
-from flprov.server.workflow import Workflow
+from flprov.server.jobs.ledger import JobLedger
+from flprov.server.jobs.sites import JobSites
+from flprov.server.jobs.workflow import Workflow
 from flprov.store import Row
 from flprov.wire import pb
 

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from flprov._base import Clock
 from flprov.errors import SiteUnavailable
-from flprov.server.ledger import JobLedger
+from flprov.server.jobs.ledger import JobLedger
 from flprov.server.sessions import Sessions
 from flprov.wire import pb
 

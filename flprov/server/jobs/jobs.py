@@ -28,13 +28,13 @@ from flprov.jobs import (
     schedule,
 )
 from flprov.pki import Identity
-from flprov.server import jobevents as ev
-from flprov.server.jobrun import JobRun, Surroundings
+from flprov.server.jobs import events as ev
+from flprov.server.jobs.run import JobRun, Surroundings
+from flprov.server.jobs.submissions import verify_same
 from flprov.server.logs import LogBook
 from flprov.server.records import AppRecord, JobRecord, RoundRecord, UpdateRecord
 from flprov.server.registry import Registry
 from flprov.server.sessions import Session, Sessions
-from flprov.server.submissions import verify_same
 from flprov.store import Put, Row, Store
 from flprov.wire import pb
 from flprov.wire.documents import Vitals

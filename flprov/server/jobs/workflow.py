@@ -13,7 +13,7 @@ from pathlib import Path
 from flprov.blobs import BlobStore
 from flprov.errors import FlprovError, ProtocolError
 from flprov.jobs import JobSpec, unpack_bundle
-from flprov.server.jobevents import Event, WorkflowGone, WorkflowSaid
+from flprov.server.jobs.events import Event, WorkflowGone, WorkflowSaid
 from flprov.server.records import BlobRef
 from flprov.wire import pb
 from flprov.workers import Launcher, LaunchOrder, Process, reap_leftovers
