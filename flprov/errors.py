@@ -12,6 +12,7 @@
     │   ├── PolicyRefused          the site's own policy
     │   ├── KitRefused             the kit does not match its manifest, or others can read its key
     │   ├── UpdateRefused          an update that does not fit its task
+    │   ├── NoRoom                 there is not room enough for a job now
     │   └── ConfinementRefused     job code could not be confined here
     ├── Unavailable             4  a retry may help
     │   ├── ServerUnavailable      the server does not answer
@@ -132,6 +133,12 @@ class KitRefused(Refused):
 
 class UpdateRefused(Refused):
     """An update does not fit the task it answers."""
+
+
+class NoRoom(Refused):
+    """There is not room enough for a job here now; there may be, once somebody else has ended."""
+
+    nature = Nature.TRANSIENT
 
 
 class ConfinementRefused(Refused):

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from flprov._base import Clock, SystemClock, parse_json, to_iso
-from flprov.admin import parties
+from flprov.admin import operations, parties
 from flprov.admin.apps import Progress, fetch_spec, upload_bundle
 from flprov.admin.download import Progress as FileProgress
 from flprov.admin.download import download_results
@@ -150,6 +150,42 @@ class Admin:
     def unlock_site(self, name: str, *, reason: str = "") -> doc.PartyChangeDocument:
         """Let a locked site come back; it does so by itself. Raises NotFound."""
         return parties.change_site(self._link, self._clock, "unlock", name, reason=reason)
+
+    def drain_site(self, name: str, *, reason: str = "") -> doc.DrainDocument:
+        """No new jobs there, from now on; those that run there go on. Raises NotFound."""
+        return operations.change_drain(self._link, self._clock, name, drain=True, reason=reason)
+
+    def enable_site(self, name: str, *, reason: str = "") -> doc.DrainDocument:
+        """New jobs may start there again; an order to stop that is open is taken back. Raises NotFound."""
+        return operations.change_drain(self._link, self._clock, name, drain=False, reason=reason)
+
+    def stop_site(self, name: str, *, now: bool = False, reason: str = "") -> Iterator[doc.SiteOrderDocument]:
+        """Drain a site, and end its agent when no job runs there any more, or `now`; how it goes.
+
+        The first document says that the order is on the server's disk; it stands when you leave early.
+
+        Raises:
+            SiteUnavailable: the site is not connected.
+        """
+        return operations.order_site(self._link, self._clock, name, restart=False, now=now, reason=reason)
+
+    def restart_site(self, name: str, *, reason: str = "") -> Iterator[doc.SiteOrderDocument]:
+        """Start the agent of a site anew, while its jobs go on; how it goes. Raises SiteUnavailable."""
+        return operations.order_site(self._link, self._clock, name, restart=True, now=True, reason=reason)
+
+    # ---- operations ------------------------------------------------------------------------
+
+    def drain_server(self, *, reason: str = "") -> doc.DrainDocument:
+        """No job starts anywhere, from now on."""
+        return operations.change_drain(self._link, self._clock, "", drain=True, reason=reason)
+
+    def enable_server(self, *, reason: str = "") -> doc.DrainDocument:
+        """Jobs start again."""
+        return operations.change_drain(self._link, self._clock, "", drain=False, reason=reason)
+
+    def watch_drain(self, site: str = "") -> Iterator[doc.DrainDocument]:
+        """How a site, or the server, stands: until it is safe to stop or is not drained any more."""
+        return operations.watch_drain(self._link, site)
 
     # ---- people ----------------------------------------------------------------------------
 

@@ -9,16 +9,18 @@ import hashlib
 import logging
 import platform
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flprov import __version__
-from flprov._base import Clock, SystemClock, Tasks, canonical_json, hold_lock, write_private
+from flprov._base import Clock, SystemClock, Tasks, canonical_json, hold_lock, to_iso, write_private
 from flprov.agent.bulk import Bulk
 from flprov.agent.config import AgentConfig
 from flprov.agent.control import Control, LinkState
+from flprov.agent.environment import Environment
 from flprov.agent.held import SiteJobs
 from flprov.agent.leases import GPULeases
+from flprov.agent.outlook import Outlook, own_ladder, own_why, say_link
 from flprov.agent.renewal import Renewal
 from flprov.agent.trust import SiteTrust
 from flprov.agent.vitals import GPUs, read_vitals
@@ -55,6 +57,11 @@ class Agent:
         self._local_status = local_status
         self._stopping = asyncio.Event()
         self.ready = asyncio.Event()  # set by the first Welcome
+        self.again = False  # after `run`: this process is to start anew, as an admin asked
+        self._stop_reason = "stopped by its operator"
+        self._started_at = self._clock.now()
+        self._standing = pb.Standing()
+        self._environment = Environment()
         self._gpus = GPUs(GPULeases())
         self._vitals: Vitals | None = None
 
@@ -83,7 +90,15 @@ class Agent:
                 await store.close()
 
     def stop(self) -> None:
-        """Ask `run` to return; job processes here are ended first."""
+        """Ask `run` to return; the server is told, and job processes here are ended first."""
+        self._stopping.set()
+
+    def _halt(self, order: pb.StopSite) -> None:
+        """An admin wants this agent to end, or to start anew; then the jobs' processes live on."""
+        what = "restart" if order.restart else "stop"
+        logger.info("the server tells this agent to %s: %s", what, order.reason[:200])
+        self._stop_reason = order.reason[:200] or f"told to {what}"
+        self.again = order.restart
         self._stopping.set()
 
     async def _run(self, state: Path, store: Store) -> None:
@@ -127,23 +142,31 @@ class Agent:
                 await stack.enter_async_context(serve_local(state, self.snapshot_json))
             tasks = Tasks("renewal")
             tasks.spawn(renewal.run())
+            link = asyncio.create_task(self._control.run(), name="control")
             try:
-                await self._until_stopped(self._control.run())
+                await self._until_stopped(link)
             finally:
                 await tasks.close()
-                await jobs.close()
+                await (jobs.leave() if self.again else jobs.close())
+                await self._control.part(link)
                 await bulk.close()
-                await store.commit([], Row(who="site", what="site.stop", object=self.config.kit.name))
+                row = Row(who="site", what="site.stop", object=self.config.kit.name, reason=self._stop_reason)
+                await store.commit([], row)
 
-    async def _until_stopped(self, work: Coroutine[object, object, None]) -> None:
-        running = asyncio.create_task(work, name="control")
+    async def _until_stopped(self, link: asyncio.Task[None]) -> None:
+        """Wait; then say goodbye, or raise what ended the link for good."""
         stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if running.done():
-            running.result()
-        running.cancel()
-        await asyncio.gather(running, stopping, return_exceptions=True)
+        try:
+            await asyncio.wait({link, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        if not link.done():
+            self._control.leave(self._stop_reason, back=self.again)
+            return
+        error = link.exception()
+        if error is not None:
+            self._stop_reason = str(error)[:500]
+            raise error
 
     def _connect_mtls(self) -> Connection:
         kit, credential = self.config.kit, self._renewal.credential
@@ -167,6 +190,7 @@ class Agent:
             self._control.report(answer)
 
     def _welcome(self, welcome: pb.Welcome) -> None:
+        self._standing = welcome.standing
         self._jobs.welcome(list(welcome.jobs))
         self._renewal.connected()
         self.ready.set()
@@ -180,12 +204,16 @@ class Agent:
             manifest=self.config.kit.manifest_digest,
             jobs=self._jobs.ids,
             trust=self._trust.version,
+            started_at=to_iso(self._started_at),
         )
 
     async def _read_vitals(self) -> Vitals:
+        self._vitals = await asyncio.to_thread(self._look_around)
+        return self._vitals
+
+    def _look_around(self) -> Vitals:
         config = self.config
-        self._vitals = await asyncio.to_thread(
-            read_vitals,
+        found = read_vitals(
             self._gpus,
             state=config.state,
             policy=config.policy,
@@ -193,7 +221,7 @@ class Agent:
             python=config.python,
             jobs=self._jobs.running,
         )
-        return self._vitals
+        return self._environment.observe(found, config.settings, self._clock.now())
 
     def _obey(self, message: pb.ToSite) -> None:
         kind = message.WhichOneof("body")
@@ -211,12 +239,19 @@ class Agent:
             self._believe(message.trust)
         elif kind == "renew":
             self._renewal.renew_now(message.renew.reason)
+        elif kind == "halt":
+            self._halt(message.halt)
+        elif kind == "standing":
+            self._standing = message.standing
+        elif kind == "probe":
+            self._jobs.probe(message.probe)
         else:
             logger.warning("the server sent %s, which this version does not know", kind or "an empty message")
 
     def snapshot_json(self) -> bytes:
         """What `flprov site status KIT` prints."""
-        link, kit = self._control.link, self.config.kit
+        link, kit, own = self._control.link, self.config.kit, self.outlook()
+        why, hint = own_why(own)
         return canonical_json(
             SiteStatusDocument(
                 name=kit.name,
@@ -226,7 +261,11 @@ class Agent:
                 server=kit.endpoints,
                 connected=link.state is LinkState.CONNECTED,
                 link=LinkStatus(
-                    state=link.state.value, since=link.since, reason=link.reason, tries=link.tries
+                    state=link.state.value,
+                    since=link.since,
+                    reason=link.reason,
+                    tries=link.tries,
+                    next_at=link.next_at,
                 ),
                 cert_not_after=self._renewal.credential.not_after,
                 renewal=self._renewal.status,
@@ -235,8 +274,41 @@ class Agent:
                 proxy=str(self.config.route),
                 jobs=self._jobs.states(),
                 vitals=self._vitals,
+                ladder=own_ladder(own),
+                why=why,
+                hint=hint,
+                drained=own.drained,
+                retrying=tuple(self._retrying()),
             )
         )
+
+    def outlook(self) -> Outlook:
+        """How this site sees itself now."""
+        kit, credential = self.config.kit, self._renewal.credential
+        return Outlook(
+            kit=kit.folder,
+            made_at=kit.made_at,
+            link=self._control.link,
+            issued_at=credential.issued_at,
+            not_after=credential.not_after,
+            renewal=self._renewal.status,
+            trust=self._trust.version,
+            vitals=self._vitals,
+            jobs=self._jobs.states(),
+            since=self._jobs.since(),
+            drained=self._standing.drained,
+            now=self._clock.now(),
+        )
+
+    def _retrying(self) -> Iterator[str]:
+        """Every loop that tries something again: what, why, how often and when next."""
+        link, renewal = self._control.link, self._renewal.status
+        if link.state is not LinkState.CONNECTED and link.tries:
+            yield f"the link to the server: {say_link(link, self._clock.now())}"
+        if renewal.last_error:
+            yield f"renewing the certificate: {renewal.last_error}"
+        if self._bulk.trouble:
+            yield f"transfers: {self._bulk.trouble}"
 
 
 def _installation(state: Path) -> str:

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The control stream: dial, say Hello, beat, obey; and dial again with jitter when it breaks."""
+"""The control stream: dial, say Hello, beat, obey; and dial again with jitter when it breaks.
+
+Only what time can heal is tried again, and each try says why and which one it is. An identity that is
+refused ends the agent whenever that comes, and so does what only another configuration or another version
+can change. A lock goes by itself.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,11 @@ import enum
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from flprov._base import Clock, backoff, canonical_json
-from flprov.errors import FlprovError, ProtocolError, Refused, SiteLocked
+from flprov.agent.outbox import Outbox
+from flprov.errors import FlprovError, Nature, ProtocolError, Refused, ServerUnavailable
 from flprov.rpc import Connection
 from flprov.rpc.methods import CONTROL
 from flprov.wire import pb, verify_protocol
@@ -19,13 +25,18 @@ from flprov.wire.documents import Vitals
 
 logger = logging.getLogger(__name__)
 
+# A dead link is found by HTTP/2 pings within half a minute, however slow it is. This is for a server that
+# answers those and does not get to its Welcome, which takes one small write to its disk.
+PATIENCE = 120.0
+_LAST_WORD = 2.0  # seconds in which a leaving site's last word reaches the server
+
 
 class LinkState(enum.Enum):
     """Where the link to the server is."""
 
     CONNECTING = "connecting"  # dialling, or waiting to dial again
     CONNECTED = "connected"  # welcomed; beats flow
-    REFUSED = "refused"  # the server answered and said no
+    REFUSED = "refused"  # the server answered and said no, which may change: the site is locked
     STOPPED = "stopped"  # the agent is stopping
 
 
@@ -37,6 +48,7 @@ class Link:
     since: datetime
     reason: str = ""
     tries: int = 0
+    next_at: datetime | None = None  # when it is dialled again
 
 
 class Control:
@@ -51,6 +63,7 @@ class Control:
         welcome: Callable[[pb.Welcome], None],
         obey: Callable[[pb.ToSite], None],
         clock: Clock,
+        patience: float = PATIENCE,
     ) -> None:
         self._connect = connect
         self._hello = hello
@@ -58,67 +71,110 @@ class Control:
         self._welcome = welcome
         self._obey = obey
         self._clock = clock
-        self._outgoing: asyncio.Queue[pb.FromSite] | None = None
-        self._welcomed = False
+        self._patience = patience
+        self._outgoing: Outbox | None = None
         self._was_connected = False
+        self._leaving = False
+        self._soon = asyncio.Event()
         self.link = Link(state=LinkState.CONNECTING, since=clock.now())
 
     def report(self, message: pb.FromSite) -> None:
         """Send to the server if connected. What matters is said again after a reconnect."""
         if self._outgoing is not None:
-            self._outgoing.put_nowait(message)
+            self._outgoing.put(message)
+
+    def beat_soon(self) -> None:
+        """Something that a heartbeat carries has changed: the next one goes at once."""
+        self._soon.set()
+
+    def leave(self, reason: str, *, back: bool) -> None:
+        """Tell the server that this site goes by its own decision; `part` follows."""
+        self._leaving = True
+        self._note(LinkState.STOPPED, reason, self.link.tries)
+        self.report(pb.FromSite(leaving=pb.Leaving(reason=reason, back=back)))
+
+    async def part(self, running: asyncio.Task[None]) -> None:
+        """End the stream after what is still to be said, and with it `running`, the task of `run`."""
+        self._leaving = True
+        if self._outgoing is not None:
+            self._outgoing.end()
+            await asyncio.wait([running], timeout=_LAST_WORD)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
     async def run(self) -> None:
-        """Hold the stream until cancelled.
+        """Hold the stream until cancelled, or until the stream of a leaving site has ended.
 
         Raises:
-            Refused: the server said no before it ever said yes, so that waiting will not help. A lock is
-                another matter: it can be opened at any time.
+            FlprovError: waiting will not help: the server does not take this site, or the two do not
+                speak the same protocol. A lock is another matter: it can be opened at any time.
         """
         waits, tries = backoff(), 0
         while True:
             try:
                 await self._session()
-            except Refused as error:
-                if not self._welcomed and not isinstance(error, SiteLocked):
-                    raise
-                self._note(LinkState.REFUSED, _with_hint(error), tries)
+                raise ServerUnavailable("the server closed the stream")
             except FlprovError as error:
+                if self._leaving:
+                    return
+                if error.nature is not Nature.TRANSIENT:
+                    self._note(LinkState.REFUSED, _with_hint(error), tries)
+                    raise
+                if self._was_connected:
+                    waits, tries = backoff(), 0
+                self._was_connected = False
                 tries += 1
-                self._note(LinkState.CONNECTING, str(error), tries)
-            else:
-                self._note(LinkState.CONNECTING, "the server closed the stream", tries)
-            if self._was_connected:
-                waits, tries = backoff(), 0
-            self._was_connected = False
-            await self._clock.sleep(next(waits))
+                wait = next(waits)
+                state = LinkState.REFUSED if isinstance(error, Refused) else LinkState.CONNECTING
+                self._note(state, _with_hint(error), tries, wait)
+            await self._clock.sleep(wait)
 
-    def _note(self, state: LinkState, reason: str, tries: int) -> None:
-        since = self.link.since if state is self.link.state else self._clock.now()
-        if (state, reason) != (self.link.state, self.link.reason):
-            logger.info("link to the server: %s%s", state.value, f": {reason}" if reason else "")
-        self.link = Link(state=state, since=since, reason=reason, tries=tries)
+    def _note(self, state: LinkState, reason: str, tries: int, wait: float | None = None) -> None:
+        now = self._clock.now()
+        since = self.link.since if state is self.link.state else now
+        is_news = (state, reason) != (self.link.state, self.link.reason)
+        self.link = Link(
+            state=state,
+            since=since,
+            reason=reason,
+            tries=tries,
+            next_at=None if wait is None else now + timedelta(seconds=wait),
+        )
+        if is_news or tries in _SAID or (tries and tries % _SAID_EVERY == 0):
+            again = "" if wait is None else f" (try {tries}, next in {wait:.1f} s)"
+            logger.info("link to the server: %s%s%s", state.value, f": {reason}" if reason else "", again)
 
     async def _session(self) -> None:
         connection = self._connect()
         try:
-            outgoing: asyncio.Queue[pb.FromSite] = asyncio.Queue()
-            outgoing.put_nowait(pb.FromSite(hello=self._hello()))
-            replies = connection.stream(CONTROL, _drain(outgoing))
-            first = await anext(replies, None)
-            if first is None or first.WhichOneof("body") != "welcome":
-                raise ProtocolError("the server did not begin with Welcome")
-            verify_protocol(first.welcome.protocol, peer="the server")
-            await self._hold(first.welcome, replies, outgoing)
+            outgoing = Outbox()
+            outgoing.put(pb.FromSite(hello=self._hello()))
+            replies = connection.stream(CONTROL, outgoing.drain())
+            welcome = await self._first(replies)
+            await self._hold(welcome, replies, outgoing)
         finally:
             self._outgoing = None
             await connection.close()
 
-    async def _hold(
-        self, welcome: pb.Welcome, replies: AsyncIterator[pb.ToSite], outgoing: asyncio.Queue[pb.FromSite]
-    ) -> None:
+    async def _first(self, replies: AsyncIterator[pb.ToSite]) -> pb.Welcome:
+        try:
+            async with asyncio.timeout(self._patience):
+                first = await anext(replies, None)
+        except TimeoutError:
+            raise ServerUnavailable(
+                f"the server answers, but has not welcomed this site within {self._patience:.0f} s",
+                hint="its own log says what it is busy with; it is asked again",
+            ) from None
+        if first is None:
+            raise ServerUnavailable("the server closed the stream before it said Welcome")
+        if first.WhichOneof("body") != "welcome":
+            raise ProtocolError("the server did not begin with Welcome")
+        verify_protocol(first.welcome.protocol, peer="the server")
+        return first.welcome
+
+    async def _hold(self, welcome: pb.Welcome, replies: AsyncIterator[pb.ToSite], outgoing: Outbox) -> None:
         self._outgoing = outgoing
-        self._welcomed = self._was_connected = True
+        self._was_connected = True
         self._note(LinkState.CONNECTED, "", 0)
         beats = asyncio.create_task(self._beat(welcome.heartbeat_seconds), name="heartbeat")
         try:
@@ -131,18 +187,32 @@ class Control:
 
     async def _beat(self, seconds: float) -> None:
         while True:
+            self._soon.clear()
             try:
                 vitals = await self._vitals()
                 self.report(pb.FromSite(heartbeat=pb.Heartbeat(vitals=canonical_json(vitals))))
             except (FlprovError, OSError):  # a disk that answers with EIO, say: the next beat tries again
                 logger.warning("the state of this machine could not be read", exc_info=True)
-            await self._clock.sleep(min(max(0.1, seconds), 60.0))  # in this order: NaN becomes 0.1
+            await self._rest(min(max(0.1, seconds), 60.0))  # in this order: NaN becomes 0.1
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait for the next beat, or until it is wanted."""
+        either = [
+            asyncio.ensure_future(self._clock.sleep(seconds)),
+            asyncio.ensure_future(self._soon.wait()),
+        ]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in either:
+                waiting.cancel()
+            await asyncio.wait(either)
+
+
+# Tries that are said in the log although nothing is new; all of them are in `site status`.
+_SAID = frozenset({1, 2, 5, 10, 20})
+_SAID_EVERY = 50
 
 
 def _with_hint(error: FlprovError) -> str:
     return f"{error}; {error.hint}" if error.hint else str(error)
-
-
-async def _drain(outgoing: asyncio.Queue[pb.FromSite]) -> AsyncIterator[pb.FromSite]:
-    while True:
-        yield await outgoing.get()

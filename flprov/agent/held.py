@@ -7,7 +7,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from flprov._base import Clock, Tasks
@@ -100,6 +100,10 @@ class SiteJobs:
     def states(self) -> dict[str, str]:
         """How far each job is."""
         return {job_id: job.state for job_id, job in sorted(self._jobs.items())}
+
+    def since(self) -> dict[str, datetime]:
+        """Since when each job is that far, where that is known."""
+        return {job_id: job.since for job_id, job in self._jobs.items() if job.since is not None}
 
     # ---- what the server says ------------------------------------------------------------
 
@@ -206,6 +210,11 @@ class SiteJobs:
         elif message.HasField("refused"):
             logger.warning("job %s, task %s: %s", message.job_id, message.task_id, message.refused.message)
 
+    def probe(self, message: pb.Probe) -> None:
+        """Would this site run that job?"""
+        failure = pb.Failure(code="misuse", message="this site cannot be asked that")
+        self._report(pb.FromSite(probed=pb.Probed(probe_id=message.probe_id, refusals=[failure])))
+
     def closed(self, message: pb.RoundClosed) -> None:
         """The round is saved at the server: its answers are not needed here any more."""
         self._work.spawn(self._drop(message.job_id, up_to=message.round))
@@ -265,6 +274,10 @@ class SiteJobs:
             needed |= held.models
         for digest in digests - needed:
             self._blobs.remove(digest)
+
+    async def leave(self) -> None:
+        """The agent starts anew."""
+        await self.close()
 
     async def close(self) -> None:
         """The agent stops: no process of any job stays behind."""

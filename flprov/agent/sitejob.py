@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from flprov._base import Clock, Tasks, canonical_json
@@ -68,6 +69,7 @@ class SiteJob:
     tools: Tools
     state: str = "deploying"  # deploying, ready, training, stopping
     models: set[str] = field(default_factory=set)  # blobs that the open task needs
+    since: datetime | None = None  # when `state` became what it is
     _process: Process | None = None
     _log: LogSender | None = None
     _open: pb.TaskOrder | None = None
@@ -79,6 +81,12 @@ class SiteJob:
     _superseded: set[str] = field(default_factory=set)  # tasks that the server has gone on from
     _sending: set[str] = field(default_factory=set)  # tasks whose answers are on their way
     _told: float = -_PROGRESS_EVERY  # when progress was last passed on
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Notes since when the state is what it is."""
+        super().__setattr__(name, value)
+        if name == "state" and "tools" in self.__dict__:
+            super().__setattr__("since", self.tools.clock.now())
 
     @property
     def stopped(self) -> bool:

@@ -15,6 +15,7 @@ from flprov.cli.completion import complete_site
 from flprov.cli.output import ago, clean, json_option, print_fields, print_json, size, until
 from flprov.cli.own import ask_own
 from flprov.cli.proxies import environment_route
+from flprov.cli.siteops import drain_site, enable_site, restart_site, stop_site
 from flprov.errors import ExitCode, Unavailable
 
 if TYPE_CHECKING:
@@ -207,3 +208,7 @@ def unlock(name: str, reason: str, as_json: bool) -> None:
     with acting() as admin:
         found = admin.unlock_site(name, reason=reason)
     print_change(found, as_json=as_json, already=f"site {name} is not locked")
+
+
+for _command in (drain_site, enable_site, stop_site, restart_site):
+    site.add_command(_command)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flprov.jobs.room import Capacity, GPURoom, Lease
     from flprov.jobs.rules import verify_spec
     from flprov.jobs.scheduler import JobView, Plan, SiteView, Snapshot, Start, schedule
-    from flprov.jobs.submission import Submission, decode_submission
+    from flprov.jobs.submission import Origin, Submission, decode_submission
 
 __all__ = [
     "TRANSITIONS",
@@ -38,6 +38,7 @@ __all__ = [
     "JobView",
     "Lease",
     "Membership",
+    "Origin",
     "Plan",
     "Resources",
     "SiteView",
@@ -71,6 +72,7 @@ _MODULES = {
     "SiteView": "scheduler",
     "Snapshot": "scheduler",
     "Start": "scheduler",
+    "Origin": "submission",
     "Submission": "submission",
     "build_bundle": "bundle",
     "check_needs": "needs",

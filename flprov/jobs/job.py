@@ -17,6 +17,7 @@ ROUNDS = 5  # enough to see a curve; a real study says how many it wants
 ABSENCE_SECONDS = 600.0  # a hospital's firewall restarts within this
 GRACE_SECONDS = 1.0  # between the polite and the other signal
 MEMORY = 1 << 30
+LATE = ("take", "refuse")
 WORKFLOW = "fedavg"
 
 
@@ -36,7 +37,8 @@ class Membership:
 
     min: int | None = None  # None: every site that the job is sent to
     required: tuple[str, ...] = ()
-    absence_seconds: float = ABSENCE_SECONDS  # time without a control stream
+    absence_seconds: float = ABSENCE_SECONDS  # time without a control stream, or without progress
+    late: str = "take"  # take | refuse: the update of a site that was given up, while its task is open
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,7 @@ class Resources:
     gpu_memory: int = 0  # bytes that each of those GPUs must have in all
     cpus: int = 1
     memory: int = MEMORY
+    disk: int = 0  # bytes that must be free where the job's folder lies
     grace_seconds: float = GRACE_SECONDS  # from SIGTERM to SIGKILL
 
 
@@ -74,6 +77,7 @@ class JobSpec:
     sites: Membership = Membership()
     resources: Resources = Resources()
     filters: Filters = Filters()
+    priority: int = 0  # -100 to 100; a job with a higher one starts first
 
     def quorum(self, targeted: int) -> int:
         """How many of `targeted` sites a round needs."""

@@ -59,10 +59,13 @@ def _places(document: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], Par
         "sites.min": (("sites", "min"), whole),
         "sites.required": (("sites", "required"), _names),
         "sites.absence": (("sites", "absence_seconds"), _seconds),
+        "sites.late": (("sites", "late"), str),
+        "priority": (("priority",), whole),
         "resources.gpus": (("resources", "gpus"), whole),
         "resources.gpu_memory": (("resources", "gpu_memory"), parse_size),
         "resources.cpus": (("resources", "cpus"), whole),
         "resources.memory": (("resources", "memory"), parse_size),
+        "resources.disk": (("resources", "disk"), parse_size),
         "resources.grace": (("resources", "grace_seconds"), _seconds),
     }
     for key, value in document["workflow"]["options"].items():

@@ -12,6 +12,7 @@ from flprov.errors import NotFound
 from flprov.jobs.job import (
     ABSENCE_SECONDS,
     GRACE_SECONDS,
+    LATE,
     MEMORY,
     ROUNDS,
     WORKFLOW,
@@ -92,6 +93,7 @@ class _Reader:
             sites=self._sites(),
             resources=self._resources(),
             filters=self._filters(),
+            priority=top.integer("priority", 0),
         )
 
     def report(self, fault: Fault) -> None:
@@ -155,6 +157,7 @@ class _Reader:
             min=section.integer("min", None),
             required=section.texts("required", ()),
             absence_seconds=ABSENCE_SECONDS if absence is None else absence.total_seconds(),
+            late=section.text("late", LATE[0]),
         )
 
     def _resources(self) -> Resources:
@@ -167,6 +170,7 @@ class _Reader:
             gpu_memory=section.size("gpu_memory", 0),
             cpus=section.integer("cpus", 1),
             memory=section.size("memory", MEMORY),
+            disk=section.size("disk", 0),
             grace_seconds=GRACE_SECONDS if grace is None else grace.total_seconds(),
         )
 

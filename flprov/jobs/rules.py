@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 from flprov.config import shown
 from flprov.errors import ConfigError, Misuse
 from flprov.jobs.filenames import verify_path
-from flprov.jobs.job import Filters, JobSpec, Membership, Resources, Workflow
+from flprov.jobs.job import LATE, Filters, JobSpec, Membership, Resources, Workflow
 
 LABEL = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
 LABEL_WORDS = "lower-case letters, digits, '-' and '_', at most 63, a letter or digit at both ends"
@@ -31,6 +31,7 @@ MOST_SITES = 10_000
 LONGEST_TEXT = 4096
 DEPTH = 8  # of a value under `args`
 YEAR = 365 * 86400  # seconds
+MOST_PRIORITY = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,7 @@ def find_faults(spec: JobSpec, files: Container[str] | None = None) -> list[Faul
         *_sites_faults(spec.sites),
         *_resource_faults(spec.resources),
         *_filter_faults(spec.filters, entries),
+        *_range(("priority",), spec.priority, -MOST_PRIORITY, MOST_PRIORITY),
     ]
 
 
@@ -228,6 +230,8 @@ def _sites_faults(sites: Membership) -> Faults:
         yield from _range(("sites", "min"), sites.min, 1, MOST_SITES)
     yield from _label_faults(("sites", "required"), sites.required, SITE, "the name of a site")
     yield from _range(("sites", "absence"), sites.absence_seconds, 0, YEAR, " seconds")
+    if sites.late not in LATE:
+        yield _fault(("sites", "late"), f"must be take or refuse, not {shown(sites.late)}")
 
 
 def _resource_faults(resources: Resources) -> Faults:
@@ -235,6 +239,7 @@ def _resource_faults(resources: Resources) -> Faults:
     yield from _range(("resources", "gpu_memory"), resources.gpu_memory, 0, 2**50, " bytes")
     yield from _range(("resources", "cpus"), resources.cpus, 1, 65536)
     yield from _range(("resources", "memory"), resources.memory, 2**20, 2**50, " bytes")
+    yield from _range(("resources", "disk"), resources.disk, 0, 2**50, " bytes")
     yield from _range(("resources", "grace"), resources.grace_seconds, 0, 3600, " seconds")
     if resources.gpu_memory > 0 and resources.gpus == 0:
         yield _fault(("resources", "gpu_memory"), "asks for memory on a GPU, but 'resources.gpus' is 0")

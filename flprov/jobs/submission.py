@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
 from flprov._base import canonical_json, from_document, parse_json, to_document, to_iso
 from flprov.config import shown
@@ -21,12 +21,29 @@ from flprov.errors import ConfigError, Conflict, ProtocolError, Refused
 from flprov.jobs.job import JobSpec
 from flprov.jobs.rules import MOST_SITES, SITE, verify_spec
 
-FORMAT = 1  # the value of the field `flprov`; goes up with any new field, here or in JobSpec
+FORMAT = 1  # the value of the field `flprov`; goes up when a field changes its meaning
 LONGEST = 1 << 20  # bytes; a thousand sites take 20 KiB
 _SKEW = timedelta(minutes=5)  # Kerberos' allowance for clocks (RFC 4120, section 1.6)
 _TOKEN = re.compile(r"[!-~]{1,128}")  # visible ASCII; an empty token would make all jobs one
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _URI = re.compile(r"spiffe://[!-~]{1,247}")
+_JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
+# Fields that came later. They are left out where they say nothing, so that what was signed before they
+# were is still what `encode` makes; a reader that does not know one refuses it by name.
+_LATER: tuple[tuple[tuple[str, ...], object], ...] = (
+    (("origin",), None),
+    (("spec", "priority"), 0),
+    (("spec", "resources", "disk"), 0),
+    (("spec", "sites", "late"), "take"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The job of which this one is a clone, and how many of its rounds are taken as done."""
+
+    job_id: str
+    round: int = 0  # the clone starts at this one, with the state saved after so many; 0: from the start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +58,7 @@ class Submission:
     submitted_by: str  # the person's URI; whoever checks the signature compares it
     made_at: datetime
     not_after: datetime  # nobody acts on it for the first time after this
+    origin: Origin | None = None  # of a clone
 
     def encode(self) -> bytes:
         """The bytes to sign: canonical JSON, times to the millisecond.
@@ -49,7 +67,7 @@ class Submission:
             ConfigError: the submission breaks a rule, such as a quorum larger than its sites.
         """
         _verify(self)
-        data = canonical_json({"flprov": FORMAT, **to_document(self)})
+        data = canonical_json(_to_document(self))
         if len(data) > LONGEST:
             raise ConfigError(f"the submission has {len(data):,} bytes; at most {LONGEST:,} are allowed")
         return data
@@ -101,14 +119,25 @@ def decode_submission(data: bytes) -> Submission:
         _verify_format(document)
         found = from_document(Submission, document)
         _verify(found)
-        again = canonical_json({"flprov": FORMAT, **to_document(found)})
+        again = canonical_json(_to_document(found))
     except (ValueError, OverflowError, RecursionError, ConfigError) as error:
         raise ProtocolError(f"the submission cannot be read: {error}") from error
     if again != data:
-        extra = _first_extra(document, {"flprov": FORMAT, **to_document(found)}, "")
+        extra = _first_extra(document, _to_document(found), "")
         what = f"has a field that nobody asked for: {shown(extra)}" if extra else "is not in canonical form"
         raise ProtocolError(f"the submission {what}")
     return found
+
+
+def _to_document(submission: Submission) -> dict[str, Any]:
+    document: dict[str, Any] = {"flprov": FORMAT, **to_document(submission)}
+    for path, silent in _LATER:
+        place = document
+        for key in path[:-1]:
+            place = place[key]
+        if place[path[-1]] == silent:
+            del place[path[-1]]
+    return document
 
 
 def _verify_format(document: object) -> None:
@@ -132,6 +161,7 @@ def _verify(submission: Submission) -> None:
         if not pattern.fullmatch(value):
             problems.append(f"{name} cannot be {shown(value)}")
     problems += _site_problems(submission)
+    problems += _origin_problems(submission)
     if submission.not_after <= submission.made_at:
         problems.append("not_after is not after made_at")
     if problems:
@@ -153,6 +183,22 @@ def _site_problems(submission: Submission) -> list[str]:
     if membership.min is not None and membership.min > len(sites):
         problems.append(f"sites.min is {membership.min}, but the job is sent to {len(sites)} only")
     return problems[:10]
+
+
+def _origin_problems(submission: Submission) -> list[str]:
+    origin, rounds = submission.origin, submission.spec.workflow.rounds
+    if origin is None:
+        return []
+    problems = []
+    if not _JOB_ID.fullmatch(origin.job_id):
+        problems.append(f"origin.job_id cannot be {shown(origin.job_id)}")
+    if origin.round < 0:
+        problems.append(f"origin.round is {origin.round}")
+    if origin.round >= rounds:
+        problems.append(
+            f"the clone would begin with {origin.round} rounds done and has {rounds} in all: give it more rounds"
+        )
+    return problems
 
 
 def _first_extra(document: object, known: object, where: str) -> str:

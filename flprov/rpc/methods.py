@@ -60,6 +60,7 @@ _SHOW = _ALL - {Role.OBSERVER}
 _RUN = frozenset({Role.PROJECT_ADMIN, Role.LEAD})
 _ABORT = frozenset({Role.PROJECT_ADMIN, Role.LEAD, Role.ORG_ADMIN})
 _ENROL = frozenset({Role.PROJECT_ADMIN, Role.ORG_ADMIN})
+_OPERATE = frozenset({Role.PROJECT_ADMIN})
 
 
 def _site(name: str, shape: Shape, request: type[Message], reply: type[Message]) -> Method:
@@ -158,6 +159,14 @@ SHOW_TRUST = _person("ShowTrust", Shape.UNARY, pb.Query, pb.Document, _ALL)
 PUBLISH_TRUST = _person(
     "PublishTrust", Shape.UNARY, pb.PublishTrust, pb.Document, frozenset({Role.PROJECT_ADMIN})
 )
+
+# ---- operations ----------------------------------------------------------------------------
+DRAIN_SITE = _person("DrainSite", Shape.UNARY, pb.PartyChange, pb.Document, _ENROL, ObjectRule.OWN_ORG)
+ENABLE_SITE = _person("EnableSite", Shape.UNARY, pb.PartyChange, pb.Document, _ENROL, ObjectRule.OWN_ORG)
+WATCH_DRAIN = _person("WatchDrain", Shape.DOWNLOAD, pb.Query, pb.Document, _ENROL, ObjectRule.OWN_ORG)
+ORDER_SITE = _person("OrderSite", Shape.DOWNLOAD, pb.SiteOrder, pb.Document, _ENROL, ObjectRule.OWN_ORG)
+DRAIN_SERVER = _person("DrainServer", Shape.UNARY, pb.PartyChange, pb.Document, _OPERATE)
+ENABLE_SERVER = _person("EnableServer", Shape.UNARY, pb.PartyChange, pb.Document, _OPERATE)
 
 METHODS: tuple[Method, ...] = tuple(value for value in globals().values() if isinstance(value, Method))
 BY_PATH: dict[str, Method] = {method.path: method for method in METHODS}

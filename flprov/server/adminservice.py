@@ -24,8 +24,10 @@ from flprov.server.logs import LogBook
 from flprov.server.records import AppRecord, SiteRecord
 from flprov.server.registry import Registry
 from flprov.server.sessions import Sessions
+from flprov.server.sights.jobs import job_document
+from flprov.server.sights.sites import expired, site_document
+from flprov.server.sights.why import why_document
 from flprov.server.transfers import receive_blob, send_blob
-from flprov.server.views import expired, job_document, site_document, why_document
 from flprov.wire import documents as doc
 from flprov.wire import pb
 

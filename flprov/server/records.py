@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from flprov.jobs import JobSpec, JobState
+from flprov.jobs import JobSpec, JobState, Origin
 from flprov.wire.documents import Cause, Contributor, Missing
 
 
@@ -33,6 +33,14 @@ class AppRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Proof:
+    """A site's word that nothing of a job runs there, and what the job held there before."""
+
+    at: datetime
+    freed: tuple[str, ...] = ()  # in words: "gpu GPU-1a2b"
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobRecord:
     """One job. `submission`, `signature` and `chain` are exactly what the person sent."""
 
@@ -51,6 +59,7 @@ class JobRecord:
     reason: str = ""
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    granted: tuple[str, ...] = ()  # sites that were told to deploy it, or are about to be
     members: tuple[str, ...] = ()  # sites that were ready at least once
     refusals: Mapping[str, str] = field(default_factory=dict)  # site -> why it will not run this job
     round: int = 0  # the round that comes next
@@ -58,13 +67,24 @@ class JobRecord:
     results: Mapping[str, BlobRef] = field(default_factory=dict)
     causes: tuple[Cause, ...] = ()
     outcome: str = ""  # in FINISHING: the terminal state to come
-    unconfirmed: tuple[str, ...] = ()  # sites that have not confirmed that nothing of it runs
+    unconfirmed: tuple[str, ...] = ()  # from its end on: sites that have not confirmed that nothing runs
+    proofs: Mapping[str, Proof] = field(default_factory=dict)  # of those that have
     degraded: bool = False  # some round lacked a site that was asked for
+    late: Mapping[str, int] = field(default_factory=dict)  # site -> updates that came too late
+    restarts: int = 0  # of the workflow's process, in the open round
+    origin: Origin | None = None  # of a clone
+    base: int = 0  # the round that a clone began with; those before are the origin's
 
     @property
     def quorum(self) -> int:
         """How many contributors a round needs."""
         return self.spec.sites.min or len(self.targets)
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """Sites that may hold something of it: told of it, not refused, and nothing proven since."""
+        told = {*self.granted, *self.members} - self.refusals.keys() - self.proofs.keys()
+        return tuple(sorted(told))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +130,7 @@ class RoundRecord:
     absent: tuple[Missing, ...]
     refused: tuple[Missing, ...]
     metrics: Mapping[str, float]
+    state: BlobRef | None = None  # what the workflow saved after it: a checkpoint, while it is kept
 
     @property
     def key(self) -> str:
@@ -131,6 +152,23 @@ class Mark:
         why = f": {self.reason}" if self.reason else ""
         return f"on {self.at:%Y-%m-%d %H:%M:%S} UTC by {self.by.rpartition('/')[2]}{why}"
 
+    @property
+    def since(self) -> str:
+        """`by ada since 2026-01-31 12:03 UTC: a new disk`."""
+        why = f": {self.reason}" if self.reason else ""
+        return f"by {self.by.rpartition('/')[2]} since {self.at:%Y-%m-%d %H:%M} UTC{why}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteOrder:
+    """What the agent of a site was told, until it has done it. Who starts anew has done either."""
+
+    name: str
+    mark: Mark
+    restart: bool
+    now: bool  # do not wait until the jobs there are over
+    started_at: str  # of the agent that it is meant for, as its Hello says
+
 
 @dataclass(frozen=True, kw_only=True)
 class Enrolment:
@@ -141,6 +179,7 @@ class Enrolment:
     added: Mark | None = None  # None: the server's kit names it, or did
     locked: Mark | None = None
     removed: Mark | None = None  # wins over the kit until the site is added again
+    drained: Mark | None = None  # it gets no new jobs
 
 
 @dataclass(frozen=True, kw_only=True)

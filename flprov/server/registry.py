@@ -21,6 +21,7 @@ from flprov.server.sessions import Session
 from flprov.store import Change, Put, Row, Store
 
 ENROLMENT = "enrolment"
+DRAINED = ("server", "drained")  # the record of why the server starts no jobs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +43,14 @@ class Registry:
         self._provisioned = {entry.name: entry.org for entry in kit.registry}
         self._sites = {name: SiteRecord(name=name, org=org) for name, org in self._provisioned.items()}
         self._enrolments: dict[str, Enrolment] = {}
+        self.drained: Mark | None = None  # of the server: nothing starts
         self.revocations = Revocations(store)
 
     def load(self) -> None:
         """Read what admins have decided, what was revoked, and what was remembered of each site."""
         self.revocations.load()
+        drained = self._store.get(*DRAINED)
+        self.drained = from_document(Mark, drained) if drained else None
         for value in self._store.load(ENROLMENT).values():
             self.enrol(from_document(Enrolment, value))
         for name, value in self._store.load("site").items():
@@ -117,6 +121,16 @@ class Registry:
         if cutoff is not None and cutoff.reason is Reason.SUPERSEDED and cutoff.at >= found.at:
             return None  # it has joined anew since, and is awaited with the newer certificate
         return Barred(state="refused", since=found.at, reason=str(refusal(identity, found)))
+
+    def closed(self, name: str) -> str:
+        """Why this site gets no new jobs: `drained by ada since 12:03`; empty: it does."""
+        drained = self.enrolment(name).drained
+        return f"drained {drained.since}" if drained else ""
+
+    @property
+    def hold(self) -> str:
+        """Why no job starts anywhere; empty: jobs do."""
+        return f"the server is drained {self.drained.since}" if self.drained else ""
 
     # ---- the gate ------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from flprov.server.denials import Denials
 from flprov.server.identities import Identities
 from flprov.server.jobs.jobs import Jobs
 from flprov.server.logs import LogBook
+from flprov.server.operations import Operations
 from flprov.server.registry import Registry
 from flprov.server.sessions import Sessions
 from flprov.server.siteservice import SiteService
@@ -138,6 +139,7 @@ class Server:
                 session.close("the server is stopping")
             await listener.stop(_STOP_GRACE)
             await self._identities.close()
+            await self._operations.close()
             await self._jobs.close()
             await denials.close()
             await store.commit([], Row(who="server", what="server.stop", object=self.config.kit.name))
@@ -171,12 +173,23 @@ class Server:
             passphrase=self.config.ca_passphrase,
         )
         identities.load()
+        self._operations = operations = Operations(
+            server=kit.name,
+            clock=clock,
+            store=store,
+            registry=registry,
+            sessions=sessions,
+            jobs=jobs,
+            identities=identities,
+        )
+        operations.load()
         shared = _Shared(clock=clock, registry=registry, sessions=sessions, jobs=jobs, blobs=blobs, logs=logs)
         site = SiteService(
             **shared,
             installation=_installation(state),
             heartbeat_seconds=self.config.heartbeat_seconds,
             note_trust=identities.trust.note_held,
+            note_leaving=operations.orders.left,
         )
         admin = AdminService(
             **shared,
@@ -184,7 +197,7 @@ class Server:
             people=lambda: identities.around.trust.current.anchors["people"],
             describe=self.describe,
         )
-        return service_table(site, admin, identities)
+        return service_table(site, admin, identities, operations)
 
     async def _listen(self, table: Mapping[m.Method, Handler], denials: Denials) -> Listener:
         """Take up the jobs and listen; not the one without the other: a twin may be at work on them."""
@@ -243,33 +256,40 @@ class Server:
             disk=Space(total=usage.total, available=usage.free),
             confinement="unconfined" if self.config.unconfined else confinement_method(),
             warnings=self._identities.warnings(),
+            **self._operations.described(),
         )
 
 
-def service_table(site: SiteService, admin: AdminService, identities: Identities) -> dict[m.Method, Handler]:
+def service_table(
+    site: SiteService, admin: AdminService, identities: Identities, operations: Operations
+) -> dict[m.Method, Handler]:
     """Every row of the method table with its handler."""
-    return identities.table() | {
-        m.CONTROL: site.control,
-        m.FETCH_BLOB: site.fetch_blob,
-        m.SEND_BLOB: site.send_blob,
-        m.SEND_LOGS: site.send_logs,
-        m.STATUS: admin.status,
-        m.LIST_SITES: admin.list_sites,
-        m.SHOW_SITE: admin.show_site,
-        m.UPLOAD_APP: admin.upload_app,
-        m.LIST_APPS: admin.list_apps,
-        m.SHOW_APP: admin.show_app,
-        m.DOWNLOAD_APP: admin.download_app,
-        m.SUBMIT_JOB: admin.submit_job,
-        m.LIST_JOBS: admin.list_jobs,
-        m.SHOW_JOB: admin.show_job,
-        m.WATCH_JOB: admin.watch_job,
-        m.WHY_JOB: admin.why_job,
-        m.JOB_LOGS: admin.job_logs,
-        m.ABORT_JOB: admin.abort_job,
-        m.LIST_RESULTS: admin.list_results,
-        m.DOWNLOAD_RESULT: admin.download_result,
-    }
+    return (
+        identities.table()
+        | operations.table()
+        | {
+            m.CONTROL: site.control,
+            m.FETCH_BLOB: site.fetch_blob,
+            m.SEND_BLOB: site.send_blob,
+            m.SEND_LOGS: site.send_logs,
+            m.STATUS: admin.status,
+            m.LIST_SITES: admin.list_sites,
+            m.SHOW_SITE: admin.show_site,
+            m.UPLOAD_APP: admin.upload_app,
+            m.LIST_APPS: admin.list_apps,
+            m.SHOW_APP: admin.show_app,
+            m.DOWNLOAD_APP: admin.download_app,
+            m.SUBMIT_JOB: admin.submit_job,
+            m.LIST_JOBS: admin.list_jobs,
+            m.SHOW_JOB: admin.show_job,
+            m.WATCH_JOB: admin.watch_job,
+            m.WHY_JOB: admin.why_job,
+            m.JOB_LOGS: admin.job_logs,
+            m.ABORT_JOB: admin.abort_job,
+            m.LIST_RESULTS: admin.list_results,
+            m.DOWNLOAD_RESULT: admin.download_result,
+        }
+    )
 
 
 def _installation(state: Path) -> str:

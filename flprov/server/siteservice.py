@@ -49,6 +49,10 @@ def _pass_over(_session: Session, _version: int) -> None:
     """Where no trust bundles travel."""
 
 
+def _let_go(_session: Session, _leaving: pb.Leaving) -> None:
+    """Where nobody waits for a site to go."""
+
+
 class SiteService:
     """The handlers of every method that a site may call."""
 
@@ -64,6 +68,7 @@ class SiteService:
         installation: str,
         heartbeat_seconds: float,
         note_trust: Callable[[Session, int], None] = _pass_over,
+        note_leaving: Callable[[Session, pb.Leaving], None] = _let_go,
     ) -> None:
         self._clock = clock
         self._registry = registry
@@ -74,6 +79,7 @@ class SiteService:
         self._installation = installation
         self._heartbeat_seconds = heartbeat_seconds
         self._note_trust = note_trust
+        self._note_leaving = note_leaving
 
     # ---- control -------------------------------------------------------------------------
 
@@ -99,6 +105,7 @@ class SiteService:
                 installation=self._installation,
                 heartbeat_seconds=self._heartbeat_seconds,
                 jobs=[run.record.id for run in self._jobs.active_at(session.name)],
+                standing=pb.Standing(drained=self._registry.closed(session.name)),
             )
         )
 
@@ -165,6 +172,8 @@ class SiteService:
                     run.sites.note_progress(session.name, message.progress.step)
             case "trust":
                 self._note_trust(session, message.trust.version)
+            case "leaving":
+                self._note_leaving(session, message.leaving)
             case "stopped":
                 stopped = message.stopped
                 reason = foreign_line(stopped.reason)

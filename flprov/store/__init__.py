@@ -3,7 +3,7 @@
 
 from flprov.store.chain import verify_chain
 from flprov.store.memory import MemoryStore
-from flprov.store.records import Change, Delete, LogRow, Put, Row, Store
+from flprov.store.records import Change, Delete, LogRow, Put, Row, RowFilter, Store
 from flprov.store.sqlite import open_store
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "MemoryStore",
     "Put",
     "Row",
+    "RowFilter",
     "Store",
     "open_store",
     "verify_chain",

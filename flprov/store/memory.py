@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flprov._base import Clock, SystemClock
 from flprov.errors import LocalError
 from flprov.store.chain import GENESIS
 from flprov.store.entries import Entry, Head, SealedRow, decode_row, encode_commit, seal_row
-from flprov.store.records import Change, LogRow, Row
+from flprov.store.heads import Heads
+from flprov.store.records import Change, LogRow, Row, RowFilter
 
 
 class MemoryStore:
@@ -22,6 +23,7 @@ class MemoryStore:
         self._clock = clock or SystemClock()
         self._records: dict[str, dict[str, str]] = {}
         self._log: list[SealedRow] = []
+        self._heads = Heads("the store")
         self._closed = False
 
     async def commit(self, changes: Sequence[Change], row: Row | None, *, urgent: bool = False) -> int:  # noqa: ARG002
@@ -29,6 +31,9 @@ class MemoryStore:
         if self._closed:
             raise LocalError("the store is closed")
         index = self._apply(encode_commit(changes, row, self._clock.now()))
+        if index:
+            for loop in self._heads.loops:
+                loop.call_soon_threadsafe(self._heads.tell, loop, index)
         await asyncio.sleep(0)  # others run while a commit is under way, here as on a disk
         return index
 
@@ -59,11 +64,28 @@ class MemoryStore:
         first = max(start, 1) - 1
         return [decode_row(sealed) for sealed in self._log[first : first + max(limit, 0)]]
 
+    async def find(
+        self, wanted: RowFilter, *, start: int = 1, limit: int = 1000, newest: bool = False
+    ) -> list[LogRow]:
+        """See `Store.find`."""
+        await asyncio.sleep(0)
+        found = [row for row in self.rows(start, len(self._log)) if wanted.matches(row)]
+        return found[max(len(found) - max(limit, 0), 0) :] if newest else found[: max(limit, 0)]
+
     @property
     def head(self) -> int:
         """See `Store.head`."""
         return len(self._log)
 
+    def listen(self, listener: Callable[[int], None]) -> Callable[[], None]:
+        """See `Store.listen`."""
+        return self._heads.listen(listener)
+
+    async def wait_beyond(self, index: int) -> int:
+        """See `Store.wait_beyond`."""
+        return await self._heads.wait_beyond(index, lambda: self.head)
+
     async def close(self) -> None:
         """See `Store.close`."""
         self._closed = True
+        self._heads.close()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -54,6 +54,30 @@ class Delete:
 Change = Put | Delete
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowFilter:
+    """Which rows of the log somebody wants to see; what is empty or None goes for all."""
+
+    what: str = ""  # a verb; one that ends with a dot stands for all that begin so: "job."
+    who: str = ""  # an identity's URI, or the name at its end
+    object: str = ""
+    outcome: str = ""
+    since: datetime | None = None  # at or after
+    until: datetime | None = None  # before
+
+    def matches(self, found: LogRow) -> bool:
+        """Whether this row is wanted. What every store's `find` goes by."""
+        row = found.row
+        return (
+            (row.what.startswith(self.what) if self.what.endswith(".") else self.what in ("", row.what))
+            and self.who in ("", row.who, row.who.rpartition("/")[2])
+            and self.object in ("", row.object)
+            and self.outcome in ("", row.outcome)
+            and (self.since is None or found.at >= self.since)
+            and (self.until is None or found.at < self.until)
+        )
+
+
 class Store(Protocol):
     """Records and their log. `flprov.testing.store_conformance` says what every store must do."""
 
@@ -91,9 +115,38 @@ class Store(Protocol):
         """Up to `limit` rows of the log, from index `start` on."""
         ...
 
+    async def find(
+        self, wanted: RowFilter, *, start: int = 1, limit: int = 1000, newest: bool = False
+    ) -> list[LogRow]:
+        """Up to `limit` rows that are wanted, in order, from index `start` on. Blocks nobody.
+
+        Args:
+            wanted: which rows.
+            start: the index of the first that may be among them.
+            limit: how many at most.
+            newest: the last ones there are, and not the first.
+        """
+        ...
+
     @property
     def head(self) -> int:
         """The index of the last committed row; 0 when the log is empty."""
+        ...
+
+    def listen(self, listener: Callable[[int], None]) -> Callable[[], None]:
+        """Call `listener(head)` in this event loop after each commit that has a row, or once for several.
+
+        Returns:
+            What to call to hear no more.
+        """
+        ...
+
+    async def wait_beyond(self, index: int) -> int:
+        """The index of the last row, as soon as it is larger than `index`.
+
+        Raises:
+            LocalError: the store was closed.
+        """
         ...
 
     async def close(self) -> None:

@@ -27,6 +27,16 @@ SCHEMA: Steps = (
         "CREATE TABLE records (kind TEXT NOT NULL, id TEXT NOT NULL, value TEXT NOT NULL,"
         " PRIMARY KEY (kind, id)) WITHOUT ROWID",
     ),
+    (  # rows are found by what stands in them; most have the outcome "ok", which is not worth an index
+        *(
+            f"ALTER TABLE log ADD COLUMN {name} TEXT GENERATED ALWAYS AS (json_extract(line, '$.{name}'))"
+            for name in ("what", "who", "object", "outcome")
+        ),
+        "CREATE INDEX log_what ON log (what)",
+        "CREATE INDEX log_who ON log (who)",
+        "CREATE INDEX log_object ON log (object)",
+        "CREATE INDEX log_outcome ON log (outcome) WHERE outcome <> 'ok'",
+    ),
 )
 
 _APPLICATION_ID = 0x666C7072  # "flpr": tells our files from other programs' databases

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-from collections.abc import Sequence
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,9 @@ from flprov.errors import FlprovError, LocalError, StateDamaged
 from flprov.store.chain import GENESIS, verify_chain
 from flprov.store.entries import Head, SealedRow, decode_row, encode_commit
 from flprov.store.failures import RESTORE_HINT, store_errors
-from flprov.store.records import Change, LogRow, Row, Store
+from flprov.store.finding import find_rows
+from flprov.store.heads import Heads
+from flprov.store.records import Change, LogRow, Row, RowFilter, Store
 from flprov.store.schema import connect, open_database
 from flprov.store.writer import Writer
 
@@ -35,16 +41,23 @@ class SQLiteStore:
         self._clock = clock
         self._path = folder / "store.db"
         self._closed = False
+        self._heads = Heads(f"the store {self._path}")
+        self._finding = threading.Lock()
         with store_errors(self._path):
             connection = open_database(self._path)
             try:
-                self._reader = connect(self._path)
-                self._reader.execute("PRAGMA query_only=ON")
-                self._reader.text_factory = bytes.decode  # damaged text is a UnicodeDecodeError
-                self._writer = Writer(connection, self._path, self._read_head())
+                self._reader = self._open_reader()
+                self._finder = self._open_reader()  # what takes long must not keep the others waiting
+                self._writer = Writer(connection, self._path, self._read_head(), self._heads)
             except BaseException:
                 connection.close()
                 raise
+
+    def _open_reader(self) -> sqlite3.Connection:
+        reader = connect(self._path)
+        reader.execute("PRAGMA query_only=ON")
+        reader.text_factory = bytes.decode  # damaged text is a UnicodeDecodeError
+        return reader
 
     async def commit(self, changes: Sequence[Change], row: Row | None, *, urgent: bool = False) -> int:
         """See `Store.commit`."""
@@ -71,17 +84,45 @@ class SQLiteStore:
         )
         return [self._decode(columns) for columns in found]
 
+    async def find(
+        self, wanted: RowFilter, *, start: int = 1, limit: int = 1000, newest: bool = False
+    ) -> list[LogRow]:
+        """See `Store.find`."""
+        return await asyncio.to_thread(self._find, wanted, start, limit, newest)
+
+    def _find(self, wanted: RowFilter, start: int, limit: int, newest: bool) -> list[LogRow]:  # noqa: FBT001
+        with self._finding:
+            if self._closed:
+                raise self._refusal()
+            with self._reading():
+                found = find_rows(self._finder, wanted, start=start, limit=limit, newest=newest)
+        return [self._decode(columns) for columns in found]
+
     @property
     def head(self) -> int:
         """See `Store.head`."""
         return self._writer.head.index
 
+    def listen(self, listener: Callable[[int], None]) -> Callable[[], None]:
+        """See `Store.listen`."""
+        return self._heads.listen(listener)
+
+    async def wait_beyond(self, index: int) -> int:
+        """See `Store.wait_beyond`."""
+        return await self._heads.wait_beyond(index, lambda: self.head)
+
     async def close(self) -> None:
         """See `Store.close`."""
         if not self._closed:
             self._closed = True
+            self._heads.close()
             self._reader.close()
+            await asyncio.to_thread(self._close_finder)
         await self._writer.close()
+
+    def _close_finder(self) -> None:
+        with self._finding:
+            self._finder.close()
 
     def _read_head(self) -> Head:
         last = self._select("SELECT ix, at, line, previous, digest FROM log ORDER BY ix DESC LIMIT 1", ())
@@ -95,9 +136,14 @@ class SQLiteStore:
     def _select(self, query: str, values: Sequence[object]) -> list[Any]:
         if self._closed:
             raise self._refusal()
+        with self._reading():
+            return self._reader.execute(query, values).fetchall()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
         try:
             with store_errors(self._path):
-                return self._reader.execute(query, values).fetchall()
+                yield
         except UnicodeDecodeError as error:
             raise self._damage("it holds text that is not Unicode") from error
 

@@ -12,16 +12,19 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flprov.errors import FlprovError, LocalError
 from flprov.store.entries import Entry, Head, seal_row
 from flprov.store.failures import SPACE_HINT, describe, may_lack_space
+from flprov.store.heads import Heads, Loop
 from flprov.store.reserve import Reserve
 
 Outcome = int | FlprovError
+
+_INSERT = "INSERT INTO log (ix, at, line, previous, digest) VALUES (?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +34,15 @@ class _Waiting:
     entry: Entry
     urgent: bool
     future: asyncio.Future[int]
-    loop: asyncio.AbstractEventLoop
+    loop: Loop
 
 
 class Writer:
     """Owns the writing connection; `head` is what has been committed."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, head: Head) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, head: Head, heads: Heads) -> None:
         self.head = head
+        self._heads = heads
         self._connection = connection
         self._path = path
         self._reserve = Reserve(path.with_name(f"{path.stem}.reserve"))
@@ -63,12 +67,13 @@ class Writer:
         going_on = True
         while going_on:
             batch, going_on = self._take()
+            before = self.head
             outcomes: list[Outcome]
             try:
                 outcomes = self._write(batch) if batch else []
             except Exception as error:  # the thread's outermost loop: nobody may wait for ever
                 outcomes = [self._fail(error) for _ in batch]
-            _tell(batch, outcomes)
+            self._tell(batch, outcomes, self._heads.loops if self.head is not before else ())
         self._connection.close()
 
     def _take(self) -> tuple[list[_Waiting], bool]:
@@ -150,8 +155,24 @@ class Writer:
         if sealed is None:
             return head
         columns = (sealed.index, sealed.at, sealed.row, sealed.previous, sealed.digest)
-        self._connection.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?)", columns)
+        self._connection.execute(_INSERT, columns)
         return sealed.head
+
+    def _tell(
+        self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome], listening: Collection[Loop]
+    ) -> None:
+        """One call into each event loop, however many wait there."""
+        pairs = list(zip(batch, outcomes, strict=True))
+        head = self.head.index
+        for loop in {*(waiting.loop for waiting in batch), *listening}:
+            here = [pair for pair in pairs if pair[0].loop is loop]
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._hear, loop, here, head if loop in listening else 0)
+
+    def _hear(self, loop: Loop, pairs: Sequence[tuple[_Waiting, Outcome]], head: int) -> None:
+        _settle(pairs)
+        if head:
+            self._heads.tell(loop, head)
 
     def _fail(self, error: Exception) -> FlprovError:
         failure: FlprovError = LocalError(f"{self._path} cannot be written: {error}")
@@ -159,14 +180,6 @@ class Writer:
             failure = describe(error, self._path)
         failure.__cause__ = error
         return failure
-
-
-def _tell(batch: Sequence[_Waiting], outcomes: Sequence[Outcome]) -> None:
-    """One call into each event loop, however many wait there."""
-    pairs = list(zip(batch, outcomes, strict=True))
-    for loop in {waiting.loop for waiting in batch}:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(_settle, [pair for pair in pairs if pair[0].loop is loop])
 
 
 def _settle(pairs: Sequence[tuple[_Waiting, Outcome]]) -> None:

@@ -106,7 +106,7 @@ class ToSite(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., deploy: _Optional[_Union[Deploy, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., ack: _Optional[_Union[AnswerAck, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., stop: _Optional[_Union[StopJob, _Mapping]] = ..., trust: _Optional[_Union[TrustBundle, _Mapping]] = ..., renew: _Optional[_Union[RenewNow, _Mapping]] = ..., head: _Optional[_Union[LogHead, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., halt: _Optional[_Union[StopSite, _Mapping]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "version", "installation", "host", "manifest", "jobs", "trust", "witness", "started_at")
+    __slots__ = ("protocol", "version", "installation", "host", "manifest", "jobs", "trust", "witness", "started_at", "disputed")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     INSTALLATION_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +116,7 @@ class Hello(_message.Message):
     TRUST_FIELD_NUMBER: _ClassVar[int]
     WITNESS_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    DISPUTED_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     installation: str
@@ -125,7 +126,8 @@ class Hello(_message.Message):
     trust: int
     witness: Witness
     started_at: str
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., installation: _Optional[str] = ..., host: _Optional[str] = ..., manifest: _Optional[str] = ..., jobs: _Optional[_Iterable[str]] = ..., trust: _Optional[int] = ..., witness: _Optional[_Union[Witness, _Mapping]] = ..., started_at: _Optional[str] = ...) -> None: ...
+    disputed: _containers.RepeatedCompositeFieldContainer[Witness]
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., installation: _Optional[str] = ..., host: _Optional[str] = ..., manifest: _Optional[str] = ..., jobs: _Optional[_Iterable[str]] = ..., trust: _Optional[int] = ..., witness: _Optional[_Union[Witness, _Mapping]] = ..., started_at: _Optional[str] = ..., disputed: _Optional[_Iterable[_Union[Witness, _Mapping]]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("protocol", "version", "installation", "heartbeat_seconds", "jobs", "head", "standing")
@@ -299,16 +301,18 @@ class Standing(_message.Message):
     def __init__(self, drained: _Optional[str] = ...) -> None: ...
 
 class LogHead(_message.Message):
-    __slots__ = ("index", "digest", "witnessed_index", "witnessed_digest")
+    __slots__ = ("index", "digest", "witnessed_index", "witnessed_digest", "remark")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     WITNESSED_INDEX_FIELD_NUMBER: _ClassVar[int]
     WITNESSED_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REMARK_FIELD_NUMBER: _ClassVar[int]
     index: int
     digest: str
     witnessed_index: int
     witnessed_digest: str
-    def __init__(self, index: _Optional[int] = ..., digest: _Optional[str] = ..., witnessed_index: _Optional[int] = ..., witnessed_digest: _Optional[str] = ...) -> None: ...
+    remark: str
+    def __init__(self, index: _Optional[int] = ..., digest: _Optional[str] = ..., witnessed_index: _Optional[int] = ..., witnessed_digest: _Optional[str] = ..., remark: _Optional[str] = ...) -> None: ...
 
 class Witness(_message.Message):
     __slots__ = ("index", "digest", "at", "signature", "chain")
@@ -503,7 +507,7 @@ class Query(_message.Message):
     def __init__(self, id: _Optional[str] = ..., all: _Optional[bool] = ..., limit: _Optional[int] = ..., before: _Optional[str] = ...) -> None: ...
 
 class EventsRequest(_message.Message):
-    __slots__ = ("start", "follow", "limit", "what", "object", "who", "outcome")
+    __slots__ = ("start", "follow", "limit", "what", "object", "who", "outcome", "last", "since", "until")
     START_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
@@ -511,6 +515,9 @@ class EventsRequest(_message.Message):
     OBJECT_FIELD_NUMBER: _ClassVar[int]
     WHO_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
     start: int
     follow: bool
     limit: int
@@ -518,7 +525,10 @@ class EventsRequest(_message.Message):
     object: str
     who: str
     outcome: str
-    def __init__(self, start: _Optional[int] = ..., follow: _Optional[bool] = ..., limit: _Optional[int] = ..., what: _Optional[str] = ..., object: _Optional[str] = ..., who: _Optional[str] = ..., outcome: _Optional[str] = ...) -> None: ...
+    last: int
+    since: str
+    until: str
+    def __init__(self, start: _Optional[int] = ..., follow: _Optional[bool] = ..., limit: _Optional[int] = ..., what: _Optional[str] = ..., object: _Optional[str] = ..., who: _Optional[str] = ..., outcome: _Optional[str] = ..., last: _Optional[int] = ..., since: _Optional[str] = ..., until: _Optional[str] = ...) -> None: ...
 
 class JobChange(_message.Message):
     __slots__ = ("job_id", "reason", "key", "not_after")

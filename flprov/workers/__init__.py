@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from flprov.workers.channel import Channel, WorkerChannel, adopt_channel, open_channel
     from flprov.workers.detection import Method, confinement_gaps, confinement_method
     from flprov.workers.launcher import Launcher, Process, ProcessLauncher
+    from flprov.workers.logsegments import (
+        LogSegments,
+        log_segments,
+        log_size,
+        log_start,
+        read_log,
+        remove_log,
+    )
     from flprov.workers.order import LaunchOrder
     from flprov.workers.reaping import Leftovers, reap_leftovers
     from flprov.workers.record import ExitRecord, read_exit_record
@@ -25,6 +33,7 @@ __all__ = [
     "LaunchOrder",
     "Launcher",
     "Leftovers",
+    "LogSegments",
     "Method",
     "Process",
     "ProcessLauncher",
@@ -34,10 +43,15 @@ __all__ = [
     "confinement_gaps",
     "confinement_method",
     "current_session",
+    "log_segments",
+    "log_size",
+    "log_start",
     "open_channel",
     "open_session",
     "read_exit_record",
+    "read_log",
     "reap_leftovers",
+    "remove_log",
     "use_session",
 ]
 
@@ -47,6 +61,7 @@ _MODULES = {
     "LaunchOrder": "order",
     "Launcher": "launcher",
     "Leftovers": "reaping",
+    "LogSegments": "logsegments",
     "Method": "detection",
     "Process": "launcher",
     "ProcessLauncher": "launcher",
@@ -56,10 +71,15 @@ _MODULES = {
     "confinement_gaps": "detection",
     "confinement_method": "detection",
     "current_session": "session",
+    "log_segments": "logsegments",
+    "log_size": "logsegments",
+    "log_start": "logsegments",
     "open_channel": "channel",
     "open_session": "session",
     "read_exit_record": "record",
+    "read_log": "logsegments",
     "reap_leftovers": "reaping",
+    "remove_log": "logsegments",
     "use_session": "session",
 }
 

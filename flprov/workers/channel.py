@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import threading
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +20,9 @@ from flprov.wire import HEADER_SIZE, frame_length, pack_frame, parse_frame, pb
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable, Iterable
+
+_TAKE = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 
 class Channel(Protocol):
@@ -105,65 +109,149 @@ async def open_channel(sock: socket.socket) -> StreamChannel:
 
 
 class WorkerChannel:
-    """The worker's side: blocking, one reader, any number of sending threads."""
+    """The worker's side: blocking, one reader, any number of sending threads.
 
-    def __init__(self, sock: socket.socket) -> None:
+    Args:
+        sock: the frames.
+        lifeline: brings the frames of the next parent, when this one is gone.
+    """
+
+    def __init__(self, sock: socket.socket, lifeline: socket.socket | None = None) -> None:
         self._sock = sock
+        self._lifeline = lifeline
+        self._greeting: Callable[[], Iterable[pb.FromWorker]] | None = None
         self._sending = threading.Lock()
+        self._unheard = False  # nobody has got what was sent last
+
+    def outlive(self, greeting: Callable[[], Iterable[pb.FromWorker]]) -> None:
+        """From now on the parent's end is not ours, where there is a lifeline.
+
+        What is sent meanwhile is dropped; the next parent is told `greeting()` first.
+        """
+        if self._lifeline is not None:
+            self._greeting = greeting
 
     def send(self, message: pb.FromWorker) -> None:
         """Send one message; blocks while the parent does not read.
 
         Raises:
-            Unavailable: the parent is gone.
+            Unavailable: the parent is gone, and none will come after it.
             LocalError: the message is larger than a frame may be.
         """
         frame = pack_frame(message)
-        try:
-            with self._sending:
-                self._sock.sendall(frame)
-        except OSError as error:
-            raise Unavailable("the parent of this job has closed the channel") from error
+        with self._sending:
+            self._look_for_parent()
+            while not self._write(frame):
+                if self._greeting is None:
+                    raise Unavailable("the parent of this job has closed the channel")
+                if not self._look_for_parent():
+                    self._unheard = True
+                    return
 
     def receive(self) -> pb.ToWorker | None:
-        """The parent's next message, or None when it is gone.
+        """The parent's next message, or None when it is gone and none will come after it.
 
         Raises:
             ProtocolError: what came is not a frame with a message in it.
         """
-        header = self._read(HEADER_SIZE)
-        data = None if header is None else self._read(frame_length(header))
-        return None if data is None else parse_frame(pb.ToWorker, data)
+        while True:
+            sock = self._sock
+            header = _read(sock, HEADER_SIZE)
+            data = None if header is None else _read(sock, frame_length(header))
+            if data is not None:
+                return parse_frame(pb.ToWorker, data)
+            if not self._wait_parent(sock):
+                return None
+
+    def settle(self) -> None:
+        """Wait until what was sent last has gone to a parent, or none will come any more."""
+        while self._unheard and self._wait_parent(self._sock):
+            pass
 
     def close(self) -> None:
         """Close this end; the parent reads the end of the stream."""
         self._sock.close()
 
-    def _read(self, count: int) -> bytes | None:
-        """Exactly `count` bytes, or None when the stream ends before."""
-        data = bytearray(count)
-        view = memoryview(data)
-        while view:
+    def _write(self, frame: bytes) -> bool:
+        try:
+            self._sock.sendall(frame)
+        except OSError:
+            return False
+        self._unheard = False
+        return True
+
+    def _wait_parent(self, lost: socket.socket) -> bool:
+        """Wait for the parent after the one behind `lost`; False when there will be none."""
+        if self._lifeline is None or self._greeting is None:
+            return False
+        while True:
+            with self._sending:
+                if self._sock is not lost or self._look_for_parent():
+                    return True
+            if self._greeting is None:
+                return False
+            select.select([self._lifeline], [], [])
+
+    def _look_for_parent(self) -> bool:
+        """Go over to a new parent, if the lifeline has brought one, and greet it."""
+        if self._greeting is None or (found := self._newest()) is None:
+            return False
+        self._sock.close()
+        self._sock = found
+        for message in self._greeting():
+            self._write(pack_frame(message))
+        return True
+
+    def _newest(self) -> socket.socket | None:
+        """The last channel that the lifeline has brought; the others are of parents that are gone, too."""
+        assert self._lifeline is not None
+        found: socket.socket | None = None
+        while True:
             try:
-                taken = self._sock.recv_into(view)
-            except ConnectionError:
-                return None
-            if taken == 0:
-                return None
-            view = view[taken:]
-        return bytes(data)
+                data, descriptors, _, _ = socket.recv_fds(self._lifeline, 64, 1, _TAKE)
+            except BlockingIOError:
+                return found
+            except OSError:
+                data, descriptors = b"", []
+            if descriptors:
+                if found is not None:
+                    found.close()
+                found = socket.socket(fileno=descriptors[0])
+            if not data:  # the shim is gone
+                self._greeting = None
+                return found
 
 
-def adopt_channel(descriptor: int) -> WorkerChannel:
-    """The worker's channel over the inherited `descriptor` (FLPROV_CHANNEL_FD).
+def _read(sock: socket.socket, count: int) -> bytes | None:
+    """Exactly `count` bytes, or None when the stream ends before."""
+    data = bytearray(count)
+    view = memoryview(data)
+    while view:
+        try:
+            taken = sock.recv_into(view)
+        except OSError:  # also when another thread has gone over to the next parent
+            return None
+        if taken == 0:
+            return None
+        view = view[taken:]
+    return bytes(data)
 
-    Programs that the job starts do not inherit it any more.
+
+def adopt_channel(descriptor: int, lifeline: int | None = None) -> WorkerChannel:
+    """The worker's channel over the inherited `descriptor` (FLPROV_CHANNEL_FD), and its lifeline.
+
+    Programs that the job starts do not inherit them any more.
 
     Raises:
-        LocalError: the descriptor is not an open socket.
+        LocalError: a descriptor is not an open socket.
     """
+    line = None if lifeline is None else _inherited(lifeline)
+    return WorkerChannel(_inherited(descriptor), line)
+
+
+def _inherited(descriptor: int) -> socket.socket:
     try:
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - the function takes it by position only
-        return WorkerChannel(socket.socket(fileno=descriptor))
+        return socket.socket(fileno=descriptor)
     except OSError as error:
         raise LocalError(f"descriptor {descriptor} is not the channel to a parent") from error

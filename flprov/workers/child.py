@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # The kernel rather kills a job than the agent, the shim or the operator's shell (proc_pid_oom_score_adj(5)).
 _OOM_SCORE = "500"
 _FAILED_TO_START = 127
+LIFELINE_VARIABLE = "FLPROV_LIFELINE_FD"
 
 
 class LaunchFailed(Exception):
@@ -30,7 +31,9 @@ class LaunchFailed(Exception):
         self.code = code
 
 
-def start_worker(order: Order, *, channel: int, log: JobLog) -> tuple[int, int | None]:
+def start_worker(
+    order: Order, *, channel: int, lifeline: int | None, log: JobLog
+) -> tuple[int, int | None]:
     """Start the worker of `order`, confined as it says.
 
     Returns:
@@ -43,10 +46,12 @@ def start_worker(order: Order, *, channel: int, log: JobLog) -> tuple[int, int |
     shim = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become_worker(order, channel=channel, log=log, report=theirs, shim=shim)
+        _become_worker(order, (channel, lifeline), log=log, report=theirs, shim=shim)
     theirs.close()
     log.close_inlet()
     os.close(channel)
+    if lifeline is not None:
+        os.close(lifeline)
     with ours:
         return pid, _read_report(ours, pid)
 
@@ -66,11 +71,13 @@ def _read_report(report: socket.socket, pid: int) -> int | None:
             return listener
 
 
-def _become_worker(order: Order, *, channel: int, log: JobLog, report: socket.socket, shim: int) -> None:
+def _become_worker(
+    order: Order, handed: tuple[int | None, ...], *, log: JobLog, report: socket.socket, shim: int
+) -> None:
     """In the child: everything up to exec. Does not return."""
     code, doing = "local-error", "preparing the worker"
     try:
-        _prepare(order, channel, log)
+        _prepare(order, handed, log)
         code, doing = "confinement-refused", "confining the worker"
         command = _confine(order, report)
         code, doing = "local-error", f"starting {order['command'][0]}"
@@ -85,7 +92,7 @@ def _become_worker(order: Order, *, channel: int, log: JobLog, report: socket.so
         os._exit(_FAILED_TO_START)
 
 
-def _prepare(order: Order, channel: int, log: JobLog) -> None:
+def _prepare(order: Order, handed: tuple[int | None, ...], log: JobLog) -> None:
     os.setsid()  # kill(0, ...) in job code is not to reach the shim
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec would pass that on
@@ -98,7 +105,9 @@ def _prepare(order: Order, channel: int, log: JobLog) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log.inlet, 1), (log.inlet, 2)):
         os.dup2(source, target)
-    os.set_inheritable(channel, True)  # noqa: FBT003 - the function takes it by position only
+    for descriptor in handed:
+        if descriptor is not None:
+            os.set_inheritable(descriptor, True)  # noqa: FBT003 - the function takes it by position only
 
 
 def _confine(order: Order, report: socket.socket) -> list[str]:

@@ -28,6 +28,7 @@ from flprov.workers.bubblewrap import FILTER_PLACE, bubblewrap_command
 from flprov.workers.channel import Channel, StreamChannel, open_channel
 from flprov.workers.confinement import drop_short_name, short_name
 from flprov.workers.detection import PACKAGE, Method, detect_method, try_private_mounts
+from flprov.workers.logsegments import log_segments
 from flprov.workers.order import LaunchOrder
 from flprov.workers.processes import TAG_VARIABLE, start_time
 from flprov.workers.reaping import collect, sweep, write_exit_record
@@ -310,8 +311,9 @@ def _environment(order: LaunchOrder, tag: str) -> dict[str, str]:
 def _start_shim(order: LaunchOrder, control: int, channel: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-I", "-S", "-c", _SHIM, str(PACKAGE.parent), str(control), str(channel)]
     log = order.folder / "log"
+    newest = [path for _, path in log_segments(log)][-1:]
     try:
-        errors = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        errors = os.open(newest[0] if newest else log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise LocalError(f"the job's log {log} cannot be written: {error.strerror}") from error
     try:

@@ -16,8 +16,8 @@ class LaunchOrder:
     """One worker to start.
 
     In `folder`, `app/` and `in/` are for the worker to read, `out/` and `work/` to write (the three
-    last are made when missing; `work/` is its home, TMPDIR and current folder). `log`, `shim.json`
-    and `exit.json` beside them are the shim's, out of the worker's reach.
+    last are made when missing; `work/` is its home, TMPDIR and current folder). `log` and its segments,
+    `shim.json`, `shim.sock` and `exit.json` beside them are the shim's, out of the worker's reach.
     """
 
     job_id: str
@@ -30,7 +30,8 @@ class LaunchOrder:
     unconfined: bool = False  # the site waives confinement where this machine cannot do it
     variables: Mapping[str, str] = field(default_factory=dict)  # e.g. OMP_NUM_THREADS
     grace: float = 5.0  # seconds between SIGTERM and SIGKILL when the parent goes away
-    log_limit: int = 64 << 20  # bytes of output kept; the rest is dropped and counted
+    orphan_seconds: float = 0.0  # so long it runs on without a parent, which `Launcher.adopt` gives it again
+    log_limit: int = 64 << 20  # bytes of output kept, the newest; older ones are dropped and counted
 
     @property
     def module(self) -> str:

@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 SHIM_RECORD = "shim.json"
 EXIT_RECORD = "exit.json"
+SHIM_SOCKET = "shim.sock"  # here the shim waits for a new parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class ExitRecord:
     signal: int | None = None
     stopped: bool = False  # its end was asked for, by the parent or by the parent's absence
     oom: bool = False  # the kernel killed it for want of memory
+    outside: bool = False  # neither the job nor its parent ended it, but a signal from elsewhere
+    ended: int = 0  # processes of it that were alive when its end was asked for
     started_at: datetime | None = None
     ended_at: datetime | None = None
     max_rss: int = 0  # bytes, the largest of the worker's processes

@@ -8,8 +8,13 @@ its parent over a SOCK_SEQPACKET socket, one JSON object per packet:
     parent: the order, then any number of {"stop": grace in seconds}
     shim:   {"started": pid} or {"failed": {"code", "message"}}, then {"exited": the exit record}
 
-When the parent goes away, the shim stops the job and leaves the record in the job's folder.
-Started as `python -I -S`; imports the standard library's quick modules and nothing else.
+When the parent goes away, the shim waits as long as the order says for another one to knock at shim.sock:
+
+    parent: {"adopt": true} with a descriptor, the worker's end of new frames
+    shim:   {"adopted": {"pid", "method"}}, then as before
+
+The descriptor goes on to the worker over its lifeline, a socket on which the shim says nothing else. If
+nobody comes, the shim stops the job and leaves the record in the job's folder. Started as `python -I -S`; imports the standard library's quick modules and nothing else.
 """
 
 from __future__ import annotations
@@ -25,33 +30,41 @@ import time
 import traceback
 
 from flprov.workers import linux
-from flprov.workers.child import LaunchFailed, start_worker
+from flprov.workers.child import LIFELINE_VARIABLE, LaunchFailed, start_worker
 from flprov.workers.confinement import drop_short_name
 from flprov.workers.joblog import JobLog
+from flprov.workers.parent import PACKET, ParentLine, send
 from flprov.workers.processes import boot_id, descendants, kill_all, send_signal, start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-PACKET = 1 << 17  # bytes of the largest packet
 _KILL_AGAIN = 0.05  # seconds between two rounds of killing
 _GIVE_UP = 10.0  # seconds after the first round: what is left then hangs inside the kernel
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# What a machine, its operator or another program ends processes with; the others are a job's own faults.
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
+_TERMINATED = 128 + signal.SIGTERM  # the exit status of a worker that has heeded SIGTERM
 
 
 class Shim:
     """One job's processes, from the order to the exit record."""
 
     def __init__(self, control: socket.socket, order: dict[str, Any]) -> None:
-        self._control = control
         self._order = order
         self._log = JobLog(order["log"], limit=order["log_limit"])
         self._poll = select.poll()
+        waits = order["orphan_seconds"] > 0
+        self._parent = ParentLine(control, self._poll, order["door"] if waits else None)
+        self._lifeline: socket.socket | None = None
         self._worker = 0
         self._status: int | None = None  # wait status of the worker, once it has ended
         self._empty = False
         self._stop_reason = ""
+        self._outside = False  # what stopped us was a signal from elsewhere
+        self._ended = 0
+        self._orphan_until: float | None = None
         self._kill_at: float | None = None
         self._give_up_at: float | None = None
         self._started_at = _now()
@@ -64,11 +77,14 @@ class Shim:
             LaunchFailed: the worker could not be started.
         """
         wakeups = self._listen_to_signals()
-        self._worker, listener = start_worker(self._order, channel=channel, log=self._log)
-        self._send({"started": self._worker})
+        lifeline = self._make_lifeline()
+        self._worker, listener = start_worker(
+            self._order, channel=channel, lifeline=lifeline, log=self._log
+        )
+        self._parent.send({"started": self._worker})
         if listener is not None:
             self._serve_connections(listener)
-        for descriptor in (wakeups, self._control.fileno(), self._log.pipe):
+        for descriptor in (wakeups, self._log.pipe):
             self._poll.register(descriptor, select.POLLIN)
         while not self._finished():
             for descriptor, _ in self._poll.poll(self._patience()):
@@ -76,8 +92,11 @@ class Shim:
                     self._heed_signals(wakeups)
                 elif descriptor == self._log.pipe:
                     self._copy_log()
+                elif descriptor == self._parent.door:
+                    self._parent.let_in()
                 else:
                     self._heed_parent()
+            self._stop_when_orphaned()
             self._kill_when_due()
             self._reap()
         self._log.drain()
@@ -93,6 +112,15 @@ class Shim:
         for number in _SIGNALS:
             signal.signal(number, lambda *_: None)
         return reading
+
+    def _make_lifeline(self) -> int | None:
+        """The worker's end of a socket that brings it new channels; None when no parent is waited for."""
+        if self._order["orphan_seconds"] <= 0:
+            return None
+        self._lifeline, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._lifeline.shutdown(socket.SHUT_RD)  # the job has nothing to say to us
+        self._order["environment"][LIFELINE_VARIABLE] = str(theirs.fileno())
+        return theirs.detach()
 
     def _serve_connections(self, listener: int) -> None:
         import threading
@@ -110,36 +138,65 @@ class Shim:
 
     def _patience(self) -> float | None:
         """Milliseconds until something is to be done unasked; None: until something happens."""
-        if self._kill_at is None:
-            return None
-        return max(0.0, self._kill_at - time.monotonic()) * 1000 + 1
+        due = [at for at in (self._kill_at, self._orphan_until) if at is not None]
+        return max(0.0, min(due) - time.monotonic()) * 1000 + 1 if due else None
 
     def _heed_signals(self, wakeups: int) -> None:
         numbers = os.read(wakeups, 4096)
         if any(number != signal.SIGCHLD for number in numbers):
+            self._outside = self._outside or not self._stop_reason
             self._stop(self._order["grace"], "the job's shim was told to stop by a signal")
 
     def _heed_parent(self) -> None:
-        try:
-            packet = self._control.recv(PACKET)
-        except ConnectionError:
-            packet = b""
-        if packet:
-            self._stop(float(json.loads(packet)["stop"]), "stopped")
-        else:
-            self._poll.unregister(self._control.fileno())
+        message = self._parent.receive()
+        if message is None:
+            self._lose_parent()
+        elif "stop" in message:
+            self._stop(float(message["stop"]), "stopped")
+        elif "adopt" in message:
+            self._go_on_with_parent()
+
+    def _lose_parent(self) -> None:
+        if self._lifeline is None:
             self._stop(self._order["grace"], f"the {self._order['parent']} went away")
+        elif self._orphan_until is None and self._kill_at is None:
+            self._orphan_until = time.monotonic() + self._order["orphan_seconds"]
+
+    def _stop_when_orphaned(self) -> None:
+        if self._orphan_until is None or time.monotonic() < self._orphan_until:
+            return
+        self._orphan_until = None
+        parent, seconds = self._order["parent"], self._order["orphan_seconds"]
+        self._stop(
+            self._order["grace"], f"the {parent} went away and did not come back within {seconds:g} s"
+        )
+
+    def _go_on_with_parent(self) -> None:
+        """A parent has come: it and the worker get to know each other."""
+        self._orphan_until = None
+        self._parent.send({"adopted": {"pid": self._worker, "method": self._order["method"]}})
+        if self._parent.channel is None or self._lifeline is None:
+            return
+        try:
+            flags = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+            socket.send_fds(self._lifeline, [b"channel"], [self._parent.channel], flags)
+        except BrokenPipeError:  # the worker has ended, or is about to
+            pass
+        except OSError as error:
+            self._stop(self._order["grace"], f"the job's process could not be reached: {error}")
+        self._parent.drop_channel()
 
     def _copy_log(self) -> None:
         if not self._log.copy():
             self._poll.unregister(self._log.pipe)
-        send(self._control, {"log": True}, flags=socket.MSG_DONTWAIT)  # dropped when the parent is behind
+        self._parent.send({"log": True}, flags=socket.MSG_DONTWAIT)  # dropped when the parent is behind
 
     def _stop(self, grace: float, reason: str) -> None:
         """Ask everything to end, and kill what is left after `grace` seconds; the first reason stands."""
         deadline = time.monotonic() + grace
         if self._status is None and not self._stop_reason:
             self._stop_reason = reason
+            self._ended = len(descendants(os.getpid()))
         if self._kill_at is None and grace > 0:
             self._ask_to_end()
         self._kill_at = deadline if self._kill_at is None else min(self._kill_at, deadline)
@@ -181,6 +238,7 @@ class Shim:
         code, number = _how_it_ended(self._status, through_bwrap=self._order["method"] == "bubblewrap")
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         oom = number == signal.SIGKILL and not self._stop_reason and _oom_kills() > self._oom_kills
+        struck = not self._stop_reason and not oom and (number in _FROM_OUTSIDE or code == _TERMINATED)
         remaining = [] if self._empty else sorted(descendants(os.getpid()))
         return {
             "reason": self._stop_reason or _describe(code, number, oom=oom),
@@ -188,6 +246,8 @@ class Shim:
             "signal": number,
             "stopped": bool(self._stop_reason),
             "oom": oom,
+            "outside": self._outside or struck,
+            "ended": self._ended,
             "started_at": self._started_at,
             "ended_at": _now(),
             "max_rss": usage.ru_maxrss * 1024,
@@ -200,11 +260,9 @@ class Shim:
         try:
             write_record(self._order["exit_record"], record)
         except OSError as error:  # a full disk: the parent, if there is one, learns it all the same
-            print(f"flprov: the exit record could not be written: {error}", file=sys.stderr)
-        self._send({"exited": record})
-
-    def _send(self, message: dict[str, Any]) -> None:
-        send(self._control, message)
+            self._log.write(f"flprov: the exit record could not be written: {error}\n")
+        self._parent.send({"exited": record})
+        self._parent.close_door()
 
 
 def write_record(path: str, record: dict[str, Any]) -> None:
@@ -213,14 +271,6 @@ def write_record(path: str, record: dict[str, Any]) -> None:
     with open(partial, "w", encoding="utf-8") as file:
         json.dump(record, file)
     os.replace(partial, path)  # noqa: PTH105 - pathlib is slow to import
-
-
-def send(control: socket.socket, message: dict[str, Any], *, flags: int = 0) -> None:
-    """One packet to the parent, which may be gone."""
-    try:
-        control.send(json.dumps(message).encode(), socket.MSG_NOSIGNAL | flags)
-    except OSError:
-        return
 
 
 def _how_it_ended(status: int | None, *, through_bwrap: bool) -> tuple[int | None, int | None]:
@@ -234,6 +284,8 @@ def _how_it_ended(status: int | None, *, through_bwrap: bool) -> tuple[int | Non
 
 
 def _describe(code: int | None, number: int | None, *, oom: bool) -> str:
+    if code == _TERMINATED:
+        number = signal.SIGTERM
     if number is None:
         return f"exited with status {code}"
     if oom:

@@ -14,6 +14,7 @@ from flprov.errors import LocalError
 from flprov.workers.channel import WorkerChannel, adopt_channel
 
 CHANNEL_VARIABLE = "FLPROV_CHANNEL_FD"
+LIFELINE_VARIABLE = "FLPROV_LIFELINE_FD"
 
 
 def run_main(run: Callable[[WorkerChannel, Path], int]) -> int:
@@ -31,8 +32,9 @@ def run_main(run: Callable[[WorkerChannel, Path], int]) -> int:
             f"a job's process was started without a channel ({CHANNEL_VARIABLE} is {descriptor!r})",
             hint="to try an app: flprov simulate APP -n 2",
         )
+    lifeline = os.environ.pop(LIFELINE_VARIABLE, "")
     show_output_at_once()
-    status = run(adopt_channel(int(descriptor)), folder)
+    status = run(adopt_channel(int(descriptor), int(lifeline) if lifeline else None), folder)
     # The job is over: being asked to end now must not interrupt what libraries do at exit.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return status

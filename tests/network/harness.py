@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +32,7 @@ PROJECT = """
 name: net
 trust_domain: net.example
 organisations: [{{name: org-a}}, {{name: org-b}}]
-server: {{name: server, org: org-a, listen: "127.0.0.1:{port}", endpoints: ["localhost:{port}"]}}
+server: {{name: server, org: org-a, listen: "{listen}:{port}", endpoints: ["{host}:{port}"]}}
 sites:
 {sites}
 {people}
@@ -90,7 +91,9 @@ class Running:
 class Network:
     """A provisioned project in a folder, and its processes."""
 
-    def __init__(self, folder: Path, sites: int = 2) -> None:
+    def __init__(
+        self, folder: Path, sites: int = 2, *, listen: str = "127.0.0.1", host: str = "localhost"
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self.names = [f"site-{n + 1}" for n in range(sites)]
@@ -100,7 +103,9 @@ class Network:
         lines = "\n".join(
             f"  - {{name: {name}, org: org-{'ab'[n % 2]}}}" for n, name in enumerate(self.names)
         )
-        (folder / "project.yml").write_text(PROJECT.format(port=self.port, sites=lines, people=PEOPLE))
+        (folder / "project.yml").write_text(
+            PROJECT.format(listen=listen, host=host, port=self.port, sites=lines, people=PEOPLE)
+        )
         self.provision()
         self.gate = folder / "gate"
         self.gate.mkdir()
@@ -122,8 +127,9 @@ class Network:
     def start(self, name: str, *, kit: Path | None = None, ready: bool = True) -> Running:
         """Start the server or a site and wait until it is ready."""
         notify = self._held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-        notify.bind("")  # the kernel chooses an abstract name
-        address = "@" + notify.getsockname()[1:].decode()
+        # A path, since abstract names end at the border of a network namespace; and a short one.
+        address = f"{self._held.enter_context(tempfile.TemporaryDirectory(prefix='fl'))}/n"
+        notify.bind(address)
         noun = "server" if name == "server" else "site"
         words = [noun, "start", str(kit or self.kit(name))]
         running = Running(words, self.folder / f"{name}.log", notify, address, self.command)

@@ -13,7 +13,7 @@ from server_world import broadcast, close_round, deploy, finished, train
 
 from flprov.jobs import JobState
 from flprov.server.jobs import events as ev
-from flprov.server.views import job_document
+from flprov.server.sights.jobs import job_document
 from flprov.wire import pb
 
 TWO = ("site-1", "site-2")

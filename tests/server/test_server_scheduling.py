@@ -128,13 +128,13 @@ async def test_job_waits_for_gpus_that_no_site_has(scheduled, kit):
 
 
 async def test_fault_in_one_plan_does_not_end_scheduling(scheduled, kit, monkeypatch, caplog):
-    snapshot = scheduled.jobs._snapshot
-    monkeypatch.setattr(scheduled.jobs, "_snapshot", lambda: 1 / 0)
+    snapshot = scheduled.jobs.scheduler.snapshot
+    monkeypatch.setattr(scheduled.jobs.scheduler, "snapshot", lambda: 1 / 0)
     site = scheduled.connect("site-1")
     run = await submit(scheduled, kit, spec=ONE, sites=("site-1",))
     await site.fence(run)
     assert "nothing could be scheduled" in caplog.text
-    monkeypatch.setattr(scheduled.jobs, "_snapshot", snapshot)
+    monkeypatch.setattr(scheduled.jobs.scheduler, "snapshot", snapshot)
     scheduled.jobs.wake()
     assert (await site.hears("deploy")).job_id == run.record.id
 

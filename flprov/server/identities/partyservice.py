@@ -44,18 +44,18 @@ class PartyService:
     def table(self) -> dict[m.Method, Handler]:
         """The handlers, by method."""
         return {
-            m.ADD_SITE: self._alone(self._sites.add_site),
-            m.REMOVE_SITE: self._alone(self._sites.remove_site),
-            m.LOCK_SITE: self._alone(self._sites.lock_site),
-            m.UNLOCK_SITE: self._alone(self._sites.unlock_site),
+            m.ADD_SITE: self.alone(self._sites.add_site),
+            m.REMOVE_SITE: self.alone(self._sites.remove_site),
+            m.LOCK_SITE: self.alone(self._sites.lock_site),
+            m.UNLOCK_SITE: self.alone(self._sites.unlock_site),
             m.LIST_PEOPLE: self.list_people,
-            m.REMOVE_PERSON: self._alone(self.remove_person),
+            m.REMOVE_PERSON: self.alone(self.remove_person),
             m.LIST_CERTIFICATES: self.list_certificates,
-            m.REVOKE_CERTIFICATE: self._alone(self.revoke_certificate),
+            m.REVOKE_CERTIFICATE: self.alone(self.revoke_certificate),
             m.EXPORT_CRLS: self.export_crls,
         }
 
-    def _alone(self, change: UnaryHandler) -> UnaryHandler:
+    def alone(self, change: UnaryHandler) -> UnaryHandler:
         """One change at a time: two that look at the same state could undo each other's checks.
 
         Two project_admins who revoke each other at once, say: only the first may.

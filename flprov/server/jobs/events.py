@@ -44,6 +44,7 @@ class SiteDeployed:
     ready: bool
     refusal: str = ""
     code: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,7 @@ class SiteFailed:
     code: str
     message: str
     traceback: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,7 @@ class SiteStopped:
     site: str
     clean: bool
     reason: str
+    freed: tuple[str, ...] = ()  # what the job held there, in words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +98,8 @@ class WorkflowGone:
 
     code: str
     message: str
+    hint: str = ""
+    killed: bool = False  # by somebody outside: neither its own code's doing nor ours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +120,7 @@ class AbortAsked:
 
 @dataclass(frozen=True, kw_only=True)
 class LookAgain:
-    """An absence or a stop deadline ran out."""
+    """An absence or a stop deadline ran out, or a site that stood still has moved."""
 
 
 Event = (

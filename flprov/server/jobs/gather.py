@@ -2,9 +2,10 @@
 """One broadcast of a round: who was asked, who answered, who is still waited for. Pure state.
 
 The rule of membership (architecture, section 5): a round is over when every site that was asked
-has answered, failed, or been away for longer than the job's `absence` - and a site may only be
-given up while those that remain still make the quorum and hold every required site. Waiting is a
-reason, not a state; nothing here has a clock of its own.
+has answered, failed, or been away (or stood still) for longer than it may - and a site may only be
+given up while those that remain still make the quorum and hold every required site. A site that was
+given up may still answer as long as others are waited for, if the job takes late updates. Waiting
+is a reason, not a state; nothing here has a clock of its own. docs/membership.md is for users.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from flprov.server.jobs.patience import Still
 from flprov.server.records import BlobRef, UpdateRecord
 
 
@@ -43,8 +45,17 @@ class Verdict:
 class Gather:
     """The answers to one broadcast."""
 
-    def __init__(self, asked: Asked, *, quorum: int, required: Iterable[str], absence: timedelta) -> None:
+    def __init__(
+        self,
+        asked: Asked,
+        *,
+        quorum: int,
+        required: Iterable[str],
+        absence: timedelta,
+        takes_late: bool = True,
+    ) -> None:
         self.asked = asked
+        self._takes_late = takes_late
         self._quorum = min(quorum, len(asked.sites))
         self._required = frozenset(required) & frozenset(asked.sites)
         self._absence = absence
@@ -52,10 +63,13 @@ class Gather:
         self.failed: dict[str, str] = {}
         self.refused: dict[str, str] = {}
         self.absent: dict[str, str] = {}
+        self.given_up: set[str] = set()  # those of the absent who may yet answer
 
     def take(self, update: UpdateRecord) -> None:
-        """Record an accepted update."""
+        """Record an accepted update; that its site was given up is withdrawn."""
         self.taken[update.site] = update
+        self.absent.pop(update.site, None)
+        self.given_up.discard(update.site)
 
     def fail(self, site: str, reason: str) -> None:
         """Record that the task failed at this site."""
@@ -66,8 +80,18 @@ class Gather:
         self.refused[site] = reason
 
     def lose(self, site: str, reason: str) -> None:
-        """Record that this site is not waited for."""
+        """Record that this site will not answer."""
         self.absent[site] = reason
+        self.given_up.discard(site)
+
+    def give_up(self, site: str, reason: str) -> None:
+        """Record that this site is not waited for any more."""
+        self.absent[site] = reason
+        self.given_up.add(site)
+
+    def takes_late(self, site: str) -> bool:
+        """Whether an answer of this site, which was given up, still counts."""
+        return self._takes_late and site in self.given_up and bool(self.open)
 
     @property
     def open(self) -> tuple[str, ...]:
@@ -80,8 +104,17 @@ class Gather:
         """Every site that will not contribute, and why."""
         return self.absent | self.failed | self.refused
 
-    def judge(self, away: Mapping[str, datetime], now: datetime) -> Verdict:
-        """What to do now about open sites, of which those in `away` have been gone since then."""
+    def judge(
+        self, away: Mapping[str, datetime], now: datetime, still: Mapping[str, Still] | None = None
+    ) -> Verdict:
+        """What to do now about open sites, of which those in `away` have been gone since then.
+
+        Args:
+            away: sites without a control stream, and since when.
+            now: the time.
+            still: sites that are connected and do not move.
+        """
+        still = {site: found for site, found in (still or {}).items() if site not in away}
         waited = self.open
         possible = len(self.taken) + len(waited)
         lost_required = sorted(self._required & self.missing.keys())
@@ -91,21 +124,30 @@ class Gather:
         deadlines: list[datetime] = []
         held: list[str] = []
         for site in waited:
-            if site not in away:
+            if site not in away and site not in still:
                 continue
-            deadline = away[site] + self._absence
+            deadline = away[site] + self._absence if site in away else still[site].until
             spare = possible - len(give_up) > self._quorum and site not in self._required
             if now < deadline:
-                deadlines.append(deadline)
+                deadlines += [deadline] if site in away else still[site].moments(now)
             elif spare:
-                give_up[site] = f"not connected since {away[site]:%H:%M:%S} UTC"
+                give_up[site] = (
+                    f"not connected since {away[site]:%H:%M:%S} UTC" if site in away else still[site].said
+                )
             else:
                 held.append(site)
+        gone = [site for site in waited if site in away and site not in give_up]
+        slow = [still[site].said for site in waited if site in still and still[site].shows(now)]
         return Verdict(
             give_up=give_up,
             look_again=min(deadlines, default=None),
-            waiting=self._waiting([site for site in waited if site in away.keys() - give_up.keys()], held),
+            waiting=self._waiting(gone, [site for site in held if site in away])
+            or self._standing([] if give_up else slow, [site for site in held if site in still]),
         )
+
+    def _standing(self, slow: list[str], held: list[str]) -> str:
+        rest = f"; the job needs {self._quorum} sites" if held else ""
+        return "; ".join(slow) + rest if slow else ""
 
     def _hopeless(self, possible: int, lost_required: list[str]) -> str:
         if lost_required:

@@ -13,23 +13,11 @@ from typing import TypeVar
 from flprov._base import Clock, from_document, to_document
 from flprov.blobs import BlobStore
 from flprov.errors import LocalError, Misuse, NotFound
-from flprov.jobs import (
-    Capacity,
-    GPURoom,
-    JobState,
-    JobView,
-    Lease,
-    Plan,
-    SiteView,
-    Snapshot,
-    Submission,
-    match_prefix,
-    new_job_id,
-    schedule,
-)
+from flprov.jobs import JobState, Submission, match_prefix, new_job_id
 from flprov.pki import Identity
 from flprov.server.jobs import events as ev
 from flprov.server.jobs.run import JobRun, Surroundings
+from flprov.server.jobs.scheduling import Scheduler
 from flprov.server.jobs.submissions import verify_same
 from flprov.server.logs import LogBook
 from flprov.server.records import AppRecord, JobRecord, RoundRecord, UpdateRecord
@@ -37,7 +25,6 @@ from flprov.server.registry import Registry
 from flprov.server.sessions import Session, Sessions
 from flprov.store import Put, Row, Store
 from flprov.wire import pb
-from flprov.wire.documents import Vitals
 from flprov.workers import Launcher
 
 logger = logging.getLogger(__name__)
@@ -75,7 +62,8 @@ class Jobs:
         self._rounds: dict[str, list[RoundRecord]] = {}
         self._tokens: dict[str, str] = {}
         self._changed: dict[str, asyncio.Event] = {}
-        self._wake = asyncio.Event()
+        self._listeners: list[Callable[[str], None]] = []
+        self.scheduler = Scheduler(runs=self.all, sessions=sessions, registry=registry)
         self._submitting = asyncio.Lock()
         self.apps: dict[str, AppRecord] = {}
         self._around = Surroundings(
@@ -229,7 +217,7 @@ class Jobs:
             )
             self._tokens[key] = job.id
             self._add(job, {})
-        self._wake.set()
+        self.scheduler.wake()
         return job, False
 
     def _new_id(self) -> str:
@@ -254,6 +242,10 @@ class Jobs:
             raise LocalError(f"nobody drives job {run.record.id} any more", hint="start the server again")
         recorded.result()
 
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Call `listener(job id)` after each change of a job, from now on."""
+        self._listeners.append(listener)
+
     def _on_change(self, job_id: str) -> None:
         run = self._runs[job_id]
         if run.record.round > len(self._rounds.get(job_id, [])):
@@ -266,14 +258,16 @@ class Jobs:
         if event is not None:
             event.set()
         if run.record.state is not JobState.RUNNING:
-            self._wake.set()
+            self.scheduler.wake()
+        for listener in self._listeners:
+            listener(job_id)
 
     def _on_session(self, session: Session, connected: bool) -> None:
         kind: Callable[..., ev.Event] = ev.SiteCame if connected else ev.SiteWent
         for run in self._runs.values():
             if run.record.id in self._loops and session.name in run.record.targets:
                 run.tell(kind(site=session.name))
-        self._wake.set()
+        self.scheduler.wake()
 
     def collect(self, digests: Iterable[str]) -> None:
         """Remove these blobs, save those that a record or an open round names, and uploads given up."""
@@ -289,55 +283,11 @@ class Jobs:
 
     def wake(self) -> None:
         """Something that the scheduler looks at has changed."""
-        self._wake.set()
+        self.scheduler.wake()
 
     async def run_scheduler(self) -> None:
         """Start jobs whenever something changed that may let one start."""
-        while True:
-            self._wake.clear()
-            try:
-                self._apply(schedule(self._snapshot()))
-            except Exception:  # the outermost loop of scheduling: the next event tries again
-                logger.exception("nothing could be scheduled")
-            await self._wake.wait()
-
-    def _apply(self, plan: Plan) -> None:
-        for start in plan.starts:
-            self._runs[start.job_id].choose(start.sites)
-        for join in plan.joins:
-            self._runs[join.job_id].tell(ev.Joined(sites=join.sites))
-        for job_id, reason in plan.reasons.items():
-            self._runs[job_id].note_queued(reason, plan.site_reasons.get(job_id, {}))
-
-    def _snapshot(self) -> Snapshot:
-        runs = self.all()
-        queued = [run for run in runs if run.record.state is JobState.QUEUED and not run.sites.granted]
-        active = [run for run in runs if run.active and run.sites.lacking]
-        targets = {site for run in (*queued, *active) for site in run.record.targets}
-        names = targets & self._registry.sites.keys()  # a site may have left the project since
-        return Snapshot(
-            jobs=tuple(_job_view(run, run.record.targets) for run in queued),
-            running=tuple(_job_view(run, run.sites.lacking) for run in active),
-            sites={name: self._site_view(name, runs) for name in names},
-        )
-
-    def _site_view(self, name: str, runs: list[JobRun]) -> SiteView:
-        session = self._sessions.get(name)
-        vitals = session.vitals if session else None
-        barred = None if session else self._registry.barred(name)
-        return SiteView(
-            name=name,
-            connected=session is not None,
-            closed=barred.reason if barred else "",
-            since=session.since if session else self._registry.sites[name].last_seen,
-            capacity=_capacity(vitals) if vitals else None,
-            leases=tuple(
-                Lease(job_id=run.record.id, name=run.record.name, resources=run.record.spec.resources)
-                for run in runs
-                if run.sites.holds(name)
-            ),
-            refused={run.record.id: run.record.refusals[name] for run in runs if name in run.record.refusals},
-        )
+        await self.scheduler.run()
 
 
 def _verify_not_ended(run: JobRun) -> None:
@@ -346,25 +296,3 @@ def _verify_not_ended(run: JobRun) -> None:
             f"job {run.record.id} has ended ({run.record.state.value}); there is nothing to abort",
             hint=f"flprov job show {run.record.id}",
         )
-
-
-def _job_view(run: JobRun, sites: tuple[str, ...]) -> JobView:
-    spec = run.record.spec
-    return JobView(
-        id=run.record.id,
-        name=run.record.name,
-        sites=sites,
-        quorum=run.record.quorum,
-        required=spec.sites.required,
-        resources=spec.resources,
-    )
-
-
-def _capacity(vitals: Vitals) -> Capacity:
-    """What the scheduler may count on; the site checks its own policy and its own leases again."""
-    return Capacity(
-        cpus=vitals.cpu.count,
-        memory=vitals.memory.total,
-        gpus=tuple(GPURoom(uuid=g.uuid, memory=g.memory_total, leased_to=g.leased_to) for g in vitals.gpus),
-        gpu_note=vitals.gpu_note,
-    )

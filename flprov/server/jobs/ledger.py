@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from flprov._base import Clock, to_document
+from flprov.errors import error_class
 from flprov.jobs import JobState, verify_step
 from flprov.server.records import JobRecord
 from flprov.store import Change, Put, Row, Store
@@ -58,9 +59,19 @@ class JobLedger:
         """Something that is shown beside the record has changed."""
         self._on_change(self.record.id)
 
-    def causes(self, party: str, code: str, message: str, traceback: str = "") -> tuple[Cause, ...]:
+    def causes(
+        self, party: str, code: str, message: str, traceback: str = "", hint: str = ""
+    ) -> tuple[Cause, ...]:
         """The record's causes and one more; the first stays the first."""
-        cause = Cause(at=self._clock.now(), party=party, code=code, message=message, traceback=traceback)
+        cause = Cause(
+            at=self._clock.now(),
+            party=party,
+            code=code,
+            message=message,
+            traceback=traceback,
+            hint=hint,
+            nature=error_class(code).nature.value,
+        )
         return (*self.record.causes, cause)[:_MOST_CAUSES]
 
     def about(self, site: str) -> str:

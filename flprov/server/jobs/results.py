@@ -16,7 +16,7 @@ from flprov.server.jobs.jobs import Jobs
 from flprov.server.jobs.run import JobRun
 from flprov.server.logs import LogBook
 from flprov.server.records import RoundRecord
-from flprov.server.views import job_document, result_files
+from flprov.server.sights.jobs import job_document, result_files
 from flprov.wire.documents import ResultFile, ResultsDocument
 
 _CHUNK = 1 << 20

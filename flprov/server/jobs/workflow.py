@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import re
 import shutil
+import signal
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from flprov.jobs import JobSpec, unpack_bundle
 from flprov.server.jobs.events import Event, WorkflowGone, WorkflowSaid
 from flprov.server.records import BlobRef
 from flprov.wire import pb
-from flprov.workers import Launcher, LaunchOrder, Process, reap_leftovers
+from flprov.workers import ExitRecord, Launcher, LaunchOrder, Process, reap_leftovers
 
 _RESULT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _OURS = frozenset({"metrics.json", "record.json", "logs"})  # what we put beside the results
@@ -24,6 +25,7 @@ _MOST_RESULTS = 100
 
 INLINE = 64 << 10  # bytes; larger tensors travel as files
 _MOST_RESULT = 64 << 30
+_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 
 
 def verify_names(names: Collection[str]) -> None:
@@ -37,6 +39,15 @@ def verify_names(names: Collection[str]) -> None:
     for name in names:
         if not _RESULT_NAME.fullmatch(name) or name in _OURS:
             raise ProtocolError(f"the workflow named a result {ascii(name)[:80]}")
+
+
+def was_killed(record: ExitRecord) -> bool:
+    """Whether somebody outside ended the process: not its own code, not want of memory, not we."""
+    if record.oom:
+        return False
+    if record.signal is not None and not record.stopped:
+        return record.signal in _OUTSIDE
+    return record.code is None and record.stopped and "shim was" in record.reason  # killed, or told to stop
 
 
 def to_payload(ref: BlobRef) -> pb.Payload:
@@ -72,6 +83,7 @@ class Workflow:
         self._process: Process | None = None
         self._started: asyncio.Event | None = None  # set once the start has succeeded or failed
         self._serial = 0
+        self._taken: dict[str, BlobRef] = {}  # file -> what was in it: for who has to ask twice
 
     @property
     def log(self) -> Path:
@@ -90,11 +102,10 @@ class Workflow:
             while (frame := await process.channel.receive()) is not None:
                 await self._hear(WorkflowSaid(frame=frame))
             record = await process.wait()
-            self._tell(
-                WorkflowGone(code="job-failed", message=f"the workflow's process ended: {record.reason}")
-            )
+            why = f"the workflow's process ended: {record.reason}"
+            self._tell(WorkflowGone(code="job-failed", message=why, killed=was_killed(record)))
         except FlprovError as error:
-            self._tell(WorkflowGone(code=error.code, message=str(error)))
+            self._tell(WorkflowGone(code=error.code, message=str(error), hint=error.hint or ""))
         except OSError as error:
             self._tell(WorkflowGone(code="local-error", message=f"cannot start the workflow: {error}"))
 
@@ -115,6 +126,7 @@ class Workflow:
         reap_leftovers(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.clear()
+        self._taken.clear()
         for name in ("in", "out", "work"):
             (self.folder / name).mkdir(mode=0o700)
         unpack_bundle(self._blobs.path(app), self.folder / "app")
@@ -152,6 +164,7 @@ class Workflow:
 
     def drop_inputs(self) -> None:
         """Remove what was handed in; the process has committed its round."""
+        self._taken.clear()
         with contextlib.suppress(OSError):  # an unconfined job may have taken the folder away
             for path in (self.folder / "in").iterdir():
                 path.unlink(missing_ok=True)
@@ -170,11 +183,14 @@ class Workflow:
         name = payload.file
         if "/" in name or name in ("", ".", ".."):
             raise ProtocolError(f"the workflow named {name!r}, which is not a file in its folder")
+        if name in self._taken:
+            return self._taken[name]
         path = self.folder / "out" / name
         digest, size = await self._blobs.adopt(path, limit=_MOST_RESULT)
+        found = self._taken[name] = BlobRef(digest=digest, size=size)
         with contextlib.suppress(OSError):  # the folder is the process's own: it may have locked it
             path.unlink(missing_ok=True)
-        return BlobRef(digest=digest, size=size)
+        return found
 
     async def _keep(self, data: bytes) -> BlobRef:
         if len(data) <= INLINE:

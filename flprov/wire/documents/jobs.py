@@ -39,6 +39,7 @@ class RoundDocument:
     absent: tuple[Missing, ...] = ()
     refused: tuple[Missing, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    checkpoint: bool = False  # the state after it is kept: `job clone --from-round` can start there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +47,37 @@ class JobSiteDocument:
     """A job at one of its sites."""
 
     site: str
-    state: str  # waiting | deploying | ready | training | refused | absent | stopping | stopped
+    # waiting | deploying | ready | training | stalled | refused | absent | stopping | stopped | unconfirmed
+    state: str
     reason: str = ""
     since: datetime | None = None
-    progress: str = ""  # "round 3, step 120, 4 s ago"
+    progress: str = ""  # "round 3, step 120, at 12:00:00 UTC"
+    step: int = 0  # of the open task, by the site's own word
+    doing: str = ""  # fetching app, fetching model, sending update; empty: the task itself
+    bytes_done: int = 0  # of what is fetched or sent
+    bytes_total: int = 0
+    at: datetime | None = None  # when that was heard
+    freed: tuple[str, ...] = ()  # what the job held there and holds no more, as the site has proven
+    late: int = 0  # updates that came too late
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOrigin:
+    """Of which job this one is a clone."""
+
+    job_id: str
+    round: int = 0  # how many of its rounds were taken as done; 0: the clone began from the start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contribution:
+    """What one site gave to a job."""
+
+    site: str
+    rounds: int  # to which it contributed
+    samples: int  # in all of them
+    missed: tuple[int, ...] = ()  # rounds that it was asked for and is not part of; from 0
+    reasons: tuple[str, ...] = ()  # why, each once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +98,10 @@ class JobDocument:
     rounds_done: int = 0
     rounds_total: int | None = None
     token: str = ""
-    unconfirmed: tuple[str, ...] = ()  # sites that could not confirm an abort yet
+    unconfirmed: tuple[str, ...] = ()  # sites that have not confirmed yet that nothing of it runs
     results: tuple[str, ...] = ()  # files that `job download` brings
+    origin: JobOrigin | None = None
+    contributions: tuple[Contribution, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +109,16 @@ class JobListDocument:
     """`job ls --json`."""
 
     jobs: tuple[JobDocument, ...]
+    more: bool = False  # there are older ones: ask again with the last one's id
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobDeletedDocument:
+    """`job delete --json`."""
+
+    job_id: str
+    rounds: int = 0  # records that went with it
+    repeated: bool = False  # the command had been carried out before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +197,18 @@ class Cause:
     code: str
     message: str
     traceback: str = ""
+    hint: str = ""  # the next thing to type or to change
+    nature: str = ""  # transient | configuration | identity: what has to happen before it can work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What was last seen of a party, and when: no opinion, so that a person can form one."""
+
+    party: str  # "server", a site's name, "workflow"
+    what: str  # heartbeat, progress, link, clock, round
+    at: datetime | None  # by the server's clock
+    text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,5 +218,6 @@ class WhyDocument:
     job_id: str
     state: str
     answer: str  # one sentence
-    causes: tuple[Cause, ...] = ()
+    causes: tuple[Cause, ...] = ()  # in the order in which the server heard of them: what follows the first
     hint: str = ""
+    seen: tuple[Seen, ...] = ()  # of every party that the job waits for or has lost

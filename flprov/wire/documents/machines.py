@@ -3,7 +3,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPUProcess:
+    """A process that holds memory on a GPU."""
+
+    pid: int
+    memory: int | None = None  # bytes; None where the driver does not tell
+    ours: bool = False  # it belongs to one of flprov's jobs
+    user: str = ""  # whose it is on that machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +32,20 @@ class GPU:
     temperature: float | None  # degrees Celsius
     processes: tuple[int, ...] = ()  # pids that hold memory on it
     leased_to: tuple[str, ...] = ()  # job ids
+    used_by: tuple[GPUProcess, ...] = ()  # the same processes with what they hold
+    error: str = ""  # why it cannot be used: "GPU is lost"
+
+    @property
+    def free(self) -> int:
+        """Bytes that a job could have here if it had the GPU to itself: others' processes stay.
+
+        What a leased GPU holds beside the processes that the driver names belongs to the job that has it.
+        """
+        if self.leased_to:
+            others = sum(process.memory or 0 for process in self.used_by if not process.ours)
+        else:
+            others = self.memory_used
+        return max(0, self.memory_total - others)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +66,49 @@ class Space:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Held:
+    """What one job holds at a site."""
+
+    job_id: str
+    gpus: tuple[str, ...] = ()  # UUIDs
+    cpus: int = 0
+    memory: int = 0
+    disk: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ceilings:
+    """The most that one job may ask of a site, by its policy; None is no ceiling."""
+
+    gpus: int | None = None
+    cpus: int | None = None
+    memory: int | None = None
+    jobs: int | None = None  # jobs at the same time
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteRoom:
+    """What a site has left for jobs, as its agent measures and counts it."""
+
+    cpus: int
+    memory: int  # available, without what its jobs have been promised and do not use yet
+    disk: int  # likewise
+    held: tuple[Held, ...] = ()
+    ceilings: Ceilings = field(default_factory=Ceilings)
+    lost: Mapping[str, str] = field(default_factory=dict)  # UUID of a leased GPU that is gone -> job id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One thing that a machine must have before it can run jobs."""
+
+    name: str  # disk, confinement, policy, datasets, interpreter, packages, gpu driver
+    ok: bool
+    since: datetime  # it is so, by the site's own clock
+    reason: str = ""  # what is wrong; or, when nothing is, what was found
+
+
+@dataclass(frozen=True, kw_only=True)
 class Vitals:
     """What a heartbeat carries: the state of the site's machine."""
 
@@ -52,4 +121,7 @@ class Vitals:
     datasets: tuple[str, ...] = ()
     jobs: tuple[str, ...] = ()  # ids of jobs with a live process
     python: str = ""  # interpreter for jobs
+    room: SiteRoom | None = None  # None from an older agent
     notes: tuple[str, ...] = ()  # anything an operator should see, e.g. "policy allows nobody"
+    at: datetime | None = None  # when it was read, by the site's own clock; None from an older agent
+    environment: tuple[Condition, ...] = ()  # whether jobs can run, thing by thing

@@ -16,8 +16,9 @@ class Rung:
 
     name: str  # enrolled, connected, kit_current, environment_ready, ...
     ok: bool
-    since: datetime | None
+    since: datetime | None  # None: not known
     reason: str = ""
+    job: str = ""  # the id of the one job that it is about; empty: the site as a whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,10 @@ class SiteDocument:
     datasets: tuple[str, ...] = ()
     confinement: str = ""
     notes: tuple[str, ...] = ()
+    drained: str = ""  # why it gets no new jobs, by whom and since when; empty: it does
+    safe_to_stop: bool = False  # no job would lose anything if it stopped now
+    safe_when: str = ""  # the same in words: which jobs run there
+    order: str = ""  # what its agent was told and has not done yet: to stop, to start anew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +78,10 @@ class ServerDocument:
     disk: Space | None = None
     confinement: str = ""
     warnings: tuple[CertificateWarning, ...] = ()  # certificates that end soon, or were not renewed in time
+    drained: str = ""  # why it starts no jobs, by whom and since when; empty: it does
+    safe_to_stop: bool = False  # no job runs, here or at any site
+    safe_when: str = ""  # the same in words
+    notes: tuple[str, ...] = ()  # anything else that an operator should see
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +100,7 @@ class LinkStatus:
     since: datetime
     reason: str = ""  # why it is not connected
     tries: int = 0  # dials since it was last connected
+    next_at: datetime | None = None  # when it is dialled again, by the site's own clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +130,11 @@ class SiteStatusDocument:
     vitals: Vitals | None = None  # as of the last heartbeat; None before the first
     renewal: RenewalStatus | None = None  # None from an older agent
     proxy: str = "none"  # on the way to the server, and who says so; never its password
+    ladder: tuple[Rung, ...] = ()  # as far as a site can know it
+    why: str = ""  # it takes no jobs now, in one sentence; empty: it does
+    hint: str = ""  # the next thing to do about that
+    drained: str = ""  # why the server gives it no new jobs, as it was told last
+    retrying: tuple[str, ...] = ()  # what is being tried again: reason, count and when next
 
 
 @dataclass(frozen=True, kw_only=True)

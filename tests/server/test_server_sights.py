@@ -14,15 +14,10 @@ from server_world import broadcast, close_round, deploy, train
 from flprov.blobs import digest_of
 from flprov.jobs import JobState, Workflow
 from flprov.server.records import BlobRef, SiteRecord
-from flprov.server.views import (
-    environment_problem,
-    expired,
-    job_document,
-    ladder,
-    result_files,
-    site_document,
-    why_document,
-)
+from flprov.server.sights.jobs import job_document, result_files
+from flprov.server.sights.ladder import environment_problem, ladder
+from flprov.server.sights.sites import expired, site_document
+from flprov.server.sights.why import why_document
 from flprov.wire.documents import Cause, Space
 
 SITE = SiteRecord(name="site-1", org="org-a")

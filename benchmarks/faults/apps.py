@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The apps that the campaign runs: the same bits every time, slow enough to be hit in the middle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SMALL, LARGE = 16, 400_000  # numbers in the model: in a message, and as a blob of 1.6 MB
+
+_MODEL = """
+import numpy as np
+
+
+def initial():
+    return {{"w": np.linspace(-1, 1, {size}, dtype=np.float32), "b": np.zeros(3, dtype=np.float32)}}
+"""
+
+_TRAIN = """
+import time
+import numpy as np
+from flprov.messages import Update
+
+STEP = {{"site-1": 1, "site-2": 2, "site-3": 4}}
+
+
+def train(task, site):
+    print("round", task.round, "at", site.name, flush=True)
+    time.sleep({seconds})
+    step = STEP[site.name]
+    w = task.params["w"] * np.float32(0.75) + np.float32(step) / 3
+    b = task.params["b"] + np.float32(step * (task.round + 1)) / 7
+    return Update(params={{"w": w, "b": b}}, samples=10 * step, metrics={{"first": float(w[0])}})
+"""
+
+
+def write_steps(
+    folder: Path, *, size: int = SMALL, rounds: int = 8, seconds: float = 0.15, sites: str = "absence: 60s"
+) -> Path:
+    """An app of `rounds` rounds, each of at least `seconds`."""
+    folder.mkdir(parents=True)
+    (folder / "job.yml").write_text(
+        f"name: {folder.name}\nworkflow: {{type: fedavg, rounds: {rounds}}}\nmodel: model:initial\n"
+        f"tasks: train:train\nsites: {{{sites}}}\nresources: {{grace: 1s}}\n"
+    )
+    (folder / "model.py").write_text(_MODEL.format(size=size))
+    (folder / "train.py").write_text(_TRAIN.format(seconds=seconds))
+    return folder

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's own view of a network's job processes, and the files that jobs left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+from faults.history import Seen
+
+_SHIM = re.compile(rb"flprov-shim:([0-9a-z]+)")
+_PLACE = re.compile(rb"kits/([^/]+)\.local/state/jobs/([0-9a-z]+)")
+_MAINS = {b"flprov.workers.workflow_main": "workflow", b"flprov.workers.site_main": "worker"}
+_TEMPORARY = ("*.partial", "*.tmp", "*.sock", "*.part")
+_TAG = b"FLPROV_JOB_TAG="
+
+
+def see_processes(folder: Path) -> tuple[Seen, ...]:
+    """Every living process of a job of the network in `folder`: shims, workers, and what these started."""
+    root = os.fsencode(folder)
+    found: list[Seen] = []
+    tags: dict[bytes, Seen] = {}
+    others: list[tuple[int, int, bytes]] = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(name)
+            command = Path(f"/proc/{name}/cmdline").read_bytes()
+            started = _started(pid)
+            if not command or started is None:
+                continue
+            tag = _tag_of(pid)
+            seen = _one(pid, started, command, root)
+            if seen is not None:
+                found.append(seen)
+                if tag and seen.kind != "shim":
+                    tags[tag] = seen
+            elif tag:
+                others.append((pid, started, tag))
+    for pid, started, tag in others:
+        if tag in tags:
+            parent = tags[tag]
+            found.append(Seen(pid=pid, started=started, party=parent.party, job=parent.job, kind="other"))
+    return tuple(found)
+
+
+def _one(pid: int, started: int, command: bytes, root: bytes) -> Seen | None:
+    shim = _SHIM.search(command)
+    if shim is not None:
+        party = _party_of_shim(pid, root)
+        job = shim[1].decode()
+        return Seen(pid=pid, started=started, party=party, job=job, kind="shim") if party else None
+    place = _PLACE.search(command)
+    if root not in command or place is None:
+        return None
+    kind = next((kind for main, kind in _MAINS.items() if main in command), "other")
+    return Seen(pid=pid, started=started, party=place[1].decode(), job=place[2].decode(), kind=kind)
+
+
+def _party_of_shim(pid: int, root: bytes) -> str:
+    """Whose it is: by the log in the job's folder, which it holds open."""
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            target = os.fsencode(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+            place = _PLACE.search(target)
+            if target.startswith(root) and place is not None:
+                return place[1].decode()
+    return ""
+
+
+def _started(pid: int) -> int | None:
+    """Start time in ticks since boot; None for the dead that nobody has waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _tag_of(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            if word.startswith(_TAG):
+                return word
+    return b""
+
+
+def see_files(folder: Path, ended: set[str]) -> tuple[str, ...]:
+    """Temporary files below the parties' state folders, folders of ended jobs at sites, and short names."""
+    found: list[str] = []
+    for state in sorted(folder.glob("ws/kits/*.local/state")):
+        for pattern in _TEMPORARY:
+            found += [str(path.relative_to(folder)) for path in state.rglob(pattern) if not _own_socket(path)]
+        if state.parent.name != "server.local":
+            found += [str(state.relative_to(folder) / "jobs" / job) for job in ended if (state / "jobs" / job).exists()]
+    for name in Path("/dev/shm").glob("flprov-*"):  # noqa: S108 - the place that flprov uses
+        with contextlib.suppress(OSError):
+            if name.is_symlink() and str(name.readlink()).startswith(f"{folder}/"):
+                found.append(f"{name} -> {name.readlink()}")
+    return tuple(found)
+
+
+def _own_socket(path: Path) -> bool:
+    """Whether it is the agent's or server's own socket, which belongs there."""
+    return path.suffix == ".sock" and path.parent.name == "state"

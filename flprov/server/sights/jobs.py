@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A job as people see it now: its sites, its rounds, its results."""
+
+from __future__ import annotations
+
+from flprov.blobs import digest_of
+from flprov.server.jobs.run import JobRun
+from flprov.server.records import BlobRef, RoundRecord
+from flprov.wire.documents import JobDocument, JobSiteDocument, ResultFile, RoundDocument
+
+
+def job_document(run: JobRun, rounds: list[RoundRecord] | None = None) -> JobDocument:
+    """A job as it is now; with its rounds when they are given."""
+    job = run.record
+    total = run.rounds.total or (job.spec.workflow.rounds if job.spec.workflow.type else None)
+    return JobDocument(
+        id=job.id,
+        name=job.name,
+        app=job.app,
+        state=job.state.value,
+        reason=job.reason,
+        submitted_at=job.submitted_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        submitted_by=job.submitted_by,
+        sites=tuple(_job_site(run, site) for site in job.targets),
+        rounds=tuple(round_document(record) for record in rounds or ()),
+        rounds_done=job.round,
+        rounds_total=total,
+        token=job.token,
+        unconfirmed=job.unconfirmed,
+        results=tuple(file.name for file in result_files(run)),
+    )
+
+
+def _job_site(run: JobRun, site: str) -> JobSiteDocument:
+    part = run.sites.parts[site]
+    state, reason = part.state, part.reason
+    if site in run.record.refusals:
+        state, reason = "refused", run.record.refusals[site]
+    elif run.record.state.terminal:
+        state = "unconfirmed" if site in run.record.unconfirmed else "stopped"
+    return JobSiteDocument(site=site, state=state, reason=reason, since=part.since, progress=part.progress)
+
+
+def round_document(record: RoundRecord) -> RoundDocument:
+    """One round that is over."""
+    return RoundDocument(
+        round=record.round,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        contributors=record.contributors,
+        absent=record.absent,
+        refused=record.refused,
+        metrics=record.metrics,
+    )
+
+
+def result_files(run: JobRun) -> list[ResultFile]:
+    """What the workflow left, by name; metrics, record and logs come on top (results.py)."""
+    return [_result_file(name, ref) for name, ref in sorted(run.record.results.items())]
+
+
+def _result_file(name: str, ref: BlobRef) -> ResultFile:
+    digest = ref.digest or digest_of(bytes.fromhex(ref.inline))
+    return ResultFile(name=name, size=ref.size, digest=digest)
