@@ -22,6 +22,7 @@ help:
 	@echo 'make check     ruff and mypy alone;  make fix: let ruff put right what it can'
 	@echo 'make bench     how fast things are on this machine'
 	@echo 'make campaign  identities tried often: invites, revocation, renewal, tampering, pkilint (20 minutes)'
+	@echo 'make faults    what breaks is broken on purpose: kills, kill points, bad links, full disks (an hour)'
 	@echo 'make proto     flprov_pb2 again from flprov/wire/flprov.proto'
 	@echo 'make schemas   docs/schemas again from flprov/wire/documents'
 	@echo 'make dist      a wheel in dist/, to install on other machines'
@@ -74,6 +75,12 @@ bench: $(STAMP)
 .PHONY: campaign
 campaign: $(STAMP)
 	@$(PY) benchmarks/campaign.py
+
+# As root, where network namespaces and loop devices can be made; parts that cannot be run say so.
+# One part, or one case of it:  .venv/bin/python benchmarks/faults/run.py --only kills --count 50 --seed 7
+.PHONY: faults
+faults: $(STAMP)
+	@$(PY) benchmarks/faults/run.py
 
 # ---- generated files ---------------------------------------------------------------------------
 

@@ -186,15 +186,21 @@ class StateDamaged(LocalError):
 
 
 class RemoteError(FlprovError):
-    """The other side broke it."""
+    """The other side broke it: a full disk there, say. Time may heal it, as it may what is local."""
+
+    nature = Nature.TRANSIENT
 
 
 class ProtocolError(RemoteError):
     """What arrived is not what the protocol says."""
 
+    nature = Nature.CONFIGURATION
+
 
 class JobFailed(RemoteError):
     """The job's own code failed."""
+
+    nature = Nature.CONFIGURATION
 
 
 def _tree(root: type[FlprovError]) -> dict[str, type[FlprovError]]:

@@ -39,7 +39,8 @@ SCHEMAS: dict[str, tuple[type, str]] = {
     "app": (doc.AppDocument, "flprov app show NAME --json"),
     "app-build": (doc.AppBuildDocument, "flprov app build FOLDER --json"),
     "app-list": (doc.AppListDocument, "flprov app ls --json"),
-    "submit": (doc.SubmitDocument, "flprov job submit APP --json"),
+    "submit": (doc.SubmitDocument, "flprov job submit|clone --json"),
+    "job-delete": (doc.JobDeletedDocument, "flprov job delete ID --json"),
     "why": (doc.WhyDocument, "flprov job why ID --json"),
     "download": (doc.DownloadDocument, "flprov job download ID --json"),
     "doctor": (doc.DoctorDocument, "flprov doctor [KIT] --json"),
@@ -72,6 +73,12 @@ SCHEMAS: dict[str, tuple[type, str]] = {
         "flprov ca rotate prepare|activate|finish|rollback|status --json; flprov ca publish --json",
     ),
     "trust": (doc.TrustStatusDocument, "none: what the server says it believes, for ca and plan"),
+    "event": (doc.EventDocument, "flprov events --follow --json: one a line"),
+    "events": (doc.EventListDocument, "flprov events --json"),
+    "audit": (doc.AuditListDocument, "flprov audit ls --json"),
+    "audit-verdict": (doc.AuditVerdictDocument, "flprov audit verify [FILE] --json"),
+    "audit-export": (doc.AuditExportDocument, "flprov audit export -o FILE --json"),
+    "witnesses": (doc.WitnessListDocument, "none: what sites have signed about the log, for audit verify"),
     "results": (doc.ResultsDocument, "none yet: what there is to download of a job"),
 }
 
@@ -121,6 +128,8 @@ def _object(kind: type, parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value(hint: object, parts: dict[str, Any]) -> dict[str, Any]:
+    if hint is object:
+        return {}  # anything that is JSON
     if hint in _SCALARS:
         return dict(_SCALARS[hint])
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):

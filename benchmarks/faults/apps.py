@@ -25,7 +25,7 @@ STEP = {{"site-1": 1, "site-2": 2, "site-3": 4}}
 
 def train(task, site):
     print("round", task.round, "at", site.name, flush=True)
-    time.sleep({seconds})
+{first}    time.sleep({seconds})
     step = STEP[site.name]
     w = task.params["w"] * np.float32(0.75) + np.float32(step) / 3
     b = task.params["b"] + np.float32(step * (task.round + 1)) / 7
@@ -33,15 +33,34 @@ def train(task, site):
 """
 
 
+# Each of these is put before the `time.sleep` of a task.
+FLOODS = {
+    "log lines": "    for n in range(20_000):\n        print('flood ' * 100, n)\n",
+    "progress": (
+        "    import flprov.client as fl\n"
+        "    for n in range(20_000):\n        fl.log('loss', float(n), n)\n"
+    ),
+}
+GATE = (
+    "    while not (site.data('gate') / site.name).exists():\n        time.sleep(0.02)\n"  # opened by the campaign
+)
+
+
 def write_steps(
-    folder: Path, *, size: int = SMALL, rounds: int = 8, seconds: float = 0.15, sites: str = "absence: 60s"
+    folder: Path,
+    *,
+    size: int = SMALL,
+    rounds: int = 8,
+    seconds: float = 0.15,
+    sites: str = "absence: 60s",
+    first: str = "",
 ) -> Path:
-    """An app of `rounds` rounds, each of at least `seconds`."""
+    """An app of `rounds` rounds, each of at least `seconds`; `first` is what a task does before."""
     folder.mkdir(parents=True)
     (folder / "job.yml").write_text(
         f"name: {folder.name}\nworkflow: {{type: fedavg, rounds: {rounds}}}\nmodel: model:initial\n"
-        f"tasks: train:train\nsites: {{{sites}}}\nresources: {{grace: 1s}}\n"
+        f"tasks: train:train\ndata: [gate]\nsites: {{{sites}}}\nresources: {{grace: 1s}}\n"
     )
     (folder / "model.py").write_text(_MODEL.format(size=size))
-    (folder / "train.py").write_text(_TRAIN.format(seconds=seconds))
+    (folder / "train.py").write_text(_TRAIN.format(seconds=seconds, first=first))
     return folder

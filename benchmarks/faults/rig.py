@@ -54,11 +54,17 @@ _PATIENCE = 90.0  # seconds for a job to end once nothing is done to it any more
 class Rig:
     """A network of three sites, what is done to it, and the history of that."""
 
-    def __init__(self, folder: Path, name: str, *, sites: int = 3) -> None:
+    def __init__(self, folder: Path, name: str, *, sites: int = 3, links: Any = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.name = name
-        self.network = Network(folder, sites)
+        self.links = links  # a BadLinks of tests/links/netns.py, entered; None: loopback
+        if links is None:
+            self.network = Network(folder, sites)
+        else:
+            self.network = Network(folder, sites, listen=links.server, host=links.server)
+            self.network.command = links.command
+        self.sampling = True
         self.sites = list(self.network.names)
         self.restarts: list[float] = []  # seconds until the server was ready again
         self.detection, self.death = 35.0, 3.0
@@ -69,6 +75,7 @@ class Rig:
         self._ended: dict[str, float] = {}
         self._models: dict[str, str] = {}
         self._expected: dict[str, Expectation] = {}
+        self._with_sites = True
         self._lock = threading.Lock()
         self._up = threading.Event()  # the server is ready
         self._over = threading.Event()
@@ -77,15 +84,22 @@ class Rig:
 
     # ---- life --------------------------------------------------------------------------------
 
+    def without_sites(self) -> Rig:
+        """The same, with its sites still down at the beginning."""
+        self._with_sites = False
+        return self
+
     def __enter__(self) -> Rig:
         self.start("server")
-        for site in self.sites:
-            self.start(site, ready=False)
-        for site in self.sites:
-            self.network.running[site].wait_ready()
-            self.note("ready", site)
-        self._sampler = threading.Thread(target=self._sample_on, daemon=True)
-        self._sampler.start()
+        if self._with_sites:
+            for site in self.sites:
+                self.start(site, ready=False)
+            for site in self.sites:
+                self.network.running[site].wait_ready()
+                self.note("ready", site)
+        if self.sampling:
+            self._sampler = threading.Thread(target=self._sample_on, daemon=True)
+            self._sampler.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -128,8 +142,8 @@ class Rig:
         self.network.start(party, ready=ready)
         if ready:
             self.note("ready", party)
-        if party == "server":
             self.restarts.append(time.monotonic() - began)
+        if party == "server":
             self._up.set()
 
     def kill(self, party: str) -> None:

@@ -9,8 +9,10 @@ from flprov._base import lazy_names
 from flprov.admin.client import Admin, LogText, open_admin
 
 if TYPE_CHECKING:
+    from flprov.admin.audit import verify_export
     from flprov.admin.invites import NewInvite, fingerprint_of
     from flprov.admin.live import apply_live, look_at_live
+    from flprov.admin.log import Wanted
     from flprov.admin.parties import write_crls
     from flprov.admin.plots import draw_metrics
     from flprov.admin.rotation import Rotated, Step, rotate, verify_same_project
@@ -23,12 +25,14 @@ __all__ = [
     "PersonTrust",
     "Rotated",
     "Step",
+    "Wanted",
     "apply_live",
     "draw_metrics",
     "fingerprint_of",
     "look_at_live",
     "open_admin",
     "rotate",
+    "verify_export",
     "verify_same_project",
     "write_crls",
 ]
@@ -39,11 +43,13 @@ _LATE = {
     "PersonTrust": "trust",
     "Rotated": "rotation",
     "Step": "rotation",
+    "Wanted": "log",
     "apply_live": "live",
     "draw_metrics": "plots",
     "fingerprint_of": "invites",
     "look_at_live": "live",
     "rotate": "rotation",
+    "verify_export": "audit",
     "verify_same_project": "rotation",
     "write_crls": "parties",
 }

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from flprov._base import Clock, SystemClock, parse_json, to_iso
-from flprov.admin import operations, parties
+from flprov.admin import jobs, operations, parties
 from flprov.admin.apps import Progress, fetch_spec, upload_bundle
 from flprov.admin.download import Progress as FileProgress
 from flprov.admin.download import download_results
@@ -28,10 +28,11 @@ from flprov.admin.link import Link, read_document
 from flprov.admin.plots import draw_metrics
 from flprov.admin.renewals import renew_certificate
 from flprov.admin.trust import PersonTrust, publish_trust, show_trust
-from flprov.errors import FlprovError, Misuse, NotFound, ProtocolError, ServerUnavailable
-from flprov.jobs import JobSpec, JobState, Submission, build_bundle, override
-from flprov.kits import Kit, load_kit
-from flprov.pki import Kind, sign
+from flprov.admin.waiting import wait_for_end
+from flprov.errors import FlprovError, Misuse, NotFound, ProtocolError
+from flprov.jobs import JobSpec, Origin, build_bundle
+from flprov.kits import Kit, load_kit, own_anchors
+from flprov.pki import Kind, join_anchors
 from flprov.project import DIRECT, Route
 from flprov.rpc import Connection, connect
 from flprov.rpc import methods as m
@@ -40,13 +41,13 @@ from flprov.wire import pb
 from flprov.wire.documents import TrustStatusDocument
 
 if TYPE_CHECKING:
+    from flprov.admin.audit import Progress as RowProgress
     from flprov.admin.invites import NewInvite
+    from flprov.admin.log import OnRetry, Wanted
     from flprov.kits import Answer, Publication, SignedRequest
-
-ENDED = frozenset(state.value for state in JobState if state.terminal)
+    from flprov.pki import Anchors
 
 _COMMAND_LIFE = timedelta(minutes=2)  # a command that arrives later is not carried out
-_SUBMISSION_LIFE = timedelta(days=7)  # so long a site may be away before its part is refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,10 @@ class Admin:
         """One site. Raises NotFound."""
         return self._link.document(doc.SiteDocument, m.SHOW_SITE, pb.Query(id=name))
 
+    def why_site(self, name: str) -> doc.SiteWhyDocument:
+        """What keeps a site from running jobs, and what to do about it. Raises NotFound."""
+        return self._link.document(doc.SiteWhyDocument, m.WHY_SITE, pb.Query(id=name))
+
     def add_site(self, name: str, *, org: str, reason: str = "") -> doc.PartyChangeDocument:
         """Let the project have this site, from now on; an invite gives it its kit. Raises Conflict."""
         return parties.change_site(self._link, self._clock, "add", name, org=org, reason=reason)
@@ -183,9 +188,81 @@ class Admin:
         """Jobs start again."""
         return operations.change_drain(self._link, self._clock, "", drain=False, reason=reason)
 
+    def clean(self, *, older_than: timedelta | None = None, dry_run: bool = False) -> doc.CleanDocument:
+        """Have the server throw away what no job needs; jobs that ended longer ago than `older_than`."""
+        return operations.clean(self._link, self._clock, older_than=older_than, dry_run=dry_run)
+
     def watch_drain(self, site: str = "") -> Iterator[doc.DrainDocument]:
         """How a site, or the server, stands: until it is safe to stop or is not drained any more."""
         return operations.watch_drain(self._link, site)
+
+    # ---- the log ---------------------------------------------------------------------------
+
+    def events(self, wanted: Wanted, *, start: int = 0, last: int = 0) -> doc.EventListDocument:
+        """What happened to jobs and sites: from an index on, or the newest `last`."""
+        from flprov.admin.log import read_events  # late: few commands need it
+
+        pages = list(read_events(self._link, wanted, start=start, last=last))
+        events = tuple(event for page in pages for event in page.events)
+        return doc.EventListDocument(events=events, next=pages[-1].next if pages else start)
+
+    def follow_events(
+        self, wanted: Wanted, *, start: int = 0, last: int = 0, on_retry: OnRetry
+    ) -> Iterator[doc.EventDocument]:
+        """Events and then each as it is written, without end, also across restarts of the server."""
+        from flprov.admin.log import follow_events
+
+        for page in follow_events(self._link, self._clock, wanted, start=start, last=last, on_retry=on_retry):
+            yield from page.events
+
+    def audit(
+        self, wanted: Wanted, *, start: int = 0, last: int = 0, limit: int = 0
+    ) -> doc.AuditListDocument:
+        """Rows of the log with their digests: all of them, or for an org_admin the organisation's own."""
+        from flprov.admin.log import read_audit
+
+        pages = list(read_audit(self._link, wanted, start=start, last=last, limit=limit))
+        rows = tuple(row for page in pages for row in page.rows)
+        return doc.AuditListDocument(rows=rows, head=pages[-1].head if pages else 0)
+
+    def verify_log(
+        self, *, on_retry: OnRetry, progress: RowProgress | None = None
+    ) -> doc.AuditVerdictDocument:
+        """Whether the server's log is as it was written, judged here. Memory does not grow with it."""
+        from flprov.admin.audit import Judge, verify_log
+        from flprov.admin.log import fetch_lines, fetch_witnesses
+
+        witnesses = fetch_witnesses(self._link)
+        judge = Judge(project_id=self.kit.project_id, anchors=self._site_anchors())
+        lines = fetch_lines(self._link, self._clock, start=1, on_retry=on_retry)
+        return verify_log(lines, witnesses, judge, source=self.kit.server, progress=progress)
+
+    def export_log(
+        self, path: Path, *, on_retry: OnRetry, progress: RowProgress | None = None
+    ) -> doc.AuditExportDocument:
+        """Write the whole log to a file, or what is new of it.
+
+        Raises:
+            Conflict: the file is there and is not the beginning of a log.
+            RemoteError: the server's log does not continue the file.
+        """
+        from flprov.admin.exports import export_log
+        from flprov.admin.log import fetch_lines, fetch_witnesses
+
+        witnesses = fetch_witnesses(self._link)
+        return export_log(
+            path,
+            lambda start: fetch_lines(self._link, self._clock, start=start, on_retry=on_retry),
+            witnesses,
+            progress=progress,
+        )
+
+    def _site_anchors(self) -> Anchors | None:
+        """The CAs of sites, as the newest trust bundle has them that the kit's root vouches for."""
+        if self._trust is None:
+            return None
+        self._trust.learn(self._link, self._clock.now())
+        return self._trust.sites
 
     # ---- people ----------------------------------------------------------------------------
 
@@ -340,27 +417,56 @@ class Admin:
             Conflict: the token was used for another job.
         """
         digest, spec = self._resolve(app, progress)
-        spec = override(spec, settings or {})
-        if min_sites is not None:
-            spec = replace(spec, sites=replace(spec.sites, min=min_sites))
+        spec = jobs.change_spec(spec, settings, min_sites)
         chosen = tuple(sorted(sites)) or tuple(site.name for site in self.sites())
         if not chosen:
             raise Misuse("the project has no site yet", hint="add one to project.yml and provision again")
-        now = self._clock.now()
-        submission = Submission(
-            project_id=self.kit.project_id,
-            app=digest,
-            spec=spec,
-            sites=chosen,
-            token=token or secrets.token_hex(16),
-            submitted_by=self.kit.identity.uri,
-            made_at=now,
-            not_after=now + _SUBMISSION_LIFE,
-        ).encode()
-        request = pb.SubmitRequest(
-            submission=submission, signature=sign(self.kit.private_pem, submission), chain=self.kit.chain_pem
+        return jobs.submit_job(
+            self._link, self.kit, self._clock, app=digest, spec=spec, sites=chosen, token=token
         )
-        return self._link.document(doc.SubmitDocument, m.SUBMIT_JOB, request)
+
+    def clone(
+        self,
+        job_id: str,
+        *,
+        from_round: int | None = None,
+        settings: Mapping[str, str] | None = None,
+        sites: Sequence[str] = (),
+        min_sites: int | None = None,
+        token: str = "",
+    ) -> doc.SubmitDocument:
+        """Sign the same job once more, and hand it in.
+
+        Args:
+            job_id: an id, a unique prefix of one, or "last".
+            from_round: start with the state saved after so many rounds; None or 0: from the start.
+            settings: what `--set` takes.
+            sites: names; empty: those of the job.
+            min_sites: how many a round needs; None: as in the job.
+            token: the same token again gives the same clone; empty: a new one each time.
+
+        Raises:
+            NotFound: no such job, or no such round.
+            Conflict: the checkpoint is not kept any more; or the token was used for another job.
+            PermissionRefused: the job belongs to another organisation.
+            ConfigError: the clone would have fewer rounds in all than are done.
+        """
+        source = self.job(job_id)
+        newest = self._trust.newest if self._trust else None
+        people = own_anchors(self.kit)
+        if newest is not None:
+            people = join_anchors(people, newest.anchors["people"])
+        signed = jobs.fetch_submission(self._link, source.id, people)
+        return jobs.submit_job(
+            self._link,
+            self.kit,
+            self._clock,
+            app=signed.app,
+            spec=jobs.change_spec(signed.spec, settings, min_sites),
+            sites=tuple(sites) or signed.sites,
+            token=token,
+            origin=Origin(job_id=source.id, round=from_round or 0),
+        )
 
     def _resolve(self, app: str | Path, progress: Progress | None) -> tuple[str, JobSpec]:
         """The digest and the spec to sign: of bytes that were read here, never the server's word."""
@@ -376,9 +482,24 @@ class Admin:
             raise ProtocolError(f"the server answered with app {found.name} ({found.digest}) for {app!r}")
         return found.digest, fetch_spec(self._link, found)
 
-    def jobs(self, name: str = "") -> tuple[doc.JobDocument, ...]:
-        """Every job, newest first; `name` narrows it to one app's."""
-        return self._link.document(doc.JobListDocument, m.LIST_JOBS, pb.Query(id=name)).jobs
+    def jobs(
+        self, name: str = "", *, state: str = "", limit: int | None = None
+    ) -> tuple[doc.JobDocument, ...]:
+        """Every job, newest first, or the newest `limit`; `name` and `state` narrow it."""
+        return self.list_jobs(name, state=state, limit=limit).jobs
+
+    def list_jobs(self, name: str = "", *, state: str = "", limit: int | None = None) -> doc.JobListDocument:
+        """`jobs`, and whether there are more."""
+        return jobs.list_jobs(self._link, name, state, limit)
+
+    def delete_job(self, job_id: str, *, reason: str = "") -> doc.JobDeletedDocument:
+        """Remove a job that has ended: record, rounds, results, logs. Its token stays used.
+
+        Raises:
+            Conflict: it has not ended, or not everywhere.
+            NotFound, PermissionRefused: it is not there, or not yours.
+        """
+        return jobs.delete_job(self._link, self._clock, job_id, reason=reason)
 
     def job(self, job_id: str) -> doc.JobDocument:
         """A job by id, unique prefix of one, or "last". Raises NotFound."""
@@ -398,22 +519,29 @@ class Admin:
         *,
         timeout: float | None = None,
         on_change: Callable[[doc.JobDocument], None] | None = None,
+        on_retry: OnRetry | None = None,
     ) -> doc.JobDocument:
         """The job once it has ended, however it ended.
+
+        Args:
+            job_id: which.
+            timeout: seconds.
+            on_change: told the job at first and after each change.
+            on_retry: told why the watch broke off, which try follows and in how many seconds; None: a
+                watch that breaks off is the end. What time cannot heal always is.
 
         Raises:
             TimedOut: it had not ended after `timeout` seconds.
             ServerUnavailable: the server stopped; the job goes on when it is back.
         """
-        last: doc.JobDocument | None = None
-        for last in self.watch(job_id, timeout=timeout):
-            if on_change:
-                on_change(last)
-        if last is None or last.state not in ENDED:
-            raise ServerUnavailable(
-                f"the server ended the watch of job {job_id}", hint=f"flprov job wait {job_id}"
-            )
-        return last
+        return wait_for_end(
+            lambda seconds: self.watch(job_id, timeout=seconds),
+            clock=self._clock,
+            rest=lambda seconds: self._link.run(self._clock.sleep(seconds)),
+            timeout=timeout,
+            on_change=on_change or (lambda _job: None),
+            on_retry=on_retry,
+        )
 
     def why(self, job_id: str) -> doc.WhyDocument:
         """The earliest cause of a job's trouble, or what it waits for."""

@@ -58,6 +58,12 @@ class PersonTrust:
         newer = newer_than_kit(self._held, self._kit)
         return newer.anchors["servers"] if newer else self._kit.anchors["servers"]
 
+    @property
+    def sites(self) -> Anchors | None:
+        """The CAs that vouch for sites; None as long as nothing says which."""
+        held = self._held.current
+        return held.anchors["sites"] if held else self._kit.anchors.get("sites")
+
     def keep(self, signed: SignedTrust, now: datetime) -> None:
         """Hold a newer bundle from now on.
 

@@ -8,16 +8,24 @@ those who were revoked: a server that was broken into cannot run code at a site,
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from flprov.agent.config import AgentConfig
-from flprov.errors import ConfinementRefused, IdentityRefused, NotFound, PermissionRefused, ProtocolError
-from flprov.jobs import Submission, decode_submission
+from flprov.errors import (
+    ConfinementRefused,
+    FlprovError,
+    IdentityRefused,
+    NotFound,
+    PermissionRefused,
+    ProtocolError,
+)
+from flprov.jobs import Resources, Submission, decode_submission
 from flprov.pki import Anchors, Identity, Kind, verify_signed
-from flprov.policy import judge, load_policy, load_site_settings
+from flprov.policy import SitePolicy, judge, load_policy, load_site_settings
 from flprov.rpc.methods import SUBMIT_JOB
 from flprov.wire import pb
 from flprov.workers import confinement_method
@@ -65,20 +73,8 @@ def admit(
     _verify_meant_for_here(deploy, submission, config, now, token_job, known=known)
     policy = load_policy(config.policy)
     settings = load_site_settings(config.settings)
-    resources = submission.spec.resources
-    judge(
-        policy,
-        identity=signer,
-        gpus=resources.gpus,
-        cpus=resources.cpus,
-        memory=resources.memory,
-        jobs_here=jobs_here,
-    )
-    if confinement_method() == "none" and not policy.unconfined:
-        raise ConfinementRefused(
-            "job code cannot be confined on this machine: neither Landlock nor bubblewrap works",
-            hint="install bubblewrap, or set `unconfined: true` in the site's policy.yml",
-        )
+    _judge(policy, signer, submission.spec.resources, jobs_here)
+    _verify_confinement(policy)
     return Admitted(
         submission=submission,
         datasets=_datasets(submission.spec.data, settings.datasets, config),
@@ -86,6 +82,37 @@ def admit(
         unconfined=policy.unconfined,
         tracebacks=policy.tracebacks,
     )
+
+
+def find_objections(
+    deploy: pb.Deploy,
+    *,
+    config: AgentConfig,
+    now: datetime,
+    jobs_here: int,
+    people: Anchors,
+    revoked_people: Container[int],
+) -> tuple[Submission | None, list[FlprovError]]:
+    """Everything that `admit` would refuse a new job for; without a signature that counts, only that."""
+    try:
+        signer, submission = _verify_signature(deploy, people, revoked_people, now)
+        _verify_meant_for_here(deploy, submission, config, now, None, known=False)
+        policy, settings = load_policy(config.policy), load_site_settings(config.settings)
+    except FlprovError as error:
+        return None, [error]
+    resources, wanted = submission.spec.resources, submission.spec.data
+    checks: list[Callable[[], object]] = [
+        partial(_judge, policy, signer, resources, jobs_here),
+        partial(_verify_confinement, policy),
+        *(partial(_datasets, (name,), settings.datasets, config) for name in wanted),
+    ]
+    found = []
+    for check in checks:
+        try:
+            check()
+        except FlprovError as error:
+            found.append(error)
+    return submission, found
 
 
 def names_folder(job_id: str) -> bool:
@@ -132,6 +159,25 @@ def _verify_meant_for_here(
         submission.verify_fresh(now)
     if not names_folder(deploy.job_id):
         raise ProtocolError("a job id that cannot be a folder's name")
+
+
+def _judge(policy: SitePolicy, signer: Identity, resources: Resources, jobs_here: int) -> None:
+    judge(
+        policy,
+        identity=signer,
+        gpus=resources.gpus,
+        cpus=resources.cpus,
+        memory=resources.memory,
+        jobs_here=jobs_here,
+    )
+
+
+def _verify_confinement(policy: SitePolicy) -> None:
+    if confinement_method() == "none" and not policy.unconfined:
+        raise ConfinementRefused(
+            "job code cannot be confined on this machine: neither Landlock nor bubblewrap works",
+            hint="install bubblewrap, or set `unconfined: true` in the site's policy.yml",
+        )
 
 
 def _datasets(wanted: tuple[str, ...], named: Mapping[str, Path], config: AgentConfig) -> dict[str, Path]:

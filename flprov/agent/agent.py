@@ -19,15 +19,15 @@ from flprov.agent.config import AgentConfig
 from flprov.agent.control import Control, LinkState
 from flprov.agent.environment import Environment
 from flprov.agent.held import SiteJobs
-from flprov.agent.leases import GPULeases
 from flprov.agent.outlook import Outlook, own_ladder, own_why, say_link
 from flprov.agent.renewal import Renewal
 from flprov.agent.trust import SiteTrust
 from flprov.agent.vitals import GPUs, read_vitals
+from flprov.agent.witness import Witnessing
 from flprov.blobs import BlobStore
 from flprov.errors import KitRefused
 from flprov.kits import Credential
-from flprov.rpc import Connection, connect, serve_local
+from flprov.rpc import Connection, Monitored, MonitoringState, connect, serve_local, serve_monitoring
 from flprov.store import Row, Store, open_store
 from flprov.wire import PROTOCOL, pb
 from flprov.wire.documents import LinkStatus, SiteStatusDocument, Vitals
@@ -62,8 +62,9 @@ class Agent:
         self._started_at = self._clock.now()
         self._standing = pb.Standing()
         self._environment = Environment()
-        self._gpus = GPUs(GPULeases())
+        self._gpus = GPUs()
         self._vitals: Vitals | None = None
+        self._monitoring = MonitoringState()
 
     async def run(self) -> None:
         """Serve until `stop`.
@@ -116,6 +117,14 @@ class Agent:
             clock=self._clock,
         )
         self._installation = _installation(state)
+        self._witness = witness = Witnessing(
+            kit=self.config.kit,
+            store=store,
+            clock=self._clock,
+            credential=lambda: renewal.credential,
+            report=lambda message: self._control.report(message),
+        )
+        witness.load()
         self._jobs = jobs = SiteJobs(
             config=self.config,
             clock=self._clock,
@@ -126,8 +135,9 @@ class Agent:
             gpus=self._gpus,
             trust=trust,
             report=lambda message: self._control.report(message),
+            leases_changed=lambda: self._control.beat_soon(),
         )
-        jobs.load()
+        await jobs.load()
         self._control = Control(
             connect=self._connect,
             hello=self._hello,
@@ -139,6 +149,7 @@ class Agent:
         await store.commit([], Row(who="site", what="site.start", object=self.config.kit.name))
         async with contextlib.AsyncExitStack() as stack:
             if self._local_status:
+                self._monitoring = await stack.enter_async_context(self._serve_metrics())
                 await stack.enter_async_context(serve_local(state, self.snapshot_json))
             tasks = Tasks("renewal")
             tasks.spawn(renewal.run())
@@ -193,6 +204,8 @@ class Agent:
         self._standing = welcome.standing
         self._jobs.welcome(list(welcome.jobs))
         self._renewal.connected()
+        if welcome.HasField("head"):
+            self._witness.take(welcome.head)
         self.ready.set()
 
     def _hello(self) -> pb.Hello:
@@ -204,6 +217,8 @@ class Agent:
             manifest=self.config.kit.manifest_digest,
             jobs=self._jobs.ids,
             trust=self._trust.version,
+            witness=self._witness.newest,
+            disputed=self._witness.disputed,
             started_at=to_iso(self._started_at),
         )
 
@@ -219,7 +234,8 @@ class Agent:
             policy=config.policy,
             settings=config.settings,
             python=config.python,
-            jobs=self._jobs.running,
+            jobs=tuple(self._jobs.running),
+            held=self._jobs.leases.all,
         )
         return self._environment.observe(found, config.settings, self._clock.now())
 
@@ -237,6 +253,8 @@ class Agent:
             self._jobs.stop(message.stop.job_id, message.stop.reason, message.stop.grace_seconds)
         elif kind == "trust":
             self._believe(message.trust)
+        elif kind == "head":
+            self._witness.take(message.head)
         elif kind == "renew":
             self._renewal.renew_now(message.renew.reason)
         elif kind == "halt":
@@ -248,38 +266,48 @@ class Agent:
         else:
             logger.warning("the server sent %s, which this version does not know", kind or "an empty message")
 
+    def _serve_metrics(self) -> contextlib.AbstractAsyncContextManager[MonitoringState]:
+        from flprov.agent.metrics import SiteMetrics  # late: 50 ms
+
+        metrics = SiteMetrics(self.snapshot, lambda: self._bulk.sending)
+        return serve_monitoring(self.config.metrics, Monitored(metrics=metrics.text, health=metrics.health))
+
     def snapshot_json(self) -> bytes:
         """What `flprov site status KIT` prints."""
+        return canonical_json(self.snapshot())
+
+    def snapshot(self) -> SiteStatusDocument:
+        """How this site is, as far as it can know itself."""
         link, kit, own = self._control.link, self.config.kit, self.outlook()
         why, hint = own_why(own)
-        return canonical_json(
-            SiteStatusDocument(
-                name=kit.name,
-                org=kit.org,
-                project=kit.project,
-                version=__version__,
-                server=kit.endpoints,
-                connected=link.state is LinkState.CONNECTED,
-                link=LinkStatus(
-                    state=link.state.value,
-                    since=link.since,
-                    reason=link.reason,
-                    tries=link.tries,
-                    next_at=link.next_at,
-                ),
-                cert_not_after=self._renewal.credential.not_after,
-                renewal=self._renewal.status,
-                policy=str(self.config.policy),
-                site_settings=str(self.config.settings),
-                proxy=str(self.config.route),
-                jobs=self._jobs.states(),
-                vitals=self._vitals,
-                ladder=own_ladder(own),
-                why=why,
-                hint=hint,
-                drained=own.drained,
-                retrying=tuple(self._retrying()),
-            )
+        return SiteStatusDocument(
+            name=kit.name,
+            org=kit.org,
+            project=kit.project,
+            version=__version__,
+            server=kit.endpoints,
+            connected=link.state is LinkState.CONNECTED,
+            link=LinkStatus(
+                state=link.state.value,
+                since=link.since,
+                reason=link.reason,
+                tries=link.tries,
+                next_at=link.next_at,
+            ),
+            cert_not_after=self._renewal.credential.not_after,
+            renewal=self._renewal.status,
+            policy=str(self.config.policy),
+            site_settings=str(self.config.settings),
+            proxy=str(self.config.route),
+            jobs=self._jobs.states(),
+            vitals=self._vitals,
+            ladder=own_ladder(own),
+            why=why,
+            hint=hint,
+            drained=own.drained,
+            retrying=tuple(self._retrying()),
+            witness=self._witness.status,
+            metrics=self._monitoring.said,
         )
 
     def outlook(self) -> Outlook:
@@ -306,7 +334,8 @@ class Agent:
         if link.state is not LinkState.CONNECTED and link.tries:
             yield f"the link to the server: {say_link(link, self._clock.now())}"
         if renewal.last_error:
-            yield f"renewing the certificate: {renewal.last_error}"
+            when = f", next at {renewal.next_at:%Y-%m-%d %H:%M:%S} UTC" if renewal.next_at else ""
+            yield f"renewing the certificate: {renewal.last_error} (try {renewal.tries}{when})"
         if self._bulk.trouble:
             yield f"transfers: {self._bulk.trouble}"
 

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flprov.errors import ProtocolError, StateDamaged
-from flprov.store import Delete, Put, Row, Store
+from flprov.store import Change, Delete, Put, Row, Store
 from flprov.wire import parse_message, pb
 
 
@@ -45,13 +46,19 @@ class Answers:
         """Digests that kept answers name."""
         return {kept.answer.update.tensors.digest for kept in self._kept.values()} - {""}
 
-    async def keep(self, answer: pb.TaskAnswer, *, round: int) -> None:  # noqa: A002 - the field's word
-        """Write an answer down; it is on disk when this returns."""
+    async def keep(
+        self,
+        answer: pb.TaskAnswer,
+        *,
+        round: int,  # noqa: A002 - the field's word
+        also: Sequence[Change] = (),
+    ) -> None:
+        """Write an answer down, and what goes with it; it is on disk when this returns."""
         key = f"{answer.job_id}/{answer.task_id}"
         outcome = "ok" if answer.WhichOneof("outcome") == "update" else "failed"
         row = Row(who="site", what="task.answer", object=key, outcome=outcome, reason=answer.failure.message)
         value = {"answer": answer.SerializeToString().hex(), "round": round}
-        await self._store.commit([Put("answer", key, value)], row)
+        await self._store.commit([Put("answer", key, value), *also], row)
         self._kept[key] = _Kept(answer=answer, round=round)
 
     async def drop(self, job_id: str, *, up_to: int | None = None) -> set[str]:

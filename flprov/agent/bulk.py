@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bulk connection: blobs both ways and logs, resumed where they broke off, beside control."""
+"""The bulk connection: blobs both ways and logs, resumed where they broke off, beside control.
+
+No more is on the way than the line carries in half a second (see pace.py): what is sent is counted until
+the server says that it has it, what is fetched is asked for in ranges.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from flprov._base import Clock, backoff
-from flprov.blobs import BlobStore
-from flprov.errors import ProtocolError, Unavailable
+from flprov.agent.pace import Pace
+from flprov.blobs import BlobStore, Upload
+from flprov.errors import FlprovError, Nature, ProtocolError
 from flprov.kits import Credential
 from flprov.pki import Anchors
 from flprov.rpc import Connection
@@ -19,8 +27,15 @@ from flprov.wire import Message, pb
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 1 << 20
 MOST_BLOB = 64 << 30
+MOST_PIECE = 1 << 20  # in one message
+_RANGES = 4  # asked for at once, so that the line is not idle while a question travels
+
+OnBytes = Callable[[int, int], None]  # bytes done, bytes in all
+
+
+def _tell_nobody(_done: int, _total: int) -> None:
+    """For a transfer that nobody watches."""
 
 
 class Bulk:
@@ -32,6 +47,11 @@ class Bulk:
         self._blobs = blobs
         self._clock = clock
         self._fetching: dict[str, asyncio.Lock] = {}
+        self._up = Pace(clock)
+        self._down = Pace(clock)
+        self.sending = 0  # blobs that are on their way to the server
+        self._moved = 0  # pieces that have arrived, either way
+        self._troubles: dict[str, tuple[str, str]] = {}  # by transfer: which try, and the reason
 
     def _open(self) -> Connection:
         if self._connection is None:
@@ -47,79 +67,226 @@ class Bulk:
         if self._connection is not None:
             self._connection.renew(credential.chain_pem, credential.private_pem, server_anchors)
 
-    async def fetch(self, job_id: str, digest: str, size: int) -> None:
+    # ---- to the site ---------------------------------------------------------------------
+
+    async def fetch(self, job_id: str, digest: str, size: int, on_bytes: OnBytes = _tell_nobody) -> None:
         """Bring a blob here. One transfer per blob, however many jobs ask.
+
+        Args:
+            job_id: for which job.
+            digest: the blob's name.
+            size: its bytes.
+            on_bytes: told how many of them are here.
 
         Raises:
             ProtocolError: it is larger than any blob may be.
+            FlprovError: what trying again would not change.
         """
         if size > MOST_BLOB:
             raise ProtocolError(
                 f"the server announced a blob of {size} bytes; at most {MOST_BLOB} are fetched"
             )
         async with self._fetching.setdefault(digest, asyncio.Lock()):
-            waits = backoff()
-            while not self._blobs.has(digest):
-                try:
-                    await self._fetch_once(job_id, digest, size)
-                except Unavailable as error:
-                    await self._pause(error, waits)
+
+            async def attempt() -> None:
+                if not self._blobs.has(digest):
+                    await self._fetch_once(job_id, digest, size, on_bytes)
+
+            await self._persist(f"fetching {digest[:12]}", attempt)
         self._fetching.pop(digest, None)
 
-    async def _fetch_once(self, job_id: str, digest: str, size: int) -> None:
+    async def _fetch_once(self, job_id: str, digest: str, size: int, on_bytes: OnBytes) -> None:
         upload = self._blobs.upload(digest, size)
-        request = pb.BlobRequest(digest=digest, offset=upload.offset, job_id=job_id)
-        async for chunk in self._open().download(m.FETCH_BLOB, request):
-            await upload.write(chunk.data)
-        await upload.finish()
+        asked: deque[_Range] = deque()
+        at = upload.offset
+        try:
+            while upload.offset < size:
+                while at < size and len(asked) < _RANGES:
+                    asked.append(self._ask_for(job_id, digest, at, min(self._down.piece, size - at)))
+                    at += asked[-1].size
+                await self._lay_down(asked[0], upload)
+                asked.popleft()
+                self._moved += 1
+                on_bytes(upload.offset, size)
+            await upload.finish()
+        finally:
+            for one in asked:
+                one.task.cancel()
+            await asyncio.gather(*(one.task for one in asked), return_exceptions=True)
 
-    async def send(self, job_id: str, digest: str) -> None:
-        """Bring a blob of ours to the server."""
-        waits = backoff()
-        while True:
-            try:
-                await self._send_once(job_id, digest)
-            except Unavailable as error:
-                await self._pause(error, waits)
-            else:
-                return
+    def _ask_for(self, job_id: str, digest: str, offset: int, size: int) -> _Range:
+        chunks: asyncio.Queue[bytes | None] = asyncio.Queue()
+        request = pb.BlobRequest(digest=digest, offset=offset, length=size, job_id=job_id)
+        return _Range(size, chunks, asyncio.create_task(self._fetch_range(request, chunks)))
 
-    async def _pause(self, error: Unavailable, waits: Iterator[float]) -> None:
-        logger.info("a transfer broke off (%s), and goes on", error)
-        await self._clock.sleep(next(waits))
+    async def _fetch_range(self, request: pb.BlobRequest, chunks: asyncio.Queue[bytes | None]) -> None:
+        since = await self._down.take(request.length)
+        left = request.length
+        try:
+            async with contextlib.aclosing(self._open().download(m.FETCH_BLOB, request)) as replies:
+                async for chunk in replies:
+                    left -= len(chunk.data)
+                    if left < 0:
+                        raise ProtocolError(f"the server sent more than the {request.length} bytes asked for")
+                    chunks.put_nowait(chunk.data)
+        except BaseException:
+            self._down.release(request.length)
+            raise
+        else:
+            self._down.confirm(request.length, since)
+        finally:
+            chunks.put_nowait(None)
 
-    async def _send_once(self, job_id: str, digest: str) -> None:
-        start: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    async def _lay_down(self, asked: _Range, upload: Upload) -> None:
+        """Write a range as it comes; of one that breaks off, what has come."""
+        end = upload.offset + asked.size
+        while (data := await asked.chunks.get()) is not None:
+            await upload.write(data)
+        await asked.task
+        if upload.offset < end:
+            await upload.finish()  # says where it ended
+
+    # ---- to the server -------------------------------------------------------------------
+
+    async def send(self, job_id: str, digest: str, on_bytes: OnBytes = _tell_nobody) -> None:
+        """Bring a blob of ours to the server.
+
+        Raises:
+            NotFound: it is not here.
+            FlprovError: what trying again would not change.
+        """
+        self.sending += 1
+        try:
+            await self._persist(f"sending {digest[:12]}", lambda: self._send_once(job_id, digest, on_bytes))
+        finally:
+            self.sending -= 1
+
+    async def _send_once(self, job_id: str, digest: str, on_bytes: OnBytes) -> None:
         size = self._blobs.size(digest)
-
-        async def messages() -> AsyncIterator[pb.UploadMessage]:
-            header = pb.UploadHeader(digest=digest, size=size, job_id=job_id, kind="update")
-            yield pb.UploadMessage(header=header)
-            offset = await start
-            if offset < size:
-                for data in self._blobs.read(digest, offset, CHUNK):
-                    yield pb.UploadMessage(data=data)
-
+        header = pb.UploadHeader(digest=digest, size=size, job_id=job_id, kind="update")
+        sending = _Sending(self._up, self._blobs.path(digest), header)
         complete = False
-        async for reply in self._open().stream(m.SEND_BLOB, messages()):
-            if not start.done():
-                start.set_result(reply.offset)
-            complete = reply.complete
+        try:
+            async with contextlib.aclosing(self._open().stream(m.SEND_BLOB, sending.messages())) as replies:
+                async for reply in replies:
+                    self._moved += sending.confirmed(reply.offset)
+                    on_bytes(min(reply.offset, size), size)
+                    complete = reply.complete
+        finally:
+            sending.release()
         if not complete:
             raise ProtocolError(f"the server ended the upload of {digest[:12]} without having all of it")
 
-    async def send_log(self, job_id: str, offset: int, data: bytes) -> int:
-        """Send part of a job's log; returns the offset that the server wants next."""
+    async def send_log(self, job_id: str, offset: int, data: bytes, *, first: int = 0) -> int:
+        """Send part of a job's log; returns the offset that the server wants next. Tried once.
+
+        Args:
+            job_id: whose log.
+            offset: of the first of these bytes.
+            data: not more than `log_piece` of them, if what is urgent is not to wait.
+            first: before this offset there is nothing here any more.
+        """
 
         async def messages() -> AsyncIterator[pb.LogMessage]:
-            yield pb.LogMessage(job_id=job_id, offset=offset, data=data)
+            yield pb.LogMessage(job_id=job_id, offset=offset, data=data, first=first)
 
         wanted = offset
-        async for reply in self._open().stream(m.SEND_LOGS, messages()):
-            wanted = reply.offset
+        since = await self._up.take(len(data))
+        try:
+            async with contextlib.aclosing(self._open().stream(m.SEND_LOGS, messages())) as replies:
+                async for reply in replies:
+                    wanted = reply.offset
+        except BaseException:
+            self._up.release(len(data))
+            raise
+        self._up.confirm(len(data), since)
         return wanted
+
+    @property
+    def log_piece(self) -> int:
+        """How many bytes of a log to send at once."""
+        return self._up.piece
+
+    # ---- trouble -------------------------------------------------------------------------
+
+    async def _persist(self, what: str, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Try until it is done. Only what time may change is tried again; the reason is said."""
+        waits, tries, moved = backoff(), 0, self._moved
+        try:
+            while True:
+                try:
+                    await attempt()
+                except FlprovError as error:
+                    if error.nature is not Nature.TRANSIENT:
+                        raise
+                    if self._moved > moved:
+                        waits, tries, moved = backoff(), 0, self._moved
+                    tries += 1
+                    wait = next(waits)
+                    self._complain(what, f"try {tries}, next in {wait:.0f} s", str(error))
+                    await self._clock.sleep(wait)
+                else:
+                    return
+        finally:
+            self._troubles.pop(what, None)
+
+    def _complain(self, what: str, count: str, reason: str) -> None:
+        if self._troubles.get(what, ("", ""))[1] != reason:
+            logger.info("%s: %s: %s", what, count, reason)
+        self._troubles[what] = (count, reason)
+
+    @property
+    def trouble(self) -> str:
+        """Why transfers wait now, and for how long; empty when they do not."""
+        return "; ".join(f"{what}: {count}: {reason}" for what, (count, reason) in self._troubles.items())
 
     async def close(self) -> None:
         """Let go of the connection."""
         if self._connection is not None:
             await self._connection.close()
+
+
+class _Range(NamedTuple):
+    """Part of a blob that was asked for."""
+
+    size: int
+    chunks: asyncio.Queue[bytes | None]  # what has come of it; None is the end
+    task: asyncio.Task[None]
+
+
+class _Sending:
+    """One upload's messages, and which of its bytes are on the way."""
+
+    def __init__(self, pace: Pace, path: Path, header: pb.UploadHeader) -> None:
+        self._pace = pace
+        self._path = path
+        self._header = header
+        self._start: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._under_way: deque[tuple[int, int, float]] = deque()  # end, size, moment
+
+    async def messages(self) -> AsyncIterator[pb.UploadMessage]:
+        yield pb.UploadMessage(header=self._header)
+        with self._path.open("rb") as file:
+            file.seek(offset := await self._start)
+            while offset < self._header.size:
+                size = min(self._pace.piece, MOST_PIECE, self._header.size - offset)
+                since = await self._pace.take(size)
+                offset += size
+                self._under_way.append((offset, size, since))
+                yield pb.UploadMessage(data=file.read(size))
+
+    def confirmed(self, offset: int) -> int:
+        """The server has everything before `offset`; how many pieces that settles."""
+        if not self._start.done():
+            self._start.set_result(offset)
+        settled = 0
+        while self._under_way and self._under_way[0][0] <= offset:
+            _, size, since = self._under_way.popleft()
+            self._pace.confirm(size, since)
+            settled += 1
+        return settled
+
+    def release(self) -> None:
+        """The call is over."""
+        while self._under_way:
+            self._pace.release(self._under_way.popleft()[1])

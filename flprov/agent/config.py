@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flprov.kits import Kit, load_kit
 from flprov.pki import Kind
-from flprov.policy import load_site_settings
+from flprov.policy import METRICS, load_site_settings
 from flprov.project import DIRECT, Route
 
 
@@ -24,6 +24,7 @@ class AgentConfig:
     settings: Path
     python: Path  # runs the jobs, unless site.yml names another
     route: Route = DIRECT  # how the server is dialled
+    metrics: str = METRICS  # where /metrics and /health are, or "off"
 
 
 def load_agent_config(folder: Path, *, now: datetime, route: Route | None = None) -> AgentConfig:
@@ -37,12 +38,13 @@ def load_agent_config(folder: Path, *, now: datetime, route: Route | None = None
         ConfigError: `site.yml` has mistakes, so that nobody knows whether it names a proxy.
     """
     kit = load_kit(folder, now=now, kind=Kind.SITE)
-    own = load_site_settings(kit.local / "site.yml").route
+    settings = load_site_settings(kit.local / "site.yml")
     return AgentConfig(
         kit=kit,
         state=kit.local / "state",
         policy=kit.local / "policy.yml",
         settings=kit.local / "site.yml",
         python=Path(sys.executable),
-        route=own or kit.route or route or DIRECT,
+        route=settings.route or kit.route or route or DIRECT,
+        metrics=settings.metrics,
     )

@@ -13,7 +13,15 @@ from collections.abc import AsyncGenerator, Callable
 from datetime import timedelta
 
 from flprov._base import Clock, SystemClock, backoff
-from flprov.errors import IdentityRefused, PermissionRefused, ProtocolError, Refused, SiteLocked, Unavailable
+from flprov.errors import (
+    FlprovError,
+    IdentityRefused,
+    Nature,
+    PermissionRefused,
+    ProtocolError,
+    Refused,
+    SiteLocked,
+)
 from flprov.kits import Answer, Attempt, Invitation, Kit, SignedTrust, read_settings
 from flprov.project import DIRECT, Route
 from flprov.rpc import Connection, connect
@@ -23,6 +31,7 @@ from flprov.wire import pb
 logger = logging.getLogger(__name__)
 
 _SECOND = timedelta(seconds=1)
+_SAID_EVERY = 10  # tries that are told although nothing is new
 
 
 async def ask_to_join(
@@ -39,7 +48,7 @@ async def ask_to_join(
     Args:
         attempt: the invite, and the key that was made for it.
         on_pending: told once, with the fingerprint, that an admin has to approve the key.
-        on_trouble: told why the wait was interrupted; it goes on.
+        on_trouble: told why the wait was interrupted, which try that was and when the next one is.
         route: the proxy on the way to the server.
         clock: the machine's own when None.
         dial: how the server is reached; over mTLS when None.
@@ -50,7 +59,7 @@ async def ask_to_join(
     """
     invitation, clock = attempt.invitation, clock or SystemClock()
     verify_in_time(invitation, clock)
-    waits, is_pending = backoff(), False
+    waits, is_pending, tries, told = backoff(), False, 0, ""
     while True:
         try:
             async with contextlib.aclosing(
@@ -61,15 +70,18 @@ async def ask_to_join(
                         return _read(reply.issued)
                     if not is_pending:
                         on_pending(attempt.fingerprint)
-                    is_pending, waits = True, backoff()
-        except Unavailable as error:
-            if not is_pending:
+                    is_pending, waits, tries = True, backoff(), 0
+            reason = "the server ended the call"
+        except FlprovError as error:
+            if not is_pending or error.nature is not Nature.TRANSIENT:
                 raise
-            on_trouble(str(error))
-        else:
-            on_trouble("the server ended the call")
+            reason = str(error)
         verify_in_time(invitation, clock)
-        await clock.sleep(next(waits))
+        tries, wait = tries + 1, next(waits)
+        if reason != told or tries % _SAID_EVERY == 0:
+            on_trouble(f"{reason} (try {tries}, next in {wait:.0f} s)")
+            told = reason
+        await clock.sleep(wait)
 
 
 def verify_in_time(invitation: Invitation, clock: Clock) -> None:

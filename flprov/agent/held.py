@@ -6,23 +6,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from flprov._base import Clock, Tasks
-from flprov.agent.admission import admit, names_folder
+from flprov.agent.admission import Admitted, admit, names_folder
 from flprov.agent.answers import Answers
 from flprov.agent.bulk import Bulk
 from flprov.agent.config import AgentConfig
-from flprov.agent.sitejob import SiteJob, Tools, refusal_of
+from flprov.agent.jobrecord import OpenTasks, deploy_again, job_record, verify_same
+from flprov.agent.leases import HeldLease, Leases
+from flprov.agent.probing import examine
+from flprov.agent.sitejob import MOST_TRIES, SiteJob, Tools, killed_in_words, refusal_of
 from flprov.agent.trust import SiteTrust
-from flprov.agent.vitals import GPUs
+from flprov.agent.vitals import GPUs, read_vitals
 from flprov.blobs import BlobStore, digest_of
 from flprov.errors import FlprovError, LocalError, ProtocolError, Refused
 from flprov.store import Delete, Put, Row, Store
 from flprov.wire import pb
-from flprov.workers import Launcher, reap_leftovers
+from flprov.wire.documents import Vitals
+from flprov.workers import ExitRecord, Launcher, reap_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +49,8 @@ class SiteJobs:
         gpus: GPUs,
         trust: SiteTrust | None = None,
         report: Callable[[pb.FromSite], None],
+        leases_changed: Callable[[], None] = lambda: None,
+        orphan_seconds: float = 60.0,
     ) -> None:
         self._config = config
         self._trust = trust or SiteTrust(config.kit, config.state)
@@ -52,21 +59,28 @@ class SiteJobs:
         self._blobs = blobs
         self._report = report
         self._answers = Answers(store)
+        self._tasks = OpenTasks(store)
+        self._interrupted: dict[str, str] = {}  # jobs whose processes are gone, and why
+        self._unclean: set[str] = set()  # jobs of which something could not be killed at our start
         self._jobs: dict[str, SiteJob] = {}
         self._accepted: set[str] = set()  # admitted here, now or before a restart
         self._tokens: dict[str, str] = {}
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, pb.Deploy] = {}  # for the stop of the same job to end
         self._work = Tasks("jobs")
+        self._gpus = gpus
+        self.leases = Leases(store, clock, self._measure, on_change=leases_changed)
         self._tools = Tools(
             site=config.kit.name,
             clock=clock,
             blobs=blobs,
             bulk=bulk,
             launcher=launcher,
-            gpus=gpus,
+            leases=self.leases,
             private=(config.kit.folder, config.policy, config.settings),
             answers=self._answers,
+            tasks=self._tasks,
+            orphan_seconds=orphan_seconds,
             collect=self._collect,
             report=report,
         )
@@ -76,16 +90,93 @@ class SiteJobs:
         """Where the jobs' folders are."""
         return self._config.state / "jobs"
 
-    def load(self) -> None:
-        """Read what an earlier run left; its processes are ended, the server deploys again."""
+    async def load(self) -> None:
+        """Read what an earlier run left, and go on with its processes where that can be."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        for left in self.folder.iterdir():
-            reap_leftovers(left)
-        self._accepted = set(self._store.load("job"))
+        records = self._store.load("job")
+        self._accepted = set(records)
         self._tokens = {key: str(value["job_id"]) for key, value in self._store.load("token").items()}
         self._answers.load()
+        self._tasks.load()
+        self.leases.load()
+        await asyncio.gather(*(self._take_back(job_id, value) for job_id, value in records.items()))
+        for left in self.folder.iterdir():
+            if left.name not in self._jobs:
+                await asyncio.to_thread(reap_leftovers, left)
+        for job_id in self.leases.all.keys() - self._jobs.keys() - self._unclean:
+            await self.leases.release(job_id)
         self._collect(self._blobs.digests())  # what a killed agent could not remove
         self._blobs.prune(self._clock.now() - _HALF_A_BLOB)
+
+    async def _take_back(self, job_id: str, record: Mapping[str, Any]) -> None:
+        """Adopt the job's process, or end it for a reason that is told; the server deploys it again then."""
+        reason = ""
+        try:
+            message = deploy_again(job_id, record)
+            admitted = self._readmit(message)
+            verify_same(record, admitted)
+        except FlprovError as error:
+            reason = f"the job's process was ended, because {error}"
+        else:
+            process = await self._tools.launcher.adopt(self.folder / job_id)
+            if process is not None:
+                job = self._jobs[job_id] = SiteJob(
+                    job_id=job_id, admitted=admitted, folder=self.folder / job_id, tools=self._tools
+                )
+                job.take_back(process, self._tasks.get(job_id))
+                await self._store.commit([], Row(who="site", what="job.adopt", object=job_id))
+                return
+        left = await asyncio.to_thread(reap_leftovers, self.folder / job_id)
+        if left.remaining:
+            self._unclean.add(job_id)
+        if left.record is not None:
+            await self._note_interrupted(job_id, reason, left.record)
+
+    def _readmit(self, message: pb.Deploy) -> Admitted:
+        """As at admission, but for the time until which the submission was fresh."""
+        return admit(
+            message,
+            config=self._config,
+            now=self._clock.now(),
+            jobs_here=len(self._jobs),
+            token_job=message.job_id,
+            known=True,
+            people=self._trust.people,
+            revoked_people=self._trust.revoked_people,
+        )
+
+    async def _note_interrupted(self, job_id: str, reason: str, record: ExitRecord) -> None:
+        """The job's process is gone. Its open task is done again, unless the process ended by its own fault
+        or was killed too often.
+        """
+        own_fault = not record.stopped and not record.outside
+        begun = self._tasks.get(job_id)
+        if begun is None and own_fault:  # it had ended before, and that was told
+            return
+        ended = f"the job's process ended: {record.reason}"
+        why = reason or (ended if own_fault else killed_in_words(record.reason))
+        logger.warning("job %s: %s", job_id, why)
+        row = Row(who="site", what="job.interrupt", object=job_id, outcome="failed", reason=why)
+        await self._store.commit([], row)
+        self._interrupted[job_id] = why
+        if begun is not None and (own_fault or (record.outside and begun.tries >= MOST_TRIES)):
+            last = "" if own_fault else f"; this was try {begun.tries} of {MOST_TRIES}"
+            failure = pb.Failure(code="job-failed", message=why + last)
+            answer = pb.TaskAnswer(job_id=job_id, task_id=begun.order.task_id, failure=failure)
+            await self._answers.keep(answer, round=begun.order.round, also=self._tasks.end(job_id))
+        elif begun is not None and record.outside:
+            await self._tasks.begin(job_id, begun.order, tries=begun.tries + 1)
+
+    def _measure(self, held: Mapping[str, HeldLease]) -> Vitals:
+        config = self._config
+        return read_vitals(
+            self._gpus,
+            state=config.state,
+            policy=config.policy,
+            settings=config.settings,
+            python=config.python,
+            held=held,
+        )
 
     @property
     def ids(self) -> list[str]:
@@ -138,11 +229,13 @@ class SiteJobs:
         job: SiteJob | None = None
         try:
             job = await self._admit(message)
-            await job.deploy(message.app_size)
+            await job.deploy(message.app_size, message.model_size)
         except FlprovError as error:
             if job is None or not job.stopped:
                 await self._refuse(job_id, error)
         else:
+            if why := self._interrupted.pop(job_id, ""):
+                job.say_doing(f"started again: {why}")
             for answer in self._answers.of(job_id):
                 job.send_answer(answer)
             self._report(pb.FromSite(deployed=pb.Deployed(job_id=job_id, ready=True)))
@@ -171,7 +264,10 @@ class SiteJobs:
         )
         if job_id not in self._accepted:
             await self._store.commit(
-                [Put("job", job_id, {"app": submission.app}), Put("token", key, {"job_id": job_id})],
+                [
+                    Put("job", job_id, job_record(message, admitted)),
+                    Put("token", key, {"job_id": job_id}),
+                ],
                 Row(
                     who=submission.submitted_by,
                     what="job.accept",
@@ -212,8 +308,19 @@ class SiteJobs:
 
     def probe(self, message: pb.Probe) -> None:
         """Would this site run that job?"""
-        failure = pb.Failure(code="misuse", message="this site cannot be asked that")
-        self._report(pb.FromSite(probed=pb.Probed(probe_id=message.probe_id, refusals=[failure])))
+        self._work.spawn(self._probe(message))
+
+    async def _probe(self, message: pb.Probe) -> None:
+        probed = await examine(
+            message,
+            config=self._config,
+            now=self._clock.now(),
+            jobs_here=len(self._jobs),
+            people=self._trust.people,
+            revoked_people=self._trust.revoked_people,
+            leases=self.leases,
+        )
+        self._report(pb.FromSite(probed=probed))
 
     def closed(self, message: pb.RoundClosed) -> None:
         """The round is saved at the server: its answers are not needed here any more."""
@@ -239,22 +346,27 @@ class SiteJobs:
     async def _stop(self, job_id: str, reason: str, grace: float, *, tell: bool = True) -> None:
         job = self._jobs.get(job_id)
         left: tuple[int, ...] = ()
+        freed: tuple[str, ...] = ()
+        ended = 0
         if job is not None:
             left = await job.stop(reason, grace)
+            ended = job.ended
         elif names_folder(job_id):
-            left = await asyncio.to_thread(self._clear, job_id)
+            left, ended = await asyncio.to_thread(self._clear, job_id)
         if not left:
+            freed = (*await self.leases.release(job_id), *_in_words(ended))
             await self._forget(job_id, reason)
         if tell:
             note = f"processes {', '.join(map(str, left))} could not be killed" if left else ""
-            stopped = pb.Stopped(job_id=job_id, clean=not left, processes=left, reason=note)
+            stopped = pb.Stopped(job_id=job_id, clean=not left, processes=left, reason=note, freed=freed)
             self._report(pb.FromSite(stopped=stopped))
 
-    def _clear(self, job_id: str) -> tuple[int, ...]:
-        left = reap_leftovers(self.folder / job_id).remaining
-        if not left:  # else the record stays by which they are found again
+    def _clear(self, job_id: str) -> tuple[tuple[int, ...], int]:
+        """What is left of a job that an earlier run had here, and how many processes were ended."""
+        found = reap_leftovers(self.folder / job_id)
+        if not found.remaining:  # else the record stays by which they are found again
             shutil.rmtree(self.folder / job_id, ignore_errors=True)
-        return left
+        return found.remaining, len(found.found)
 
     async def _forget(self, job_id: str, reason: str) -> None:
         self._jobs.pop(job_id, None)
@@ -263,7 +375,7 @@ class SiteJobs:
             self._accepted.discard(job_id)
             app = (self._store.get("job", job_id) or {}).get("app")
             row = Row(who="site", what="job.stop", object=job_id, reason=reason)
-            await self._store.commit([Delete("job", job_id)], row)
+            await self._store.commit([Delete("job", job_id), *self._tasks.end(job_id)], row)
             self._collect({app} if isinstance(app, str) else set())
 
     def _collect(self, digests: set[str]) -> None:
@@ -276,13 +388,19 @@ class SiteJobs:
             self._blobs.remove(digest)
 
     async def leave(self) -> None:
-        """The agent starts anew."""
-        await self.close()
+        """The agent restarts: let go of every process without ending it, for `load` to take it back."""
+        await asyncio.gather(*(job.leave() for job in self._jobs.values()), return_exceptions=True)
+        await self._work.close()
 
     async def close(self) -> None:
         """The agent stops: no process of any job stays behind."""
         await asyncio.gather(*(job.close() for job in self._jobs.values()), return_exceptions=True)
         await self._work.close()
+
+
+def _in_words(processes: int) -> tuple[str, ...]:
+    """What was ended, for whoever is told that a job is gone."""
+    return (f"{processes} process" + ("es" if processes > 1 else ""),) if processes else ()
 
 
 def _token_key(message: pb.Deploy) -> str:

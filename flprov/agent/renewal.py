@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flprov._base import Clock
-from flprov.errors import FlprovError, IdentityRefused
+from flprov.errors import FlprovError, LocalError
 from flprov.kits import Credential, Kit, Renewing, current_credential, store_credential, verify_issued
 from flprov.pki import Anchors, create_key, create_request, not_before
 from flprov.rpc.methods import RENEW
@@ -84,6 +84,8 @@ class Renewal:
             due_at=self._renewing.due_at,
             last_at=self._in_use.issued_at if renewed else None,
             last_error=self._renewing.error,
+            tries=self._renewing.tries,
+            next_at=self._renewing.next_at,
         )
 
     def renew_now(self, reason: str) -> None:
@@ -117,7 +119,7 @@ class Renewal:
         """A clock that is behind must not make the site ask for one certificate after the other."""
         now = self._clock.now()
         if now < answer.leaf.not_before:
-            raise IdentityRefused(
+            raise LocalError(  # which time heals
                 f"the new certificate is not valid before {answer.leaf.not_before:%Y-%m-%d %H:%M:%S} UTC, and"
                 f" this machine's clock says {now:%Y-%m-%d %H:%M:%S} UTC",
                 hint="check the clock; the certificate is used as soon as it is valid",

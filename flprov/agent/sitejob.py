@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable
@@ -15,8 +16,9 @@ from flprov._base import Clock, Tasks, canonical_json
 from flprov.agent.admission import Admitted
 from flprov.agent.answers import Answers
 from flprov.agent.bulk import Bulk
+from flprov.agent.jobrecord import Begun, OpenTasks
+from flprov.agent.leases import Leases
 from flprov.agent.logs import LogSender
-from flprov.agent.vitals import GPUs
 from flprov.blobs import BlobStore
 from flprov.errors import (
     FlprovError,
@@ -28,8 +30,8 @@ from flprov.errors import (
     error_class,
 )
 from flprov.jobs import check_needs, unpack_bundle
-from flprov.wire import pb, tensor_infos, verify_numbers, verify_update
-from flprov.workers import Launcher, LaunchOrder, Process, reap_leftovers
+from flprov.wire import failure_of, pb, tensor_infos, verify_numbers, verify_update
+from flprov.workers import ExitRecord, Launcher, LaunchOrder, LogSegments, Process, reap_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ _LONGEST_MESSAGE = 2000  # of a failure, as the job's process tells it
 _LONGEST_TRACEBACK = 64_000
 _MOST_PROGRESS = 16 << 10  # bytes
 _PROGRESS_EVERY = 0.2  # seconds; what a job says more often is passed over
+MOST_TRIES = 3  # of one task, by processes that are killed from outside one after the other
+_FAREWELL = 30.0  # seconds in which a process ends that has closed its channel
 _LAST_WORD = 0.5  # seconds in which a process takes the word that it is to end, before it is ended
 
 
@@ -52,9 +56,11 @@ class Tools:
     blobs: BlobStore
     bulk: Bulk
     launcher: Launcher
-    gpus: GPUs
+    leases: Leases
     private: tuple[Path, ...]  # what no job may ever see
     answers: Answers
+    tasks: OpenTasks
+    orphan_seconds: float  # so long a job's process waits for an agent that was killed
     collect: Callable[[set[str]], None]  # blobs that this job needs no more
     report: Callable[[pb.FromSite], None]  # to the server if connected; else dropped, and said again later
 
@@ -70,6 +76,7 @@ class SiteJob:
     state: str = "deploying"  # deploying, ready, training, stopping
     models: set[str] = field(default_factory=set)  # blobs that the open task needs
     since: datetime | None = None  # when `state` became what it is
+    ended: int = 0  # processes that were alive when the job was stopped
     _process: Process | None = None
     _log: LogSender | None = None
     _open: pb.TaskOrder | None = None
@@ -80,13 +87,11 @@ class SiteJob:
     _stopping: bool = False
     _superseded: set[str] = field(default_factory=set)  # tasks that the server has gone on from
     _sending: set[str] = field(default_factory=set)  # tasks whose answers are on their way
+    _tries: int = 1  # how many processes were given the open task, one after the other
+    _handed: str = ""  # the task that the process was given over its present channel
+    _back: bool = False  # it has not said yet what it does, to an agent that came back
+    _repeats: bool = False  # it may say its next answer twice
     _told: float = -_PROGRESS_EVERY  # when progress was last passed on
-
-    def __setattr__(self, name: str, value: object) -> None:
-        """Notes since when the state is what it is."""
-        super().__setattr__(name, value)
-        if name == "state" and "tools" in self.__dict__:
-            super().__setattr__("since", self.tools.clock.now())
 
     @property
     def stopped(self) -> bool:
@@ -95,9 +100,12 @@ class SiteJob:
 
     # ---- deploy --------------------------------------------------------------------------
 
-    async def deploy(self, app_size: int) -> None:
+    async def deploy(self, app_size: int, model_size: int = 0) -> None:
         """Fetch and unpack the app, check what it needs, start its worker. Raises what stands against it."""
         app = self.admitted.submission.app
+        async with self._up:
+            self._verify_wanted()
+            await self._lease(app_size, model_size)
         await self._fetch(app, app_size)
         async with self._up:
             self._verify_wanted()
@@ -106,7 +114,15 @@ class SiteJob:
             if spec.needs:
                 await asyncio.to_thread(_verify_needs, spec.needs, self.admitted.python)
             await self._start()
-            self.state = "ready"
+            self._be("ready")
+
+    async def _lease(self, app_size: int = 0, model_size: int = 0) -> tuple[str, ...]:
+        """What the job asks for, or the lease that it has; returns its GPUs."""
+        spec = self.admitted.submission.spec
+        held = await self.tools.leases.lease(
+            self.job_id, spec.resources, name=spec.name, app_size=app_size, model_size=model_size
+        )
+        return held.gpus
 
     async def _fetch(self, digest: str, size: int) -> None:
         """Bring a blob here; a stop ends it."""
@@ -134,10 +150,7 @@ class SiteJob:
     async def _start(self) -> None:
         admitted, tools = self.admitted, self.tools
         wanted = admitted.submission.spec.resources
-        found = await asyncio.to_thread(tools.gpus.read) if wanted.gpus else ()
-        leased = tools.gpus.leases.lease(
-            self.job_id, found, count=wanted.gpus, memory=wanted.gpu_memory, note=tools.gpus.note
-        )
+        leased = await self._lease()
         self._process = process = await self.tools.launcher.launch(
             LaunchOrder(
                 job_id=self.job_id,
@@ -149,8 +162,10 @@ class SiteJob:
                 gpus=leased,
                 unconfined=admitted.unconfined,
                 grace=wanted.grace_seconds,
+                orphan_seconds=tools.orphan_seconds,
             )
         )
+        self._handed, self._back, self._repeats = "", False, False
         self._log = LogSender(self.tools.bulk, self.job_id, process.log)
         process.on_log(self._log.grew)
         start = pb.StartSite(
@@ -159,8 +174,23 @@ class SiteJob:
             spec=canonical_json(admitted.submission.spec),
             datasets={name: str(path) for name, path in admitted.datasets.items()},
         )
-        await process.channel.send(pb.ToWorker(start_site=start))
         self._work.spawn(self._listen(process))
+        with contextlib.suppress(JobFailed):  # it has ended: who listens to it says so
+            await process.channel.send(pb.ToWorker(start_site=start))
+
+    def take_back(self, process: Process, begun: Begun | None) -> None:
+        """Go on with a process that an earlier run of the agent has started."""
+        self._process, self._back, self._repeats = process, True, True
+        self._log = LogSender(self.tools.bulk, self.job_id, process.log)
+        process.on_log(self._log.grew)
+        if begun is not None:
+            self._open, self._tries = begun.order, begun.tries
+            self.models = {begun.order.model.digest} - {""}
+        self._be("ready" if begun is None else "training")
+        self._work.spawn(self._listen(process))
+
+    def _be(self, state: str) -> None:
+        self.state, self.since = state, self.tools.clock.now()
 
     # ---- tasks ---------------------------------------------------------------------------
 
@@ -173,6 +203,7 @@ class SiteJob:
             if self._open is not None:
                 self._superseded.add(self._open.task_id)
             self._open = order
+            self._tries = max(1, self.tools.tasks.tries(self.job_id, order.task_id))
             self._work.spawn(self._hand_over(order))
 
     async def _hand_over(self, order: pb.TaskOrder) -> None:
@@ -187,12 +218,28 @@ class SiteJob:
             async with self._up:
                 self._verify_wanted()
                 if self._process is None:
+                    await asyncio.to_thread(self._clear_out)
                     await self._start()
-            assert self._process is not None
-            self.state = "training"
-            await self._process.channel.send(pb.ToWorker(task=task))
+            await self.tools.tasks.begin(self.job_id, order, tries=self._tries)
+            await self._tell_process(order, task)
         except FlprovError as error:
-            await self._answer_failure(order, error.code, str(error))
+            await self._answer_failure(order, failure_of(error))
+
+    async def _tell_process(self, order: pb.TaskOrder, task: pb.TaskOrder) -> None:
+        """Hand the task over, once."""
+        process = self._process
+        if process is None or self._open is not order or self._handed == order.task_id:
+            return
+        self._handed = order.task_id
+        self._be("training")
+        with contextlib.suppress(JobFailed):  # it has ended: who listens to it says so, or begins again
+            await process.channel.send(pb.ToWorker(task=task))
+
+    def _clear_out(self) -> None:
+        """What a process has left that was killed while it wrote."""
+        for path in (self.folder / "out").iterdir():
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     async def _fetch_model(self, digest: str, size: int) -> None:
         """Bring the model here, if it did not come with the task; it is named first, so that it stays."""
@@ -219,13 +266,57 @@ class SiteJob:
                 await self._worker_said(frame)
         except FlprovError as error:
             reason = str(error)
-            await process.stop(self.admitted.submission.spec.resources.grace_seconds)
-        record = await process.wait()
+        record = await self._see_off(process, _LAST_WORD if reason else _FAREWELL)
         if self._process is process:
             self._process = None
-        if self._open is not None and not self._stopping:
+        if self._stopping:
+            return
+        if record.outside and not record.remaining:
+            await self._begin_again(record.reason)
+        elif self._open is not None:
             why = reason or f"the job's process ended: {record.reason}"
-            await self._answer_failure(self._open, "job-failed", why)
+            await self._answer_failure(self._open, pb.Failure(code="job-failed", message=why))
+
+    async def _see_off(self, process: Process, seconds: float) -> ExitRecord:
+        """How a process ended that says nothing more. One that was killed in the middle of a word ends by
+        itself; who goes on without a channel is ended.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await process.wait()
+        except TimeoutError:
+            await process.stop(self.admitted.submission.spec.resources.grace_seconds)
+            return await process.wait()
+
+    async def _begin_again(self, reason: str) -> None:
+        """The process was ended by somebody who is neither the job nor us: do the open task once more."""
+        what = killed_in_words(reason)
+        order = self._open
+        if order is None:  # the next task starts a process
+            await asyncio.to_thread(self._note_in_log, what)
+        elif self._tries >= MOST_TRIES:
+            last = f"{what}; this was try {self._tries} of {MOST_TRIES}"
+            await self._answer_failure(order, pb.Failure(code="job-failed", message=last))
+        else:
+            self._tries += 1
+            note = f"{what}; it is started again (try {self._tries} of {MOST_TRIES})"
+            logger.warning("job %s: %s", self.job_id, note)
+            await asyncio.to_thread(self._note_in_log, note)
+            self.say_doing(note)
+            await self._hand_over(order)
+
+    def say_doing(self, text: str) -> None:
+        """Let the server know, if it is there to be told."""
+        task_id = "" if self._open is None else self._open.task_id
+        progress = pb.Progress(job_id=self.job_id, task_id=task_id, doing=text)
+        self.tools.report(pb.FromSite(progress=progress))
+
+    def _note_in_log(self, text: str) -> None:
+        """A line in the job's log, while no shim writes to it."""
+        with contextlib.suppress(OSError), contextlib.closing(open_log(self.folder)) as log:
+            log.append(f"[flprov: {text}]\n".encode())
+        if self._log is not None:
+            self._log.grew()
 
     async def _worker_said(self, frame: pb.FromWorker) -> None:
         kind = frame.WhichOneof("body")
@@ -233,9 +324,24 @@ class SiteJob:
             await self._worker_answered(frame.answer)
         elif kind == "progress":
             self._worker_progressed(frame.progress)
+        elif kind == "resumed":
+            self._worker_resumed(frame.resumed.task_id)
         elif kind == "failure" and self._open is not None:
             failure = frame.failure
-            await self._answer_failure(self._open, failure.code, failure.message, failure.traceback)
+            await self._answer_failure(self._open, failure)
+
+    def _worker_resumed(self, task_id: str) -> None:
+        """What the process is at, or has just done, since before the agent was away."""
+        if not self._back:
+            raise ProtocolError("the job's process resumed a conversation that had not broken off")
+        self._back = False
+        order = self._open
+        if order is not None and task_id == order.task_id:
+            self._handed = task_id
+            return
+        self._superseded.add(task_id)
+        if order is not None and self._handed != order.task_id:  # it was lost on the way
+            self._work.spawn(self._hand_over(order))
 
     def _worker_progressed(self, said: pb.Progress) -> None:
         now = self.tools.clock.monotonic()
@@ -251,14 +357,16 @@ class SiteJob:
         order = self._open
         if answer.task_id in self._superseded:  # done while we were away, and no longer waited for
             self._superseded.discard(answer.task_id)
-            if answer.update.tensors.file:
-                self._out_file(answer.update.tensors).unlink(missing_ok=True)
+            self._remove_out(answer.update.tensors)
             return
         if order is None or answer.task_id != order.task_id:
             raise ProtocolError("the job answered a task that is not open")
+        if self._repeats:
+            self._superseded.add(order.task_id)
+            self._repeats = False
         if answer.WhichOneof("outcome") == "failure":
             failure = answer.failure
-            await self._answer_failure(order, failure.code, failure.message, failure.traceback)
+            await self._answer_failure(order, failure)
             return
         update = pb.UpdateMessage()
         update.CopyFrom(answer.update)
@@ -268,9 +376,11 @@ class SiteJob:
             await asyncio.to_thread(self._verify, update, order)
         except FlprovError as error:
             self.tools.collect({update.tensors.digest} - {""})
-            await self._answer_failure(order, error.code, str(error))
-            return
-        await self._answer(order, pb.TaskAnswer(job_id=self.job_id, task_id=order.task_id, update=update))
+            await self._answer_failure(order, failure_of(error))
+        else:
+            await self._answer(order, pb.TaskAnswer(job_id=self.job_id, task_id=order.task_id, update=update))
+        # Not before: if we are killed until then, the process says all this again.
+        self._remove_out(answer.update.tensors)
 
     async def _take_out(self, payload: pb.Payload) -> pb.Payload:
         """The worker's bytes, copied out of its reach."""
@@ -281,8 +391,12 @@ class SiteJob:
             return pb.Payload(digest=await self.tools.blobs.put(data), size=len(data))
         path = self._out_file(payload)
         digest, size = await self.tools.blobs.adopt(path, limit=_MOST_UPDATE)
-        path.unlink(missing_ok=True)
         return pb.Payload(digest=digest, size=size)
+
+    def _remove_out(self, payload: pb.Payload) -> None:
+        """The file that the process has handed over, if it is one."""
+        with contextlib.suppress(JobFailed, OSError):
+            self._out_file(payload).unlink()
 
     def _out_file(self, payload: pb.Payload) -> Path:
         """Where the job's process says its tensors are. Raises JobFailed when that is no place for them."""
@@ -303,19 +417,23 @@ class SiteJob:
     def _source(self, payload: pb.Payload) -> Path | bytes:
         return self.tools.blobs.path(payload.digest) if payload.digest else payload.inline
 
-    async def _answer_failure(
-        self, order: pb.TaskOrder, code: str, message: str, traceback: str = ""
-    ) -> None:
-        shown = traceback[-_LONGEST_TRACEBACK:] if self.admitted.tracebacks else ""
-        known = code if error_class(code) is not FlprovError else "job-failed"
-        failure = pb.Failure(code=known, message=message[:_LONGEST_MESSAGE], traceback=shown)
+    async def _answer_failure(self, order: pb.TaskOrder, said: pb.Failure) -> None:
+        shown = said.traceback[-_LONGEST_TRACEBACK:] if self.admitted.tracebacks else ""
+        known = said.code if error_class(said.code) is not FlprovError else "job-failed"
+        failure = pb.Failure(
+            code=known,
+            message=said.message[:_LONGEST_MESSAGE],
+            traceback=shown,
+            hint=said.hint[:_LONGEST_MESSAGE],
+        )
         await self._answer(order, pb.TaskAnswer(job_id=self.job_id, task_id=order.task_id, failure=failure))
 
     async def _answer(self, order: pb.TaskOrder, answer: pb.TaskAnswer) -> None:
-        if self._open is not None and self._open.task_id == order.task_id:
-            self._open = None
-        self.state = "ready"
-        await self.tools.answers.keep(answer, round=order.round)
+        if self._open is None or self._open.task_id != order.task_id:
+            return  # answered already, or the server has gone on
+        self._open = None
+        self._be("ready")
+        await self.tools.answers.keep(answer, round=order.round, also=self.tools.tasks.end(self.job_id))
         self.send_answer(answer)
 
     def send_answer(self, answer: pb.TaskAnswer) -> None:
@@ -339,7 +457,7 @@ class SiteJob:
     async def stop(self, reason: str, grace: float) -> tuple[int, ...]:
         """Kill everything of this job here; returns the pids that are left (none: proof)."""
         self._stopping = True
-        self.state = "stopping"
+        self._be("stopping")
         if self._fetching is not None:
             self._fetching.cancel()
         left: tuple[int, ...] = ()
@@ -348,15 +466,26 @@ class SiteJob:
         if process is not None:
             await _try_send(process, pb.ToWorker(quit=pb.Quit(reason=reason)))
             left = await process.stop(grace)
+            self.ended = (await process.wait()).ended
         await self._work.close()
         if self._log is not None:
             await self._log.flush()
         if not left:
-            self.tools.gpus.leases.release(self.job_id)
             older, self.models = self.models, set()
             self.tools.collect(older)
             await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
         return left
+
+    async def leave(self) -> None:
+        """The agent restarts: let go of the job's process, which goes on."""
+        self._stopping = True
+        if self._fetching is not None:
+            self._fetching.cancel()
+        async with self._up:
+            process = self._process
+        await self._work.close()
+        if process is not None:
+            await process.leave()
 
     async def close(self) -> None:
         """The agent stops: end the job's process; the server will deploy it again."""
@@ -366,6 +495,16 @@ class SiteJob:
         if process is not None:
             await process.stop(self.admitted.submission.spec.resources.grace_seconds)
         await self._work.close()
+
+
+def killed_in_words(reason: str) -> str:
+    """The reason of an exit record whose process was ended from outside, as a sentence's beginning."""
+    return reason if reason.startswith("the ") else f"the job's process was {reason}"
+
+
+def open_log(folder: Path) -> LogSegments:
+    """The log of the job in `folder`, to be written to while no shim does. Raises OSError."""
+    return LogSegments(folder / "log", limit=LaunchOrder.log_limit)
 
 
 def _verify_needs(needs: tuple[str, ...], python: Path) -> None:
@@ -384,5 +523,7 @@ async def _try_send(process: Process, message: pb.ToWorker) -> None:
 
 def refusal_of(error: FlprovError) -> pb.Failure:
     """What the server is told; the hint is for the person who asked."""
-    hint = f" ({error.hint})" if error.hint and not isinstance(error, PolicyRefused) else ""
-    return pb.Failure(code=error.code, message=f"{error}{hint}")
+    failure = failure_of(error)
+    if isinstance(error, PolicyRefused):
+        failure.hint = ""  # how to open this site is the site's own matter
+    return failure

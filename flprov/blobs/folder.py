@@ -17,7 +17,7 @@ from blake3 import blake3
 from flprov._base import sync_folder
 from flprov.blobs.digests import CHUNK, digest_of, is_digest, verify_digest
 from flprov.blobs.disk import OpenFile, disk_errors
-from flprov.blobs.shelf import Shelf
+from flprov.blobs.shelf import Shelf, changed_at
 from flprov.blobs.upload import Upload
 from flprov.errors import Conflict, NotFound, ProtocolError
 
@@ -37,6 +37,8 @@ class BlobStore:
         with disk_errors(f"the blobs in {folder} cannot be used"):
             self._shelf = Shelf(folder)
         self._uploads: WeakValueDictionary[str, Upload] = WeakValueDictionary()
+        self._holds = 0
+        self._kept: set[str] = set()  # what was to be removed since the first hold
 
     def has(self, digest: str) -> bool:
         """Whether the whole blob is here."""
@@ -53,9 +55,20 @@ class BlobStore:
         """Its bytes. Raises NotFound."""
         return self.path(digest).stat().st_size
 
-    def digests(self) -> set[str]:
-        """Every blob that is here."""
-        return {path.name for path in self._shelf.blobs() if is_digest(path.name)}
+    def digests(self, *, before: datetime | None = None) -> set[str]:
+        """Every blob that is here; with `before`, those that nobody has brought since then."""
+        return {
+            path.name
+            for path in self._shelf.blobs()
+            if is_digest(path.name) and (before is None or changed_at(path) < before.timestamp())
+        }
+
+    def stale_uploads(self, before: datetime) -> list[int]:
+        """Of each upload that nobody has gone on with since `before`, the bytes that have arrived."""
+        return [_size(path) for path in self._stale(before)]
+
+    def _stale(self, before: datetime) -> list[Path]:
+        return [path for path in self._shelf.partials(before) if path.name not in self._uploads]
 
     async def put(self, data: bytes) -> str:
         """Keep `data`, durably. Raises LocalError.
@@ -84,6 +97,7 @@ class BlobStore:
         """Whether the blob is here; its name may be so young that it has yet to be brought to disk."""
         if not self.has(digest):
             return False
+        self._shelf.touch(digest)
         sync_folder(self._shelf.blob(digest).parent)
         return True
 
@@ -131,6 +145,7 @@ class BlobStore:
         """
         if size < 0 or (self.has(digest) and self.size(digest) != size):
             raise _wrong_size(digest, size)
+        self._shelf.touch(digest)
         partial = self._shelf.partial(digest, owner)
         older = self._uploads.get(partial.name)
         if older is not None and older.publishing:
@@ -146,7 +161,7 @@ class BlobStore:
         Returns:
             How many there were.
         """
-        stale = [path for path in self._shelf.partials(before) if path.name not in self._uploads]
+        stale = self._stale(before)
         for path in stale:
             self._shelf.forget(path)
         return len(stale)
@@ -183,8 +198,23 @@ class BlobStore:
 
     def remove(self, digest: str) -> None:
         """Let go of the blob, if it is here. The bytes stay for whoever has it open, mapped or linked."""
+        if self._holds:
+            self._kept.add(digest)
+            return
         with disk_errors(f"blob {digest[:12]} cannot be removed"):
             self._shelf.blob(digest).unlink(missing_ok=True)
+
+    def hold(self) -> None:
+        """Remove nothing until as many `release` as `hold` have come: somebody copies what is here."""
+        self._holds += 1
+
+    def release(self) -> frozenset[str]:
+        """The end of a hold; of the last one: what was to be removed meanwhile, for the caller to look at."""
+        self._holds -= 1
+        if self._holds:
+            return frozenset()
+        kept, self._kept = self._kept, set()
+        return frozenset(kept)
 
 
 def _wrong_size(digest: str, size: int) -> ProtocolError:
@@ -195,6 +225,13 @@ def _verify_size(upload: Upload, size: int) -> Upload:
     if upload.size != size:
         raise _wrong_size(upload.digest, size)
     return upload
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _missing(digest: str) -> NotFound:

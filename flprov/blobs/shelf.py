@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import secrets
 import threading
 from collections.abc import Iterator
@@ -37,6 +39,11 @@ class Shelf:
         """Where the blob is, or would be."""
         return self._folder / verify_digest(digest)[:2] / digest
 
+    def touch(self, digest: str) -> None:
+        """Somebody brings this blob; if it is here already, it counts as young again."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.blob(digest))
+
     def temporary(self) -> Path:
         """A new name for a file that does not survive this process."""
         return self._partials / f"{_PROCESS}.{secrets.token_hex(8)}.tmp"
@@ -69,7 +76,7 @@ class Shelf:
 
     def partials(self, before: datetime) -> list[Path]:
         """The uploads that have not grown since `before`."""
-        return [path for path in self._partials.glob("*.part") if _changed(path) < before.timestamp()]
+        return [path for path in self._partials.glob("*.part") if changed_at(path) < before.timestamp()]
 
     def _make(self, place: Path) -> None:
         with self._making:  # who comes second must not go on before the name is on disk
@@ -78,7 +85,7 @@ class Shelf:
                 sync_folder(self._folder)
 
 
-def _changed(path: Path) -> float:
+def changed_at(path: Path) -> float:
     """When the file was last written; a file that is gone was not long ago."""
     try:
         return path.stat().st_mtime

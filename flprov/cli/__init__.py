@@ -43,6 +43,8 @@ ENTRIES = {
     "use": Entry(target="use:use", help="Choose the admin kit that later commands act with."),
     "admin": Entry(target="console:admin", help="The interactive console."),
     "status": Entry(target="status:status", help="The server and every site, as they are now."),
+    "events": Entry(target="events:events", help="What happened to jobs and sites; --follow: as it happens."),
+    "audit": Entry(target="audit:audit", help="Every row of the log; verify it, keep a copy."),
     "app": Entry(target="app:app", help="Build, upload and list apps."),
     "job": Entry(target="job:job", help="Submit, watch, abort and download jobs."),
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`flprov job`: submit, watch, abort, download, and ask why."""
+"""`flprov job`: submit, clone, watch, abort, download, delete, and ask why. Lists: jobshow.py."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import click
 
 from flprov.cli.acting import acting
 from flprov.cli.completion import (
-    complete_app,
     complete_app_or_folder,
     complete_job,
     complete_party,
     complete_sites,
 )
-from flprov.cli.output import ago, clean, json_option, print_fields, print_json, print_table, size, span, talk
-from flprov.cli.progress import JobProgress, bytes_bar, describe_round, files_bar
-from flprov.errors import ExitCode, Misuse, ProtocolError
-from flprov.wire.documents import DownloadDocument, JobListDocument, JobSiteDocument, WhyDocument
+from flprov.cli.jobshow import list_jobs, show
+from flprov.cli.ladder import print_causes, print_hint, print_seen
+from flprov.cli.output import clean, json_option, print_json, size, talk
+from flprov.cli.progress import JobProgress, bytes_bar, files_bar
+from flprov.errors import ExitCode, FlprovError, Misuse, ProtocolError
+from flprov.wire.documents import DownloadDocument, SubmitDocument, WhyDocument
 
 if TYPE_CHECKING:
     from flprov.admin import Admin
@@ -36,6 +37,10 @@ def job() -> None:
 
     An ID may be shortened to a unique prefix; `last` is the newest job.
     """
+
+
+job.add_command(list_jobs)
+job.add_command(show)
 
 
 def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -92,23 +97,80 @@ def submit(
                 token=token,
                 progress=progress,
             )
-        if as_json and not waiting:
-            print_json(found)
-            return
-        if not as_json:
-            repeated = " (as before, by its token)" if found.repeated else ""
-            click.echo(f"job {clean(found.job_id)}{repeated}")
-        if waiting:
-            _wait(admin, job_id=found.job_id, timeout=None, as_json=as_json)
-        else:
-            talk(clean(f"watch it: flprov job wait {found.job_id}"))
+        _submitted(admin, found, waiting=waiting, as_json=as_json)
+
+
+def _submitted(admin: Admin, found: SubmitDocument, *, waiting: bool, as_json: bool) -> None:
+    if as_json and not waiting:
+        print_json(found)
+        return
+    if not as_json:
+        repeated = " (as before, by its token)" if found.repeated else ""
+        click.echo(f"job {clean(found.job_id)}{repeated}")
+    if waiting:
+        _wait(admin, job_id=found.job_id, timeout=None, as_json=as_json)
+    else:
+        talk(clean(f"watch it: flprov job wait {found.job_id}"))
+
+
+@job.command()
+@click.argument("job_id", metavar="ID", shell_complete=complete_job)
+@click.option(
+    "--from-round",
+    type=click.IntRange(min=0),
+    metavar="R",
+    help="Go on from the state saved after R rounds; default: from the start.",
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of the job.")
+@click.option(
+    "--sites",
+    default="",
+    metavar="A,B",
+    shell_complete=complete_sites,
+    help="Only these sites; default: those of the job.",
+)
+@click.option("--min-sites", type=click.IntRange(min=1), help="How many sites a round needs.")
+@click.option("--token", default="", help="The same token again gives the same clone.")
+@click.option("--wait", "waiting", is_flag=True, help="Show the rounds until the clone has ended.")
+@json_option
+def clone(
+    job_id: str,
+    from_round: int | None,
+    settings: tuple[str, ...],
+    sites: str,
+    min_sites: int | None,
+    token: str,
+    waiting: bool,
+    as_json: bool,
+) -> None:
+    """Run a job once more: the same code, from the start or from one of its checkpoints.
+
+    \b
+    Examples:
+      flprov job clone last
+      flprov job clone last --from-round 12 --set rounds=40
+      flprov job clone 0k3v --from-round 5 --sites hospital-a,hospital-b --min-sites 2 --wait
+
+    `flprov job show ID` says after which rounds there is a checkpoint.
+    """
+    chosen = [name.strip() for name in sites.split(",") if name.strip()]
+    changes = parse_settings(settings)
+    with acting() as admin:
+        found = admin.clone(
+            job_id, from_round=from_round, settings=changes, sites=chosen, min_sites=min_sites, token=token
+        )
+        _submitted(admin, found, waiting=waiting, as_json=as_json)
+
+
+def _say_retry(error: FlprovError, tries: int, seconds: float) -> None:
+    talk(clean(f"{error}; the job goes on; try {tries}, next in {seconds:.0f} s"))
 
 
 def _wait(admin: Admin, *, job_id: str, timeout: float | None, as_json: bool) -> None:
     progress = JobProgress()
     try:
         try:
-            ended = admin.wait(job_id, timeout=timeout, on_change=progress)
+            ended = admin.wait(job_id, timeout=timeout, on_change=progress, on_retry=_say_retry)
         except KeyboardInterrupt:
             talk(clean(f"the job goes on: flprov job wait {job_id}, or: flprov job abort {job_id}"))
             raise
@@ -135,71 +197,6 @@ def wait(job_id: str, timeout: float | None, as_json: bool) -> None:
     """
     with acting() as admin:
         _wait(admin, job_id=job_id, timeout=timeout, as_json=as_json)
-
-
-@job.command("ls")
-@click.argument("name", default="", shell_complete=complete_app)
-@json_option
-def list_jobs(name: str, as_json: bool) -> None:
-    """Every job, newest first; NAME narrows it to one app's."""
-    with acting() as admin:
-        found = admin.jobs(name)
-    if as_json:
-        print_json(JobListDocument(jobs=found))
-        return
-    rows = [
-        (
-            j.id,
-            j.name,
-            j.state,
-            f"{j.rounds_done}/{j.rounds_total or '?'}",
-            str(len(j.sites)),
-            ago(j.submitted_at),
-            j.submitted_by.rpartition("/")[2],
-            clean(j.reason),
-        )
-        for j in found
-    ]
-    print_table(("JOB", "NAME", "STATE", "ROUNDS", "SITES", "SUBMITTED", "BY", "REASON"), rows)
-
-
-@job.command()
-@click.argument("job_id", metavar="ID", shell_complete=complete_job)
-@json_option
-def show(job_id: str, as_json: bool) -> None:
-    """One job: its sites, and each round with who contributed."""
-    with acting() as admin:
-        found = admin.job(job_id)
-    if as_json:
-        print_json(found)
-        return
-    took = ""
-    if found.started_at and found.finished_at:
-        took = span((found.finished_at - found.started_at).total_seconds())
-    print_fields(
-        [
-            ("job", found.id),
-            ("name", found.name),
-            ("state", found.state),
-            ("reason", clean(found.reason)),
-            ("app", found.app),
-            ("submitted", f"{ago(found.submitted_at)} by {found.submitted_by}"),
-            ("took", took),
-            ("rounds", f"{found.rounds_done} of {found.rounds_total or '?'}"),
-            ("not confirmed", ", ".join(found.unconfirmed)),
-            ("results", ", ".join(found.results)),
-        ]
-    )
-    click.echo()
-    print_table(("SITE", "STATE", "SINCE", "PROGRESS", "REASON"), [_site_row(s) for s in found.sites])
-    if found.rounds:
-        click.echo()
-    for record in found.rounds:
-        click.echo(describe_round(record, found.rounds_total))
-
-
-def _site_row(site: JobSiteDocument) -> tuple[str, str, str, str, str]:
-    return (site.site, site.state, ago(site.since), clean(site.progress) or "-", clean(site.reason))
 
 
 @job.command()
@@ -250,6 +247,28 @@ def abort(job_id: str, reason: str, no_wait: bool, as_json: bool) -> None:
 
 @job.command()
 @click.argument("job_id", metavar="ID", shell_complete=complete_job)
+@click.option("--reason", default="", help="For the record.")
+@json_option
+def delete(job_id: str, reason: str, as_json: bool) -> None:
+    """Remove a job that has ended: its record, rounds, checkpoints, results and logs.
+
+    \b
+    Examples:
+      flprov job delete 0k3v2m
+      flprov job delete 0k3v --reason "consent was withdrawn"
+
+    Its token stays used, and the log keeps that it was there and who removed it.
+    """
+    with acting() as admin:
+        found = admin.delete_job(job_id, reason=reason)
+    if as_json:
+        print_json(found)
+        return
+    click.echo(clean(f"job {found.job_id} deleted, with {found.rounds} rounds"))
+
+
+@job.command()
+@click.argument("job_id", metavar="ID", shell_complete=complete_job)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The folder; default: ./ID.")
 @json_option
 def download(job_id: str, output: Path | None, as_json: bool) -> None:
@@ -291,12 +310,6 @@ def why(job_id: str, as_json: bool) -> None:
 
 def _print_why(found: WhyDocument) -> None:
     click.echo(clean(found.answer))
-    for cause in found.causes:
-        at = f"{cause.at:%Y-%m-%d %H:%M:%S} UTC" if cause.at else ""
-        party = click.style(clean(cause.party), bold=True)
-        click.echo(f"  {at}  {party}  {clean(f'{cause.code}: {cause.message}')}")
-    traces = [cause for cause in found.causes if cause.traceback]
-    if traces:
-        click.echo(clean(f"\nthe first traceback, from {traces[0].party}:\n{traces[0].traceback}"))
-    if found.hint:
-        click.echo(f"{click.style('next:', fg='cyan')} {clean(found.hint)}")
+    print_causes(found.causes)
+    print_seen(found.seen)
+    print_hint(found.hint)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,7 +125,7 @@ async def _ask(attempt: Attempt) -> Answer:
     talk(clean(f"joining {attempt.invitation.project} as {attempt.invitation.site.name}"))
     if route.proxy is not None:
         talk(f"through the proxy {route}; what runs as a service needs it in site.yml: proxy: http://...")
-    return await ask_to_join(attempt, on_pending=_tell_pending, on_trouble=_trouble_teller(), route=route)
+    return await ask_to_join(attempt, on_pending=_tell_pending, on_trouble=_tell_trouble, route=route)
 
 
 def _still_good(there: Kit) -> Conflict:
@@ -142,16 +141,8 @@ def _tell_pending(fingerprint: str) -> None:
     talk("Waiting. You may stop this with Ctrl-C; the same command goes on where it was.")
 
 
-def _trouble_teller() -> Callable[[str], None]:
-    """Tells each trouble once, not at each of the many tries."""
-    told: list[str] = []
-
-    def tell(reason: str) -> None:
-        if told[-1:] != [reason]:
-            told.append(reason)
-            talk(clean(f"{reason}; trying again until it works"))
-
-    return tell
+def _tell_trouble(reason: str) -> None:
+    talk(clean(f"{reason}; trying again until it works"))
 
 
 def _write_request(attempt: Attempt, file: Path) -> None:

@@ -137,8 +137,10 @@ def status(folder: Path | None, as_json: bool) -> None:
 def _print_state(found: NetworkState) -> None:
     print_fields([("network", found.folder), ("state", found.state), ("server", found.endpoint)])
     click.echo()
-    rows = [(p.name, p.state, str(p.pid or "-"), clean(p.reason), p.log) for p in found.parties]
-    print_table(("NAME", "STATE", "PID", "REASON", "LOG"), rows)
+    rows = [
+        (p.name, p.state, str(p.pid or "-"), clean(p.reason), clean(p.metrics), p.log) for p in found.parties
+    ]
+    print_table(("NAME", "STATE", "PID", "REASON", "METRICS", "LOG"), rows)
     if found.state != "running":
         talk(f"start what does not run: flprov poc up -o {found.folder}")
 

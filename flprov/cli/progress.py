@@ -30,6 +30,13 @@ def bytes_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextlib.contextmanager
+def rows_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar over rows of the log; silent when nobody watches."""
+    with bytes_bar(label) as update:
+        yield update
+
+
+@contextlib.contextmanager
 def files_bar() -> Iterator[Callable[[str, int, int], None]]:
     """One bar after another, a file each."""
     bars = contextlib.ExitStack()

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from flprov.cli.output import clean
 
@@ -25,6 +25,7 @@ class Service(Protocol):
     """A server or an agent."""
 
     ready: asyncio.Event  # set when it serves, or when the server has welcomed it
+    again: bool  # after `run`: this process is to start anew
 
     def run(self) -> Awaitable[None]:
         """Serve until stopped."""
@@ -45,7 +46,21 @@ def run_until_stopped(make: Callable[[], Service], *, verbose: bool) -> None:
     # Taken out of the environment: what this process starts must not speak in its name.
     supervisor = os.environ.pop("NOTIFY_SOCKET", "")
     gc.freeze()
-    asyncio.run(_serve(make, supervisor))
+    if asyncio.run(_serve(make, supervisor)):
+        start_anew(supervisor)
+
+
+def start_anew(supervisor: str) -> NoReturn:
+    """Become a new process with the same id, the same command line and nothing of the old one's state.
+
+    So it works under a service manager, in a container and in a plain shell alike: for each of them the
+    process has never ended. What it holds open is not inherited (PEP 446), so locks and ports are free.
+    """
+    if supervisor:
+        os.environ["NOTIFY_SOCKET"] = supervisor
+    logging.getLogger(__name__).info("starting anew")
+    logging.shutdown()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
 
 
 def log_handler() -> logging.Handler:
@@ -60,7 +75,8 @@ class _Lines(logging.Formatter):
         return clean(super().formatMessage(record)).replace("\n", "\n    ")
 
 
-async def _serve(make: Callable[[], Service], supervisor: str) -> None:
+async def _serve(make: Callable[[], Service], supervisor: str) -> bool:
+    """Whether the service wants to start anew."""
     service = make()
 
     def stop() -> None:
@@ -79,6 +95,7 @@ async def _serve(make: Callable[[], Service], supervisor: str) -> None:
         await service.run()
     finally:
         telling.cancel()
+    return service.again
 
 
 def notify(address: str, state: str) -> None:

@@ -11,6 +11,7 @@ import click
 from flprov.cli.output import ago, json_option, print_fields, print_json, until
 from flprov.cli.own import ask_own
 from flprov.cli.passphrases import SERVER_CA, passphrase_options, read_passphrase
+from flprov.cli.serverops import backup, gc, restore_state
 from flprov.cli.siteops import drain_server, enable_server
 from flprov.cli.status import print_warnings
 from flprov.errors import ExitCode, Unavailable
@@ -69,5 +70,5 @@ def server_status(kit: Path, as_json: bool, health: bool) -> None:
     print_warnings(found.warnings)
 
 
-for _command in (drain_server, enable_server):
+for _command in (drain_server, enable_server, backup, restore_state, gc):
     server.add_command(_command)

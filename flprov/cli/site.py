@@ -12,7 +12,8 @@ import click
 from flprov.cli.acting import acting
 from flprov.cli.changes import print_change
 from flprov.cli.completion import complete_site
-from flprov.cli.output import ago, clean, json_option, print_fields, print_json, size, until
+from flprov.cli.ladder import print_causes, print_hint, print_ladder, print_seen
+from flprov.cli.output import ago, clean, json_option, print_fields, print_json, size, tint, until
 from flprov.cli.own import ask_own
 from flprov.cli.proxies import environment_route
 from flprov.cli.siteops import drain_site, enable_site, restart_site, stop_site
@@ -42,7 +43,11 @@ def start(kit: Path, verbose: bool) -> None:
 @site.command("status")
 @click.argument("kit", type=click.Path(path_type=Path))
 @json_option
-@click.option("--health", is_flag=True, help="No output; exit 0 when connected, 4 when not.")
+@click.option(
+    "--health",
+    is_flag=True,
+    help="No output; exit 0 when it could take a job, 4 when not connected, 7 when its machine is not ready.",
+)
 @click.option("--alive", is_flag=True, help="No output; exit 0 when the agent answers, connected or not.")
 def site_status(kit: Path, as_json: bool, health: bool, alive: bool) -> None:
     """The agent of this kit, asked on its own machine, without any admin kit."""
@@ -55,14 +60,25 @@ def site_status(kit: Path, as_json: bool, health: bool, alive: bool) -> None:
         if health or alive:
             raise SystemExit(ExitCode.UNREACHABLE) from None
         raise
-    code = ExitCode.DONE if found.connected or alive else ExitCode.UNREACHABLE
-    if health or alive:
+    if alive:
+        raise SystemExit(ExitCode.DONE)
+    code = _health(found)
+    if health:
         raise SystemExit(code)
     if as_json:
         print_json(found)
     else:
         _print_own_status(found)
     raise SystemExit(code)
+
+
+def _health(found: SiteStatusDocument) -> ExitCode:
+    """The ladder as an exit code: could a job start there?"""
+    from flprov.wire.documents import environment_rung
+
+    if not found.connected:
+        return ExitCode.UNREACHABLE
+    return ExitCode.DONE if environment_rung(found.vitals).ok else ExitCode.ATTENTION
 
 
 def _print_own_status(found: SiteStatusDocument) -> None:
@@ -80,10 +96,35 @@ def _print_own_status(found: SiteStatusDocument) -> None:
             ("site.yml", found.site_settings),
             *(_vital_fields(vitals) if vitals else ()),
             ("jobs", ", ".join(f"{job} ({state})" for job, state in found.jobs.items()) or "none"),
+            ("drained", found.drained.removeprefix("drained ")),
+            *_witness_fields(found),
         ]
     )
     for note in vitals.notes if vitals else ():
         click.echo(clean(note))
+    if found.ladder:
+        click.echo()
+        print_ladder(found.ladder)
+    for line in found.retrying:
+        click.echo(f"{tint('waiting')}: {clean(line)}")
+    if found.why:
+        click.echo(f"why: {clean(found.why)}")
+        print_hint(found.hint)
+
+
+def _witness_fields(found: SiteStatusDocument) -> list[tuple[str, str]]:
+    """What this site has vouched for of the server's log."""
+    witness = found.witness
+    if witness is None or witness.newest is None:
+        return []
+    newest = witness.newest
+    fields = [("witness", f"of row {newest.index} of the server's log, {ago(newest.at)}")]
+    disputed = ", ".join(str(row.index) for row in witness.disputed)
+    if disputed:
+        fields.append(
+            ("disputed", f"the server's log has otherwise now what this site vouched for: row {disputed}")
+        )
+    return fields
 
 
 def _renewal_fields(found: SiteStatusDocument) -> list[tuple[str, str]]:
@@ -138,6 +179,28 @@ def show(name: str, as_json: bool) -> None:
         print_json(found)
     else:
         print_site(found)
+
+
+@site.command()
+@click.argument("name", shell_complete=complete_site)
+@json_option
+def why(name: str, as_json: bool) -> None:
+    """What keeps a site from running jobs, since when, and what to type next.
+
+    
+    Examples:
+      flprov site why hospital-a
+      flprov site why hospital-a --json | jq -r .hint
+    """
+    with acting() as admin:
+        found = admin.why_site(name)
+    if as_json:
+        print_json(found)
+        return
+    click.echo(clean(found.answer))
+    print_causes(found.causes)
+    print_seen(found.seen)
+    print_hint(found.hint)
 
 
 # ---- changes -------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`flprov site drain|enable|stop|restart` and `flprov server drain|enable`: what an operator does to what runs."""
+"""`flprov site drain|enable|stop|restart`, `flprov server drain|enable`: what an operator does to what runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flprov.admin import Admin
     from flprov.wire.documents import DrainDocument, SiteOrderDocument
 
-_reason = click.option("--reason", default="", help="In words; whoever waits for this reads it.")
+_reason = click.option("--reason", default="", help="In words; status shows it.")
 _wait = click.option("--wait", is_flag=True, help="Return when it is safe to stop; Ctrl-C leaves it drained.")
 
 
@@ -57,7 +57,7 @@ def enable_site(name: str, reason: str, as_json: bool) -> None:
 
 @click.command("stop")
 @click.argument("name", shell_complete=complete_site)
-@click.option("--now", is_flag=True, help="Do not wait until the jobs there are over; each does as its job.yml says.")
+@click.option("--now", is_flag=True, help="Do not wait until the jobs there are over.")
 @_reason
 @json_option
 def stop_site(name: str, now: bool, reason: str, as_json: bool) -> None:
@@ -68,7 +68,7 @@ def stop_site(name: str, now: bool, reason: str, as_json: bool) -> None:
       flprov site stop hospital-a --reason "power cut at 18:00"
       flprov site stop hospital-a --now
       flprov site enable hospital-a          take it back
-    Ctrl-C does not take it back: the server goes on waiting. Who starts the agent again is said in docs/drain.md.
+    Ctrl-C does not take it back: the server goes on waiting. Who starts the agent again: docs/drain.md.
     """
     with acting() as admin:
         _follow(admin.stop_site(name, now=now, reason=reason), as_json=as_json, goal="gone")

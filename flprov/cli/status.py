@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from flprov.cli.acting import acting
+from flprov.cli.ladder import print_ladder, print_refused, top_rung
 from flprov.cli.output import (
     ago,
     clean,
@@ -16,7 +17,6 @@ from flprov.cli.output import (
     print_json,
     print_table,
     size,
-    span,
     tint,
     until,
 )
@@ -53,9 +53,16 @@ def print_status(found: StatusDocument) -> None:
     click.echo(click.style(clean(server.project), bold=True) + clean(line))
     if server.disk:
         click.echo(clean(f"disk {size(server.disk.available)} free  confinement {server.confinement}"))
+    if server.drained:
+        click.echo(clean(f"server {server.drained}; safe to stop {server.safe_when}"))
     print_warnings(server.warnings)
+    print_notes(server.notes)
+    print_notes(
+        [f"{line.text}  next: {line.hint}" if line.hint else line.text for line in server.log_warnings]
+    )
     click.echo()
     print_sites(found.sites)
+    print_refused(found.refused)
 
 
 def print_warnings(warnings: Sequence[CertificateWarning]) -> None:
@@ -65,6 +72,12 @@ def print_warnings(warnings: Sequence[CertificateWarning]) -> None:
         click.echo(f"{tint('warning')}: {clean(f'{warning.text}{hint}')}")
 
 
+def print_notes(notes: Sequence[str]) -> None:
+    """What else an operator should see, a line each."""
+    for note in notes:
+        click.echo(f"{tint('warning')}: {clean(note)}")
+
+
 def print_sites(sites: Sequence[SiteDocument]) -> None:
     """One line a site; where the ladder breaks, its reason."""
     rows = [
@@ -72,7 +85,7 @@ def print_sites(sites: Sequence[SiteDocument]) -> None:
             site.name,
             site.org,
             site.state,
-            clean(_rung(site)),
+            clean(_ladder(site)),
             _cpu(site),
             f"{size(site.memory.available)} free" if site.memory else "-",
             f"{size(site.disk.available)} free" if site.disk else "-",
@@ -86,12 +99,9 @@ def print_sites(sites: Sequence[SiteDocument]) -> None:
     print_table(header, rows)
 
 
-def _rung(site: SiteDocument) -> str:
-    """The first rung that fails with its reason, or the highest one."""
-    for rung in site.ladder:
-        if not rung.ok:
-            return f"not {rung.name}: {rung.reason}"
-    return site.ladder[-1].name if site.ladder else "-"
+def _ladder(site: SiteDocument) -> str:
+    top = top_rung(site.ladder)
+    return f"{site.drained}; {top}" if site.drained else top
 
 
 def _cpu(site: SiteDocument) -> str:
@@ -130,16 +140,13 @@ def print_site(site: SiteDocument) -> None:
             ("datasets", ", ".join(site.datasets)),
             ("confinement", site.confinement),
             ("jobs", ", ".join(site.jobs)),
+            ("drained", site.drained.removeprefix("drained ")),
+            ("told", site.order),
+            ("safe to stop", site.safe_when),
         ]
     )
     click.echo()
-    for rung in site.ladder:
-        mark = click.style("yes", fg="green") if rung.ok else click.style("no ", fg="red")
-        since = (
-            f" since {span(0) if rung.since is None else ago(rung.since).removesuffix(' ago')}"
-            if rung.since
-            else ""
-        )
-        click.echo(f"  {mark}  {clean(f'{rung.name}{since}  {rung.reason}')}".rstrip())
+    print_ladder(site.ladder)
     for note in site.notes:
         click.echo(f"  {tint('waiting')}: {clean(note)}")
+    print_refused(site.refused)

@@ -10,17 +10,20 @@ of them come at once.
 """
 
 from flprov.config.document import open_config
+from flprov.config.listening import OFF, read_metrics
 from flprov.config.report import nearest, shown, suggestion
 from flprov.config.scalars import parse_duration, parse_size
 from flprov.config.section import REQUIRED, Section
 
 __all__ = [
+    "OFF",
     "REQUIRED",
     "Section",
     "nearest",
     "open_config",
     "parse_duration",
     "parse_size",
+    "read_metrics",
     "shown",
     "suggestion",
 ]

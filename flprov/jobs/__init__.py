@@ -16,17 +16,35 @@ from flprov.jobs.states import TRANSITIONS, JobState, verify_step
 
 if TYPE_CHECKING:
     from flprov.jobs.archive import BundleLimits
-    from flprov.jobs.bundle import Bundle, build_bundle, list_bundle, read_bundle_spec, unpack_bundle
+    from flprov.jobs.bundle import (
+        Bundle,
+        build_bundle,
+        list_bundle,
+        list_models,
+        read_bundle_spec,
+        unpack_bundle,
+    )
+    from flprov.jobs.capacity import capacity_of, site_disk
     from flprov.jobs.ids import match_prefix, new_job_id
     from flprov.jobs.needs import check_needs
     from flprov.jobs.overrides import override
+    from flprov.jobs.quota import Quota, Quotas, Usage
     from flprov.jobs.reading import load_job
-    from flprov.jobs.room import Capacity, GPURoom, Lease
+    from flprov.jobs.room import (
+        Capacity,
+        GPURoom,
+        Lease,
+        choose_gpus,
+        find_room,
+        find_shortage,
+        show_size,
+    )
     from flprov.jobs.rules import verify_spec
-    from flprov.jobs.scheduler import JobView, Plan, SiteView, Snapshot, Start, schedule
+    from flprov.jobs.scheduler import READY, JobView, Plan, Planning, SiteView, Snapshot, Start, schedule
     from flprov.jobs.submission import Origin, Submission, decode_submission
 
 __all__ = [
+    "READY",
     "TRANSITIONS",
     "Bundle",
     "BundleLimits",
@@ -40,50 +58,73 @@ __all__ = [
     "Membership",
     "Origin",
     "Plan",
+    "Planning",
+    "Quota",
+    "Quotas",
     "Resources",
     "SiteView",
     "Snapshot",
     "Start",
     "Submission",
+    "Usage",
     "Workflow",
     "build_bundle",
+    "capacity_of",
     "check_needs",
+    "choose_gpus",
     "decode_submission",
+    "find_room",
+    "find_shortage",
     "list_bundle",
+    "list_models",
     "load_job",
     "match_prefix",
     "new_job_id",
     "override",
     "read_bundle_spec",
     "schedule",
+    "show_size",
+    "site_disk",
     "unpack_bundle",
     "verify_spec",
     "verify_step",
 ]
 
 _MODULES = {
+    "READY": "scheduler",
     "Bundle": "bundle",
     "BundleLimits": "archive",
     "Capacity": "room",
     "GPURoom": "room",
     "JobView": "scheduler",
     "Lease": "room",
+    "Origin": "submission",
     "Plan": "scheduler",
+    "Planning": "scheduler",
+    "Quota": "quota",
+    "Quotas": "quota",
     "SiteView": "scheduler",
     "Snapshot": "scheduler",
     "Start": "scheduler",
-    "Origin": "submission",
     "Submission": "submission",
+    "Usage": "quota",
     "build_bundle": "bundle",
+    "capacity_of": "capacity",
     "check_needs": "needs",
+    "choose_gpus": "room",
     "decode_submission": "submission",
+    "find_room": "room",
+    "find_shortage": "room",
     "list_bundle": "bundle",
+    "list_models": "bundle",
     "load_job": "reading",
     "match_prefix": "ids",
     "new_job_id": "ids",
     "override": "overrides",
     "read_bundle_spec": "bundle",
     "schedule": "scheduler",
+    "show_size": "room",
+    "site_disk": "capacity",
     "unpack_bundle": "bundle",
     "verify_spec": "rules",
 }

@@ -126,6 +126,17 @@ def list_bundle(path: Path, *, limits: BundleLimits = _LIMITS) -> tuple[str, ...
         return _verified_names(scan_archive(file, limits))
 
 
+def list_models(path: Path, *, limits: BundleLimits = _LIMITS) -> dict[str, int]:
+    """The .safetensors files in a bundle, and their sizes in bytes.
+
+    Raises:
+        ProtocolError: it is not a bundle as `build_bundle` makes them.
+    """
+    with _open_bundle(path) as file:
+        entries = scan_archive(file, limits)
+    return {entry.name: entry.size for entry in entries if entry.name.endswith(".safetensors")}
+
+
 def read_bundle_spec(path: Path, *, limits: BundleLimits = _LIMITS) -> JobSpec:
     """The job that a bundle describes, without unpacking it.
 

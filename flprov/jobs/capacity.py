@@ -46,3 +46,8 @@ def _left(room: SiteRoom) -> Left:
         for held in room.held
     }
     return Left(cpus=room.cpus, memory=room.memory, disk=room.disk, held=held)
+
+
+def site_disk(resources: Resources, app_size: int, model_size: int) -> int:
+    """What a job takes of a site's disk: what it asks for, its app packed and unpacked, and two models."""
+    return resources.disk + 2 * app_size + 2 * model_size

@@ -195,7 +195,8 @@ def _memory_shortage(need: int, free: int, capacity: Capacity, leases: Sequence[
         return f"{wanted}, has {has}"
     whole = whole_room(capacity).memory
     others = f", {show_size(capacity.memory - whole)} used by others" if whole < need else ""
-    return f"{wanted}, {show_size(free)} free of {has}{others}{_used(leases, lambda held: held.memory, show_size)}"
+    used = _used(leases, lambda held: held.memory, show_size)
+    return f"{wanted}, {show_size(free)} free of {has}{others}{used}"
 
 
 def _gpu_shortage(need: Resources, fitting: int, capacity: Capacity, leases: Sequence[Lease]) -> str:

@@ -195,9 +195,8 @@ def _origin_problems(submission: Submission) -> list[str]:
     if origin.round < 0:
         problems.append(f"origin.round is {origin.round}")
     if origin.round >= rounds:
-        problems.append(
-            f"the clone would begin with {origin.round} rounds done and has {rounds} in all: give it more rounds"
-        )
+        what = f"the clone would begin with {origin.round} rounds done and has {rounds} in all"
+        problems.append(f"{what}: set rounds to more")
     return problems
 
 

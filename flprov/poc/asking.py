@@ -12,7 +12,7 @@ from flprov.poc.states import PartyState
 def ask(place: Place, record: Record, party: Party) -> PartyState:
     """What this server or site says of itself now."""
     process = record.alive.get(party.name)
-    state, reason = _ask(place, party) or ("starting" if process else "stopped", "")
+    state, reason, metrics = _ask(place, party) or ("starting" if process else "stopped", "", "")
     return PartyState(
         name=party.name,
         kind=party.kind,
@@ -21,16 +21,19 @@ def ask(place: Place, record: Record, party: Party) -> PartyState:
         kit=str(place.kit(party.name)),
         log=str(place.log(party.name)),
         reason=reason,
+        metrics=metrics,
     )
 
 
-def _ask(place: Place, party: Party) -> tuple[str, str] | None:
+def _ask(place: Place, party: Party) -> tuple[str, str, str] | None:
     from flprov.rpc import ask_local  # late: it loads asyncio
 
     try:
         answer = parse_json(ask_local(place.local(party.name) / "state", what=party.name, hint=""))
     except (Unavailable, ValueError):  # the latter: it ended while it spoke
         return None
+    metrics = str(answer.get("metrics", ""))
     if party.kind == "server":
-        return "serving", ""
-    return ("connected", "") if answer["connected"] else ("connecting", str(answer["link"]["reason"]))
+        return "serving", "", metrics
+    reason = "" if answer["connected"] else str(answer["link"]["reason"])
+    return "connected" if answer["connected"] else "connecting", reason, metrics

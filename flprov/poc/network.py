@@ -197,6 +197,15 @@ class Poc:
             parties=tuple(parties),
         )
 
+    def _write_server_file(self, record: Record) -> list[Path]:
+        from flprov.poc.sitefiles import write_server_settings
+
+        names = [party.name for party in record.parties if party.kind == "server"]
+        files = [self.place.local(name) / "server.yml" for name in names]
+        for path in files:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+        return [path for path in files if write_server_settings(path)]
+
     def _write_site_files(self, record: Record, datasets: Sequence[Dataset]) -> list[Path]:
         from flprov.poc.sitefiles import write_policy, write_settings
 
@@ -205,7 +214,7 @@ class Poc:
             if dataset.site not in (None, *names):
                 raise NotFound(f"no site {dataset.site} here (there are: {', '.join(names)})")
         unconfined = _cannot_confine()
-        written = []
+        written = self._write_server_file(record)
         for name in names:
             local = self.place.local(name)
             local.mkdir(mode=0o700, exist_ok=True)

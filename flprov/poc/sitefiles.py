@@ -11,10 +11,11 @@ from pathlib import Path
 
 from flprov._base import write_atomic
 from flprov.errors import Conflict, Misuse, NotFound
-from flprov.policy import SiteSettings, load_site_settings
+from flprov.policy import METRICS, SiteSettings, load_site_settings
 
 _DATASET = re.compile(r"(?:(?P<site>[a-z0-9._-]+):)?(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,62})=(?P<path>.+)")
 _TRIAL = "# Written by `flprov poc up` for trials on this machine."
+_FREE_PORT = "127.0.0.1:0"  # many sites share this machine; `flprov poc status` says which it became
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ def write_settings(path: Path, datasets: Mapping[str, Path]) -> bool:
         Conflict: somebody has edited the file, and it would have to change.
     """
     if not path.exists():
-        write_atomic(path, _render(SiteSettings(source=path, datasets=datasets)))
+        write_atomic(path, _render(SiteSettings(source=path, datasets=datasets, metrics=_FREE_PORT)))
         return True
     found = load_site_settings(path)
     if all(found.datasets.get(name) == target for name, target in datasets.items()):
@@ -78,7 +79,16 @@ def write_settings(path: Path, datasets: Mapping[str, Path]) -> bool:
         raise Conflict(
             f"{path} was edited, so it is left as it is", hint=f"add under `datasets` in it: {lines}"
         )
-    write_atomic(path, _render(SiteSettings(source=path, datasets={**found.datasets, **datasets})))
+    wanted = {**found.datasets, **datasets}
+    write_atomic(path, _render(SiteSettings(source=path, datasets=wanted, metrics=found.metrics)))
+    return True
+
+
+def write_server_settings(path: Path) -> bool:
+    """`server.yml`, unless there is one. True if it was written."""
+    if path.exists():
+        return False
+    write_atomic(path, f"{_TRIAL}\nmetrics: {_FREE_PORT}\n".encode())
     return True
 
 
@@ -91,6 +101,8 @@ def _render(settings: SiteSettings) -> bytes:
         ]
     else:
         lines += ["datasets: {}", "  # heart: /data/heart"]
+    if settings.metrics != METRICS:
+        lines += [f"metrics: {settings.metrics}"]
     return "".join(f"{line}\n" for line in lines).encode()
 
 

@@ -17,6 +17,7 @@ class PartyState:
     kit: str
     log: str
     reason: str = ""  # why a site is not connected
+    metrics: str = ""  # where Prometheus finds it, "off", or why there is nothing
 
 
 @dataclass(frozen=True, kw_only=True)

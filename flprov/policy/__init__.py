@@ -2,7 +2,15 @@
 """The site's last word: `policy.yml` (who may run what here) and `site.yml` (what is here)."""
 
 from flprov.policy.policy import Ceilings, SitePolicy, load_policy
-from flprov.policy.settings import SiteSettings, load_site_settings
+from flprov.policy.settings import METRICS, SiteSettings, load_site_settings
 from flprov.policy.verdict import judge
 
-__all__ = ["Ceilings", "SitePolicy", "SiteSettings", "judge", "load_policy", "load_site_settings"]
+__all__ = [
+    "METRICS",
+    "Ceilings",
+    "SitePolicy",
+    "SiteSettings",
+    "judge",
+    "load_policy",
+    "load_site_settings",
+]

@@ -4,6 +4,7 @@
 datasets: {heart: /data/heart}   # a relative path begins at this file's folder
 python: /opt/flprov-jobs/bin/python
 proxy: http://proxy.hospital-a.example:3128   # on the way to the server; with a password: mode 0600
+metrics: 127.0.0.1:9465   # or `off`: where the agent answers this machine's monitoring
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flprov.config import Section, open_config, shown
+from flprov.config import Section, open_config, read_metrics, shown
 from flprov.errors import NotFound
 from flprov.project import DIRECT, Route, parse_proxy
 
+METRICS = "127.0.0.1:9465"
 DATASET_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 
 
@@ -29,6 +31,7 @@ class SiteSettings:
     datasets: Mapping[str, Path] = field(default_factory=dict)
     python: Path | None = None
     route: Route | None = None  # how the server is dialled, if the site says it; read when the agent starts
+    metrics: str = METRICS  # where the agent answers monitoring, or "off"; read when it starts
 
 
 def load_site_settings(path: Path) -> SiteSettings:
@@ -47,7 +50,8 @@ def load_site_settings(path: Path) -> SiteSettings:
             datasets = _read_datasets(top.section("datasets", required=False), folder)
             python = folder / _read_path(top, "python") if top.has("python") else None
             route = _read_route(top, path) if top.has("proxy") else None
-            return SiteSettings(source=path, datasets=datasets, python=python, route=route)
+            metrics = read_metrics(top, METRICS)
+            return SiteSettings(source=path, datasets=datasets, python=python, route=route, metrics=metrics)
     except NotFound:
         return SiteSettings(source=path)
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from flprov.errors import PolicyRefused
+from flprov.errors import NoRoom, PolicyRefused
 from flprov.pki import Identity, Kind, Role
 from flprov.policy.policy import Ceilings, SitePolicy
 
@@ -27,6 +27,7 @@ def judge(
 
     Raises:
         PolicyRefused: the message names the rule and what was found, the hint whom to ask.
+        NoRoom: as many jobs as may be run here now.
     """
     _verify_allowed(policy, identity)
     _verify_ceilings(policy, gpus=gpus, cpus=cpus, memory=memory, jobs_here=jobs_here)
@@ -72,7 +73,7 @@ def _verify_ceilings(policy: SitePolicy, *, gpus: int, cpus: int, memory: int, j
             " or ask the site to raise `ceilings` in its policy.yml",
         )
     if ceilings.jobs is not None and jobs_here >= ceilings.jobs:
-        raise PolicyRefused(
+        raise NoRoom(
             f"this site's policy gives room for {ceilings.jobs} jobs at a time; {jobs_here} run here now",
             hint="wait for one to end, or ask the site to raise `ceilings.jobs` in its policy.yml",
         )

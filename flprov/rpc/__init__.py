@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from flprov.rpc.grpc_client import connect
     from flprov.rpc.grpc_server import GRPCListener, serve
     from flprov.rpc.inprocess import InProcessNetwork
-    from flprov.rpc.local import ask_local, serve_local
+    from flprov.rpc.local import Hold, ask_local, hold_local, serve_holds, serve_local
+    from flprov.rpc.monitoring import Monitored, MonitoringState, serve_monitoring
     from flprov.rpc.prober import probe
 
 _LAZY = {
@@ -45,7 +46,13 @@ _LAZY = {
     "Stage": "findings",
     "connect": "grpc_client",
     "probe": "prober",
+    "Hold": "local",
     "ask_local": "local",
+    "Monitored": "monitoring",
+    "MonitoringState": "monitoring",
+    "serve_monitoring": "monitoring",
+    "hold_local": "local",
+    "serve_holds": "local",
     "serve": "grpc_server",
     "serve_local": "local",
 }
@@ -66,9 +73,12 @@ __all__ = [
     "GRPCListener",
     "Gate",
     "Handler",
+    "Hold",
     "InProcessNetwork",
     "Listener",
     "Method",
+    "Monitored",
+    "MonitoringState",
     "ObjectRule",
     "OnRefusal",
     "ProbeResult",
@@ -81,10 +91,13 @@ __all__ = [
     "clean_text",
     "connect",
     "from_report",
+    "hold_local",
     "methods",
     "probe",
     "serve",
+    "serve_holds",
     "serve_local",
+    "serve_monitoring",
     "to_report",
 ]
 

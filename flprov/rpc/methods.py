@@ -115,20 +115,35 @@ JOIN = Method(
 STATUS = _person("Status", Shape.UNARY, pb.Query, pb.Document, _ALL)
 LIST_SITES = _person("ListSites", Shape.UNARY, pb.Query, pb.Document, _ALL)
 SHOW_SITE = _person("ShowSite", Shape.UNARY, pb.Query, pb.Document, _SHOW)
+WHY_SITE = _person("WhySite", Shape.UNARY, pb.Query, pb.Document, _SHOW)
 UPLOAD_APP = _person("UploadApp", Shape.STREAM, pb.UploadMessage, pb.UploadReply, _RUN)
 LIST_APPS = _person("ListApps", Shape.UNARY, pb.Query, pb.Document, _ALL)
 SHOW_APP = _person("ShowApp", Shape.UNARY, pb.Query, pb.Document, _SHOW)
 DOWNLOAD_APP = _person("DownloadApp", Shape.DOWNLOAD, pb.BlobRequest, pb.Chunk, _RUN)
 SUBMIT_JOB = _person("SubmitJob", Shape.UNARY, pb.SubmitRequest, pb.Document, _RUN)
+PLAN_JOB = _person("PlanJob", Shape.UNARY, pb.SubmitRequest, pb.Document, _RUN)
 LIST_JOBS = _person("ListJobs", Shape.UNARY, pb.Query, pb.Document, _ALL)
 SHOW_JOB = _person("ShowJob", Shape.UNARY, pb.Query, pb.Document, _SHOW)
 WATCH_JOB = _person("WatchJob", Shape.DOWNLOAD, pb.Query, pb.Document, _SHOW)
 WHY_JOB = _person("WhyJob", Shape.UNARY, pb.Query, pb.Document, _SHOW)
 JOB_LOGS = _person("JobLogs", Shape.DOWNLOAD, pb.LogsRequest, pb.LogMessage, _SHOW)
 ABORT_JOB = _person("AbortJob", Shape.UNARY, pb.AbortRequest, pb.Document, _ABORT, ObjectRule.OWN_JOB)
+DELETE_JOB = _person("DeleteJob", Shape.UNARY, pb.JobChange, pb.Document, _RUN, ObjectRule.OWN_JOB)
 LIST_RESULTS = _person("ListResults", Shape.UNARY, pb.Query, pb.Document, _SHOW, ObjectRule.OWN_ORG_JOB)
 DOWNLOAD_RESULT = _person(
     "DownloadResult", Shape.DOWNLOAD, pb.DownloadRequest, pb.Chunk, _SHOW, ObjectRule.OWN_ORG_JOB
+)
+
+# ---- the log -------------------------------------------------------------------------------
+WATCH_EVENTS = _person("WatchEvents", Shape.DOWNLOAD, pb.EventsRequest, pb.Document, _SHOW)
+READ_AUDIT = _person(
+    "ReadAudit", Shape.DOWNLOAD, pb.EventsRequest, pb.Document, _ENROL, ObjectRule.OWN_ORG
+)
+EXPORT_LOG = _person(
+    "ExportLog", Shape.DOWNLOAD, pb.EventsRequest, pb.Chunk, frozenset({Role.PROJECT_ADMIN})
+)
+SHOW_WITNESSES = _person(
+    "ShowWitnesses", Shape.UNARY, pb.Query, pb.Document, frozenset({Role.PROJECT_ADMIN})
 )
 
 # ---- identities ----------------------------------------------------------------------------
@@ -167,6 +182,7 @@ WATCH_DRAIN = _person("WatchDrain", Shape.DOWNLOAD, pb.Query, pb.Document, _ENRO
 ORDER_SITE = _person("OrderSite", Shape.DOWNLOAD, pb.SiteOrder, pb.Document, _ENROL, ObjectRule.OWN_ORG)
 DRAIN_SERVER = _person("DrainServer", Shape.UNARY, pb.PartyChange, pb.Document, _OPERATE)
 ENABLE_SERVER = _person("EnableServer", Shape.UNARY, pb.PartyChange, pb.Document, _OPERATE)
+CLEAN = _person("Clean", Shape.UNARY, pb.CleanRequest, pb.Document, _OPERATE)
 
 METHODS: tuple[Method, ...] = tuple(value for value in globals().values() if isinstance(value, Method))
 BY_PATH: dict[str, Method] = {method.path: method for method in METHODS}

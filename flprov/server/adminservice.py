@@ -10,22 +10,28 @@ from datetime import datetime
 from flprov._base import Clock, canonical_json, from_iso
 from flprov.blobs import BlobStore
 from flprov.errors import Misuse
-from flprov.jobs import list_bundle, read_bundle_spec
+from flprov.jobs import Submission, list_bundle, list_models, read_bundle_spec
 from flprov.kits import Kit
 from flprov.pki import Anchors
 from flprov.rpc import Call
+from flprov.rpc.methods import ObjectRule
 from flprov.server.access import verify_may_touch
+from flprov.server.commands import Commands
 from flprov.server.foreign import foreign_line
+from flprov.server.jobs.contributions import contributions
 from flprov.server.jobs.jobs import Jobs
 from flprov.server.jobs.results import Results
 from flprov.server.jobs.run import JobRun
 from flprov.server.jobs.submissions import verify_submission
 from flprov.server.logs import LogBook
-from flprov.server.records import AppRecord, SiteRecord
+from flprov.server.records import AppRecord
 from flprov.server.registry import Registry
 from flprov.server.sessions import Sessions
 from flprov.server.sights.jobs import job_document
-from flprov.server.sights.sites import expired, site_document
+from flprov.server.sights.pages import list_page
+from flprov.server.sights.scene import Scene
+from flprov.server.sights.sites import site_document, site_documents
+from flprov.server.sights.sitewhy import site_why
 from flprov.server.sights.why import why_document
 from flprov.server.transfers import receive_blob, send_blob
 from flprov.wire import documents as doc
@@ -48,8 +54,10 @@ class AdminService:
         jobs: Jobs,
         blobs: BlobStore,
         logs: LogBook,
+        commands: Commands,
         describe: Callable[[], doc.ServerDocument],
         people: Callable[[], Anchors] | None = None,
+        scene: Scene | None = None,
     ) -> None:
         self._clock = clock
         self._kit = kit
@@ -59,30 +67,32 @@ class AdminService:
         self._jobs = jobs
         self._blobs = blobs
         self._logs = logs
+        self._commands = commands
         self._describe = describe
+        self._scene = scene or Scene(clock=clock, registry=registry, sessions=sessions, jobs=jobs)
         self._results = Results(jobs=jobs, blobs=blobs, logs=logs)
 
     # ---- status and sites ------------------------------------------------------------------
 
     async def status(self, call: Call, request: pb.Query) -> pb.Document:  # noqa: ARG002
         """The server and every site."""
-        return _document(doc.StatusDocument(server=self._describe(), sites=self._sites()))
+        return _document(self._status())
+
+    def _status(self) -> doc.StatusDocument:
+        sites, refused = site_documents(self._scene), self._scene.refused()
+        return doc.StatusDocument(server=self._describe(), sites=sites, refused=refused)
+
+    async def why_site(self, call: Call, request: pb.Query) -> pb.Document:  # noqa: ARG002
+        """What keeps a site from running jobs."""
+        return _document(site_why(self._scene, self._registry.find(request.id)))
 
     async def list_sites(self, call: Call, request: pb.Query) -> pb.Document:  # noqa: ARG002
         """Every enrolled site."""
-        return _document(doc.SiteListDocument(sites=self._sites()))
+        return _document(doc.SiteListDocument(sites=site_documents(self._scene)))
 
     async def show_site(self, call: Call, request: pb.Query) -> pb.Document:  # noqa: ARG002
         """One site."""
-        return _document(self._site(self._registry.find(request.id)))
-
-    def _sites(self) -> tuple[doc.SiteDocument, ...]:
-        return tuple(self._site(site) for _, site in sorted(self._registry.sites.items()))
-
-    def _site(self, site: SiteRecord) -> doc.SiteDocument:
-        session = self._sessions.get(site.name)
-        barred = self._registry.barred(site.name) or expired(site, self._clock.now())
-        return site_document(site, session, self._jobs, barred)
+        return _document(site_document(self._scene, self._registry.find(request.id)))
 
     # ---- apps ------------------------------------------------------------------------------
 
@@ -121,6 +131,7 @@ class AdminService:
                 uploaded_at=self._clock.now(),
                 uploaded_by=call.caller.uri,
                 files=files,
+                models=await asyncio.to_thread(list_models, path),
             )
         )
 
@@ -144,7 +155,23 @@ class AdminService:
 
     async def submit_job(self, call: Call, request: pb.SubmitRequest) -> pb.Document:
         """A signed submission becomes a job, once per token."""
-        submission = verify_submission(
+        submission = self._verify_submission(call, request)
+        self._jobs.plans.verify_fits(submission)
+        source = self._jobs.get(submission.origin.job_id) if submission.origin else None
+        if source is not None:  # its weights are results of the organisation that ran it
+            verify_may_touch(call.caller, source.record, ObjectRule.OWN_ORG_JOB, self._registry.orgs)
+        job, repeated = await self._jobs.submit(submission, request)
+        return _document(
+            doc.SubmitDocument(job_id=job.id, app=job.app, state=job.state.value, repeated=repeated)
+        )
+
+    async def plan_job(self, call: Call, request: pb.SubmitRequest) -> pb.Document:
+        """What would come of a submission; it is verified as one, and none is made."""
+        submission = self._verify_submission(call, request)
+        return _document(await self._jobs.plans.plan(submission, request))
+
+    def _verify_submission(self, call: Call, request: pb.SubmitRequest) -> Submission:
+        return verify_submission(
             request,
             call.caller,
             kit=self._kit,
@@ -153,15 +180,10 @@ class AdminService:
             enrolled=self._registry.sites.keys(),
             now=self._clock.now(),
         )
-        job, repeated = await self._jobs.submit(submission, request)
-        return _document(
-            doc.SubmitDocument(job_id=job.id, app=job.app, state=job.state.value, repeated=repeated)
-        )
 
     async def list_jobs(self, call: Call, request: pb.Query) -> pb.Document:  # noqa: ARG002
-        """Every job, newest first; `id` narrows it to one app's name."""
-        runs = [run for run in reversed(self._jobs.all()) if request.id in ("", run.record.name)]
-        return _document(doc.JobListDocument(jobs=tuple(job_document(run) for run in runs)))
+        """Jobs, newest first, a page at a time; `id` narrows it to one app's name, `state` to a state."""
+        return _document(list_page(self._jobs.all(), request))
 
     async def show_job(self, call: Call, request: pb.Query) -> pb.Document:
         """One job with its rounds."""
@@ -175,14 +197,15 @@ class AdminService:
             rounds = self._jobs.rounds(changed.record.id)
             fresh = rounds[sent : sent + _MOST_ROUNDS]
             sent += len(fresh)
-            yield _document(job_document(changed, fresh))
+            ended = changed.record.state.terminal
+            yield _document(job_document(changed, fresh, self._contributions(changed) if ended else ()))
         while fresh := self._jobs.rounds(run.record.id)[sent : sent + _MOST_ROUNDS]:
             sent += len(fresh)
             yield _document(job_document(run, fresh))
 
     async def why_job(self, call: Call, request: pb.Query) -> pb.Document:
         """What went wrong first, or what is waited for."""
-        return _document(why_document(self._find(call, request.id), self._clock.now()))
+        return _document(why_document(self._scene, self._find(call, request.id)))
 
     async def job_logs(self, call: Call, request: pb.LogsRequest) -> AsyncIterator[pb.LogMessage]:
         """Logs of all parties or of one, live when asked."""
@@ -214,8 +237,23 @@ class AdminService:
         async for data in self._results.read(run, request.name, request.offset):
             yield pb.Chunk(data=data)
 
+    async def delete_job(self, call: Call, request: pb.JobChange) -> pb.Document:
+        """Remove a job that has ended, and everything of it. Repeating the command has no second effect."""
+        command = self._commands.verify_fresh(call, request, request.job_id)
+        if command is None:
+            return _document(doc.JobDeletedDocument(job_id=request.job_id, repeated=True))
+        run = self._find(call, request.job_id)
+        reason, more = foreign_line(request.reason, 200), self._commands.changes(command)
+        rounds = await self._jobs.delete(run, call.caller.uri, reason, more)
+        self._commands.add(command)
+        return _document(doc.JobDeletedDocument(job_id=run.record.id, rounds=rounds))
+
     def _job_document(self, run: JobRun) -> pb.Document:
-        return _document(job_document(run, self._jobs.rounds(run.record.id)))
+        rounds = self._jobs.rounds(run.record.id)
+        return _document(job_document(run, rounds, self._contributions(run)))
+
+    def _contributions(self, run: JobRun) -> tuple[doc.Contribution, ...]:
+        return contributions(run.record, self._jobs.rounds(run.record.id))
 
     def _find(self, call: Call, text: str) -> JobRun:
         run = self._jobs.find(text)

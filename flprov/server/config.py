@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
-from flprov.config import open_config
+from flprov.config import Section, open_config, read_metrics
 from flprov.kits import Kit, load_kit
 from flprov.pki import Kind
+from flprov.server.jobs.quotas import read_quotas
+
+METRICS = "127.0.0.1:9464"
+
+_LEAST_RETENTION = timedelta(hours=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +29,10 @@ class ServerConfig:
     ca_passphrase: bytes | None = field(default=None, repr=False)  # opens the CA keys in the kit
     unconfined: bool = False  # server.yml: run workflows without confinement where none works
     heartbeat_seconds: float = 5.0
+    checkpoints: int = 10  # saved states kept of each job, the newest; 0: all
+    keep_jobs: timedelta | None = None  # how long after its end a job is deleted; None: never
+    metrics: str = METRICS  # where /metrics and /health are, or "off"
+    settings: Path | None = None  # server.yml, whose quotas are read again when it changes
 
 
 def load_server_config(folder: Path, *, now: datetime, ca_passphrase: bytes | None = None) -> ServerConfig:
@@ -35,12 +44,17 @@ def load_server_config(folder: Path, *, now: datetime, ca_passphrase: bytes | No
     """
     kit = load_kit(folder, now=now, kind=Kind.SERVER)
     listen, unconfined, python = kit.listen, False, Path(sys.executable)
+    checkpoints, keep_jobs, metrics = 10, None, METRICS
     settings = kit.local / "server.yml"
     if settings.exists():
         with open_config(settings) as section:
             listen = section.text("listen", listen)
             unconfined = section.flag("unconfined", unconfined)
             python = Path(section.text("python", str(python)))
+            checkpoints = section.integer("checkpoints", checkpoints, minimum=0, maximum=1_000_000)
+            keep_jobs = _read_retention(section)
+            metrics = read_metrics(section, metrics)
+            read_quotas(section)
     return ServerConfig(
         kit=kit,
         state=kit.local / "state",
@@ -48,4 +62,18 @@ def load_server_config(folder: Path, *, now: datetime, ca_passphrase: bytes | No
         python=python,
         ca_passphrase=ca_passphrase,
         unconfined=unconfined,
+        checkpoints=checkpoints,
+        keep_jobs=keep_jobs,
+        metrics=metrics,
+        settings=settings,
     )
+
+
+def _read_retention(section: Section) -> timedelta | None:
+    retention = section.section("retention", required=False)
+    if retention is None:
+        return None
+    found = retention.duration("jobs", None)
+    if found is not None and found < _LEAST_RETENTION:
+        retention.problem("jobs", "'jobs' must be at least 1h: what has just ended is still to be downloaded")
+    return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 from flprov._base import from_document, parse_json
 from flprov.errors import ProtocolError
 from flprov.rpc import clean_text
-from flprov.wire.documents import Vitals
+from flprov.wire.documents import ProbeDocument, Vitals
 
 CODE = 64  # characters of an error's code
 REASON = 2_000  # of a message
@@ -44,6 +44,22 @@ def read_vitals(data: bytes) -> Vitals:
         return from_document(Vitals, _bounded(parse_json(data)))
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"a heartbeat cannot be read: {foreign_line(str(error), 200)}") from error
+
+
+def read_probe(data: bytes) -> ProbeDocument:
+    """What a site says of its room for a job.
+
+    Raises:
+        ProtocolError: as for `read_vitals`.
+    """
+    if len(data) > _MOST_VITALS:
+        raise ProtocolError(f"an answer to a probe has {len(data)} bytes; at most {_MOST_VITALS} are read")
+    try:
+        return from_document(ProbeDocument, _bounded(parse_json(data)))
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(
+            f"an answer to a probe cannot be read: {foreign_line(str(error), 200)}"
+        ) from error
 
 
 def _bounded(value: object) -> object:

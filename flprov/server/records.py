@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from flprov.jobs import JobSpec, JobState, Origin
@@ -30,6 +30,11 @@ class AppRecord:
     uploaded_at: datetime
     uploaded_by: str
     files: tuple[str, ...]
+    models: Mapping[str, int] = field(default_factory=dict)  # each .safetensors file and its bytes
+
+    def model_size(self, model: str | None) -> int:
+        """Bytes of the model that a job begins with; 0 when its code makes it."""
+        return self.models.get(model or "", 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +84,11 @@ class JobRecord:
     def quorum(self) -> int:
         """How many contributors a round needs."""
         return self.spec.sites.min or len(self.targets)
+
+    @property
+    def active(self) -> bool:
+        """Whether sites are to run it."""
+        return self.state in (JobState.DEPLOYING, JobState.RUNNING)
 
     @property
     def holders(self) -> tuple[str, ...]:
@@ -131,6 +141,10 @@ class RoundRecord:
     refused: tuple[Missing, ...]
     metrics: Mapping[str, float]
     state: BlobRef | None = None  # what the workflow saved after it: a checkpoint, while it is kept
+
+    def without_state(self) -> RoundRecord:
+        """The same, when its checkpoint has gone."""
+        return replace(self, state=None)
 
     @property
     def key(self) -> str:
@@ -195,3 +209,6 @@ class SiteRecord:
     cert_not_after: datetime | None = None
     cert_serial: str = ""  # hex; of the certificate with which it came last
     cert_issued_at: datetime | None = None
+    gone_at: datetime | None = None  # when its last control stream ended; None: it has one, or never had
+    gone_because: str = ""
+    left_by_itself: bool = False  # it said that it goes: no lost connection

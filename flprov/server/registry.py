@@ -7,7 +7,7 @@ whatever a newer kit says, until it is added again. People are known by their ce
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -45,6 +45,8 @@ class Registry:
         self._enrolments: dict[str, Enrolment] = {}
         self.drained: Mark | None = None  # of the server: nothing starts
         self.revocations = Revocations(store)
+        # What becomes of a row that says that a site came or went; None: it is counted elsewhere.
+        self.pass_on: Callable[[Row], Row | None] = lambda row: row
 
     def load(self) -> None:
         """Read what admins have decided, what was revoked, and what was remembered of each site."""
@@ -188,6 +190,9 @@ class Registry:
             "cert_not_after": cert_not_after,
             "cert_serial": f"{leaf.serial:x}" if leaf else "",
             "cert_issued_at": leaf.issued_at if leaf else None,
+            "gone_at": None,
+            "gone_because": "",
+            "left_by_itself": False,
         }
         row = Row(
             who=session.identity.uri,
@@ -195,17 +200,25 @@ class Registry:
             object=session.name,
             data={"host": session.hello.host},
         )
-        await self._remember(session.name, row, changes)
+        await self._remember(session.name, self.pass_on(row), changes)
 
-    async def lost(self, session: Session) -> None:
-        """A site's control stream ended."""
+    async def lost(self, session: Session, now: datetime) -> None:
+        """A site's control stream ended, because it said that it goes or by itself."""
+        left = bool(session.leaving)
+        reason = session.leaving or session.closed_because or "connection lost"
         row = Row(
             who=session.identity.uri,
-            what="site.disconnect",
+            what="site.leave" if left else "site.disconnect",
             object=session.name,
-            reason=session.closed_because or "connection lost",
+            reason=reason,
         )
-        await self._remember(session.name, row, {"last_seen": session.last_seen})
+        changes: dict[str, object] = {
+            "last_seen": session.last_seen,
+            "gone_at": now,
+            "gone_because": reason,
+            "left_by_itself": left,
+        }
+        await self._remember(session.name, row, changes)
 
     async def renewed(self, name: str, leaf: Leaf, row: Row, more: Sequence[Change] = ()) -> None:
         """A site has a newer certificate, which is remembered together with `more`."""
@@ -217,7 +230,7 @@ class Registry:
         await self._remember(name, row, changes, more)
 
     async def _remember(
-        self, name: str, row: Row, changes: Mapping[str, object], more: Sequence[Change] = ()
+        self, name: str, row: Row | None, changes: Mapping[str, object], more: Sequence[Change] = ()
     ) -> None:
         known = self._sites.get(name)
         if known is None:  # it was removed meanwhile; that it went is told all the same

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Protocol, TypedDict
 
@@ -17,22 +17,35 @@ from flprov._base import Clock, SystemClock, canonical_json, hold_lock, write_pr
 from flprov.blobs import BlobStore
 from flprov.errors import KitRefused
 from flprov.jobs import JobState
-from flprov.rpc import Gate, Handler, Listener, OnRefusal, serve, serve_local
+from flprov.rpc import (
+    Gate,
+    Handler,
+    Listener,
+    Monitored,
+    MonitoringState,
+    OnRefusal,
+    serve,
+    serve_holds,
+    serve_local,
+    serve_monitoring,
+)
 from flprov.rpc import methods as m
 from flprov.server.adminservice import AdminService
 from flprov.server.config import ServerConfig
-from flprov.server.denials import Denials
 from flprov.server.identities import Identities
 from flprov.server.jobs.jobs import Jobs
+from flprov.server.log import ServerLog
 from flprov.server.logs import LogBook
-from flprov.server.operations import Operations
+from flprov.server.operations import CountedStore, Operations, Tally, metered
 from flprov.server.registry import Registry
 from flprov.server.sessions import Sessions
+from flprov.server.sights.scene import HeldTrust, NewestTrust, Scene
+from flprov.server.sights.sites import site_documents
 from flprov.server.siteservice import SiteService
 from flprov.server.twin import verify_alone
 from flprov.store import Row, Store, open_store
 from flprov.wire import PROTOCOL
-from flprov.wire.documents import ServerDocument, Space
+from flprov.wire.documents import ServerDocument, Space, StatusDocument
 from flprov.workers import Launcher, ProcessLauncher, confinement_method
 
 logger = logging.getLogger(__name__)
@@ -85,7 +98,10 @@ class Server:
         self._open_store = store or (lambda folder: open_store(folder, clock=self._clock))
         self._local_status = local_status
         self._stopping = asyncio.Event()
+        self._tally = Tally()
+        self._monitoring = MonitoringState()
         self.ready = asyncio.Event()
+        self.again = False  # unlike a site's agent, a server is started anew by whoever runs it
         self.port = 0
 
     async def run(self) -> None:
@@ -113,7 +129,7 @@ class Server:
         self._stopping.set()
 
     async def _run(self, state: Path) -> None:
-        store = self._open_store(state)
+        store = CountedStore(self._open_store(state), self._tally, self._clock)
         try:
             await self._serve(state, store)
         finally:
@@ -122,11 +138,12 @@ class Server:
     async def _serve(self, state: Path, store: Store) -> None:
         self._started_at = self._clock.now()
         self._store = store
-        table = self._make_services(state, store)
-        denials = Denials(store, self._clock)
-        listener = await self._listen(table, denials)
+        table = metered(self._make_services(state, store), self._tally)
+        listener = await self._listen(table, self._log.denials.note)
         self.port = listener.port
         self._identities.attach(listener)
+        self._operations.start()
+        self._log.start()
         scheduler = asyncio.create_task(self._jobs.run_scheduler(), name="scheduler")
         try:
             await store.commit([], Row(who="server", what="server.start", object=self.config.kit.name))
@@ -141,13 +158,14 @@ class Server:
             await self._identities.close()
             await self._operations.close()
             await self._jobs.close()
-            await denials.close()
+            await self._log.close()
             await store.commit([], Row(who="server", what="server.stop", object=self.config.kit.name))
 
     def _make_services(self, state: Path, store: Store) -> dict[m.Method, Handler]:
         """The parts, each with what it was left with, and the handlers that they have between them."""
         kit, clock = self.config.kit, self._clock
-        blobs, logs = BlobStore(state / "blobs"), LogBook(state / "jobs")
+        self._blobs = blobs = BlobStore(state / "blobs")
+        logs = LogBook(state / "jobs")
         self._sessions = sessions = Sessions()
         registry = Registry(kit, store)
         registry.load()
@@ -162,6 +180,7 @@ class Server:
             folder=state / "jobs",
             python=self.config.python,
             unconfined=self.config.unconfined,
+            checkpoints=self.config.checkpoints,
         )
         self._identities = identities = Identities(
             clock=clock,
@@ -181,29 +200,71 @@ class Server:
             sessions=sessions,
             jobs=jobs,
             identities=identities,
+            blobs=blobs,
+            checkpoints=self.config.checkpoints,
+            keep_jobs=self.config.keep_jobs,
         )
         operations.load()
+        self._log = log = ServerLog(
+            clock=clock,
+            store=store,
+            registry=registry,
+            sessions=sessions,
+            project_id=kit.project_id,
+            anchors=lambda: identities.around.trust.current.anchors["sites"],
+        )
+        log.load()
         shared = _Shared(clock=clock, registry=registry, sessions=sessions, jobs=jobs, blobs=blobs, logs=logs)
         site = SiteService(
             **shared,
             installation=_installation(state),
             heartbeat_seconds=self.config.heartbeat_seconds,
             note_trust=identities.trust.note_held,
+            witnesses=log.witnesses,
             note_leaving=operations.orders.left,
         )
+        scene = self._scene(registry)
+        self._status = lambda: StatusDocument(server=self.describe(), sites=site_documents(scene))
         admin = AdminService(
             **shared,
             kit=kit,
             people=lambda: identities.around.trust.current.anchors["people"],
             describe=self.describe,
+            commands=identities.around.commands,
+            scene=scene,
         )
-        return service_table(site, admin, identities, operations)
+        return service_table(site, admin, identities, operations, log)
 
-    async def _listen(self, table: Mapping[m.Method, Handler], denials: Denials) -> Listener:
+    def _scene(self, registry: Registry) -> Scene:
+        """Where documents about sites take what they say from."""
+        identities, kit = self._identities, self.config.kit
+
+        def newest() -> NewestTrust:
+            trust = identities.around.trust.current
+            return NewestTrust(version=trust.version, made_at=trust.says.made_at)
+
+        def held(identity: str) -> HeldTrust:
+            found = identities.trust.holding(identity)
+            return HeldTrust(version=found.version, since=found.at)
+
+        return Scene(
+            clock=self._clock,
+            registry=registry,
+            sessions=self._sessions,
+            jobs=self._jobs,
+            kit_made_at=kit.made_at,
+            newest_trust=newest,
+            held_trust=held,
+            warnings=identities.warnings,
+            refused=self._log.refused,
+            complete=self._operations.complete,
+        )
+
+    async def _listen(self, table: Mapping[m.Method, Handler], on_refusal: OnRefusal) -> Listener:
         """Take up the jobs and listen; not the one without the other: a twin may be at work on them."""
         self._jobs.load()
         try:
-            return await self._serve_on(table, gate=self._identities.gate, on_refusal=denials.note)
+            return await self._serve_on(table, gate=self._identities.gate, on_refusal=on_refusal)
         except BaseException:
             await self._jobs.close()
             raise
@@ -212,7 +273,21 @@ class Server:
         """Answer `flprov server status KIT` on this machine, unless told not to."""
         if not self._local_status:
             return contextlib.nullcontext()
-        return serve_local(state, lambda: canonical_json(self.describe()))
+        return self._answer_here(state)
+
+    @contextlib.asynccontextmanager
+    async def _answer_here(self, state: Path) -> AsyncIterator[None]:
+        """How it is, and a hold on its blobs for whoever backs them up."""
+        from flprov.server.operations.metrics import ServerMetrics  # late: 50 ms that `poc up` need not wait
+
+        metrics = ServerMetrics(clock=self._clock, status=self._status, jobs=self._jobs, tally=self._tally)
+        monitored = Monitored(metrics=metrics.text, health=metrics.health)
+        async with (
+            serve_monitoring(self.config.metrics, monitored) as self._monitoring,
+            serve_local(state, lambda: canonical_json(self.describe())),
+            serve_holds(state, self._blobs.hold, lambda: self._jobs.collect(self._blobs.release())),
+        ):
+            yield
 
     async def _serve_mtls(
         self,
@@ -256,17 +331,20 @@ class Server:
             disk=Space(total=usage.total, available=usage.free),
             confinement="unconfined" if self.config.unconfined else confinement_method(),
             warnings=self._identities.warnings(),
+            log_warnings=self._log.warnings(),
+            metrics=self._monitoring.said,
             **self._operations.described(),
         )
 
 
 def service_table(
-    site: SiteService, admin: AdminService, identities: Identities, operations: Operations
+    site: SiteService, admin: AdminService, identities: Identities, operations: Operations, log: ServerLog
 ) -> dict[m.Method, Handler]:
     """Every row of the method table with its handler."""
     return (
         identities.table()
         | operations.table()
+        | log.table()
         | {
             m.CONTROL: site.control,
             m.FETCH_BLOB: site.fetch_blob,
@@ -275,17 +353,20 @@ def service_table(
             m.STATUS: admin.status,
             m.LIST_SITES: admin.list_sites,
             m.SHOW_SITE: admin.show_site,
+            m.WHY_SITE: admin.why_site,
             m.UPLOAD_APP: admin.upload_app,
             m.LIST_APPS: admin.list_apps,
             m.SHOW_APP: admin.show_app,
             m.DOWNLOAD_APP: admin.download_app,
             m.SUBMIT_JOB: admin.submit_job,
+            m.PLAN_JOB: admin.plan_job,
             m.LIST_JOBS: admin.list_jobs,
             m.SHOW_JOB: admin.show_job,
             m.WATCH_JOB: admin.watch_job,
             m.WHY_JOB: admin.why_job,
             m.JOB_LOGS: admin.job_logs,
             m.ABORT_JOB: admin.abort_job,
+            m.DELETE_JOB: admin.delete_job,
             m.LIST_RESULTS: admin.list_results,
             m.DOWNLOAD_RESULT: admin.download_result,
         }

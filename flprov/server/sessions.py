@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from flprov.errors import KitRefused, SiteUnavailable
 from flprov.pki import Identity, Leaf
 from flprov.wire import pb
 from flprov.wire.documents import Vitals
 
+_CLOCK = timedelta(minutes=1)  # a clock that is off by less is in order: Kerberos allows five
+_OFFSETS = 5  # heartbeats
 _MOST_WAITING = 10_000  # messages; a site that does not read for that long is dropped
 
 
@@ -30,6 +33,18 @@ class Session:
         self.vitals: Vitals | None = None
         self._outgoing: asyncio.Queue[pb.ToSite | None] = asyncio.Queue(_MOST_WAITING)
         self.closed_because = ""
+        self.leaving = ""  # why it goes, by its own decision; empty: it has not said so
+        self.clock_off = timedelta(0)  # how far its clock is behind ours; less than is lost on the way: none
+        self._offsets: deque[timedelta] = deque(maxlen=_OFFSETS)
+
+    def note_clock(self, said: datetime, now: datetime) -> None:
+        """What the site's clock said when it sent something that came now.
+
+        On a slow link that is long ago: of the last few words the one that was least late counts.
+        """
+        self._offsets.append(now - said)
+        least = min(self._offsets, key=abs)
+        self.clock_off = least if abs(least) >= _CLOCK else timedelta(0)
 
     def send(self, message: pb.ToSite) -> None:
         """Queue a message; it leaves in order. A site that never reads is dropped."""

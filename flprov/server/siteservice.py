@@ -16,6 +16,7 @@ from flprov._base import Clock
 from flprov.blobs import BlobStore
 from flprov.errors import (
     FlprovError,
+    NoRoom,
     NotFound,
     PermissionRefused,
     ProtocolError,
@@ -31,17 +32,20 @@ from flprov.server.jobs.gather import Asked
 from flprov.server.jobs.jobs import Jobs
 from flprov.server.jobs.run import JobRun
 from flprov.server.jobs.workflow import INLINE
+from flprov.server.log.witnesses import Witnesses
 from flprov.server.logs import LogBook
 from flprov.server.records import BlobRef, UpdateRecord
 from flprov.server.registry import Registry
 from flprov.server.sessions import Session, Sessions
 from flprov.server.transfers import receive_blob, send_blob
-from flprov.wire import PROTOCOL, pb, tensor_infos, verify_numbers, verify_protocol, verify_update
+from flprov.wire import PROTOCOL, failure_of, pb, tensor_infos, verify_numbers, verify_protocol, verify_update
 
 logger = logging.getLogger(__name__)
 
 _MOST_UPDATE = 64 << 30  # bytes; the disk is the true limit
 _LONGEST_WORK = 1e9  # seconds that an update may say it took; thirty years
+_MOST_FREED = 100
+_NO_ROOM = NoRoom("").code
 _LONGEST_TASK = 200  # characters of a task id, as in rounds.py
 
 
@@ -68,6 +72,7 @@ class SiteService:
         installation: str,
         heartbeat_seconds: float,
         note_trust: Callable[[Session, int], None] = _pass_over,
+        witnesses: Witnesses | None = None,
         note_leaving: Callable[[Session, pb.Leaving], None] = _let_go,
     ) -> None:
         self._clock = clock
@@ -79,6 +84,7 @@ class SiteService:
         self._installation = installation
         self._heartbeat_seconds = heartbeat_seconds
         self._note_trust = note_trust
+        self._witnesses = witnesses
         self._note_leaving = note_leaving
 
     # ---- control -------------------------------------------------------------------------
@@ -90,12 +96,15 @@ class SiteService:
         self._sessions.add(session)
         try:
             await self._registry.saw(session, call.not_after)
-            yield self._welcome(session)
+            welcome = self._welcome(session)
+            if self._witnesses is not None:
+                welcome.welcome.head.CopyFrom(await self._witnesses.greet(session))
+            yield welcome
             async for message in self._converse(session, requests):
                 yield message
         finally:
             self._sessions.remove(session)
-            await self._registry.lost(session)
+            await self._registry.lost(session, self._clock.now())
 
     def _welcome(self, session: Session) -> pb.ToSite:
         return pb.ToSite(
@@ -154,6 +163,8 @@ class SiteService:
                 self._heartbeat(session, message.heartbeat)
             case "deployed":
                 body = message.deployed
+                if body.refused.code == _NO_ROOM:
+                    self._jobs.scheduler.defer(session.name, body.job_id, foreign_line(body.refused.message))
                 await self._tell(
                     session,
                     body.job_id,
@@ -162,6 +173,8 @@ class SiteService:
                         ready=body.ready,
                         refusal=foreign_line(body.refused.message),
                         code=foreign_line(body.refused.code, CODE),
+                        hint=foreign_line(body.refused.hint, 1000),
+                        transient=body.refused.code == _NO_ROOM,
                     ),
                 )
             case "answer":
@@ -169,24 +182,32 @@ class SiteService:
             case "progress":
                 run = self._run(session, message.progress.job_id)
                 if run is not None:
-                    run.sites.note_progress(session.name, message.progress.step)
+                    run.note_progress(session.name, message.progress)
             case "trust":
                 self._note_trust(session, message.trust.version)
             case "leaving":
+                back = "it restarts" if message.leaving.back else "it was stopped"
+                session.leaving = foreign_line(message.leaving.reason, 200) or back
                 self._note_leaving(session, message.leaving)
+            case "witness":
+                if self._witnesses is not None:
+                    await self._witnesses.take(session, message.witness)
+            case "probed":
+                self._jobs.plans.heard(session.name, message.probed)
             case "stopped":
                 stopped = message.stopped
                 reason = foreign_line(stopped.reason)
-                event = ev.SiteStopped(site=session.name, clean=stopped.clean, reason=reason)
+                freed = tuple(foreign_line(text, 200) for text in stopped.freed[:_MOST_FREED])
+                event = ev.SiteStopped(site=session.name, clean=stopped.clean, reason=reason, freed=freed)
                 await self._tell(session, stopped.job_id, event)
             case other:
                 raise ProtocolError(f"a site cannot send {other or 'an empty message'} here")
 
     def _heartbeat(self, session: Session, beat: pb.Heartbeat) -> None:
-        first = session.vitals is None
         session.vitals = read_vitals(beat.vitals)
-        if first:
-            self._jobs.wake()
+        if session.vitals.at is not None:
+            session.note_clock(session.vitals.at, self._clock.now())
+        self._jobs.scheduler.heard(session)
 
     def _run(self, session: Session, job_id: str) -> JobRun | None:
         """The job, if it is one of this site's; what a site says of others is passed over."""
@@ -218,7 +239,7 @@ class SiteService:
             update = await self._verify(run, site, gather.asked, answer.update)
         except Unavailable as error:
             again = pb.AnswerAck(job_id=answer.job_id, task_id=task)
-            again.refused.CopyFrom(pb.Failure(code=error.code, message=str(error)))
+            again.refused.CopyFrom(failure_of(error))
             session.send(pb.ToSite(ack=again))
         except (UpdateRefused, NotFound) as error:  # a blob is gone once its round is over
             code = UpdateRefused("").code
@@ -275,7 +296,7 @@ class SiteService:
             raise PermissionRefused(
                 f"job {run.record.id} has no blob {request.digest[:12]!r} for {call.caller.name}"
             )
-        async for chunk in send_blob(self._blobs, request.digest, request.offset):
+        async for chunk in send_blob(self._blobs, request.digest, request.offset, request.length):
             yield chunk
 
     async def send_blob(
@@ -326,4 +347,5 @@ def _failed(site: str, task_id: str, failure: pb.Failure) -> ev.SiteFailed:
         code=foreign_line(failure.code, CODE) or "job-failed",
         message=foreign_line(failure.message),
         traceback=foreign_text(failure.traceback, TRACEBACK),
+        hint=foreign_line(failure.hint, 1000),
     )

@@ -12,12 +12,17 @@ from flprov.wire import pb
 CHUNK = 1 << 20
 
 
-async def send_blob(blobs: BlobStore, digest: str, offset: int) -> AsyncIterator[pb.Chunk]:
-    """The bytes of a blob from `offset` on."""
-    if offset > blobs.size(digest):
-        raise NotFound(f"blob {digest[:12]} has {blobs.size(digest)} bytes, not {offset}")
-    for data in blobs.read(digest, offset, CHUNK):
-        yield pb.Chunk(data=data)
+async def send_blob(blobs: BlobStore, digest: str, offset: int, length: int = 0) -> AsyncIterator[pb.Chunk]:
+    """The bytes of a blob from `offset` on: `length` of them, or all when that is 0."""
+    size = blobs.size(digest)
+    if offset > size:
+        raise NotFound(f"blob {digest[:12]} has {size} bytes, not {offset}")
+    left = min(length or size, size - offset)
+    for data in blobs.read(digest, offset, min(CHUNK, left) or CHUNK):
+        yield pb.Chunk(data=data[:left])
+        left -= len(data)
+        if left <= 0:
+            return
 
 
 async def receive_blob(
@@ -29,6 +34,8 @@ async def receive_blob(
     most: int,
 ) -> AsyncIterator[pb.UploadReply]:
     """Take one blob: the header is answered with the bytes that are here, the end with `complete`.
+
+    Each piece is answered as well, so that the sender knows what is still on the way.
 
     Args:
         owner: who sends; nobody can spoil another's upload of the same digest.
@@ -50,24 +57,29 @@ async def receive_blob(
     if blobs.has(header.digest):
         if not known:
             yield pb.UploadReply(offset=0)
-            await _compare(blobs, header.digest, requests)
+            async for offset in _compare(blobs, header.digest, requests):
+                yield pb.UploadReply(offset=offset)
         yield pb.UploadReply(offset=header.size, complete=True)
         return
     upload = blobs.upload(header.digest, header.size, owner=owner)
     yield pb.UploadReply(offset=upload.offset)
     async for message in requests:
         await upload.write(_data(message))
+        yield pb.UploadReply(offset=upload.offset)
     await upload.finish()
     yield pb.UploadReply(offset=header.size, complete=True)
 
 
-async def _compare(blobs: BlobStore, digest: str, requests: AsyncIterator[pb.UploadMessage]) -> None:
-    """Take the bytes of a blob that is here already, and keep none of them."""
+async def _compare(
+    blobs: BlobStore, digest: str, requests: AsyncIterator[pb.UploadMessage]
+) -> AsyncIterator[int]:
+    """Take the bytes of a blob that is here already, and keep none of them; how many have come."""
     with blobs.path(digest).open("rb") as file:
         async for message in requests:
             data = _data(message)
             if file.read(len(data)) != data:
                 raise ProtocolError(f"what was sent as blob {digest[:12]} has another digest")
+            yield file.tell()
         if file.read(1):
             raise ProtocolError(f"blob {digest[:12]} ended after {file.tell() - 1} bytes")
 

@@ -13,6 +13,7 @@ from flprov.errors import LocalError
 from flprov.store.chain import GENESIS
 from flprov.store.entries import Entry, Head, SealedRow, decode_row, encode_commit, seal_row
 from flprov.store.heads import Heads
+from flprov.store.lines import seal_line
 from flprov.store.records import Change, LogRow, Row, RowFilter
 
 
@@ -71,6 +72,12 @@ class MemoryStore:
         await asyncio.sleep(0)
         found = [row for row in self.rows(start, len(self._log)) if wanted.matches(row)]
         return found[max(len(found) - max(limit, 0), 0) :] if newest else found[: max(limit, 0)]
+
+    async def lines(self, start: int = 1, limit: int = 1000) -> list[bytes]:
+        """See `Store.lines`."""
+        await asyncio.sleep(0)
+        first = max(start, 1) - 1
+        return [seal_line(sealed) for sealed in self._log[first : first + max(limit, 0)]]
 
     @property
     def head(self) -> int:

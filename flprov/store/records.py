@@ -58,6 +58,7 @@ Change = Put | Delete
 class RowFilter:
     """Which rows of the log somebody wants to see; what is empty or None goes for all."""
 
+    families: tuple[str, ...] = ()  # what stands before the dot of a verb: "job", "site"
     what: str = ""  # a verb; one that ends with a dot stands for all that begin so: "job."
     who: str = ""  # an identity's URI, or the name at its end
     object: str = ""
@@ -69,13 +70,19 @@ class RowFilter:
         """Whether this row is wanted. What every store's `find` goes by."""
         row = found.row
         return (
-            (row.what.startswith(self.what) if self.what.endswith(".") else self.what in ("", row.what))
+            self.takes(row.what)
             and self.who in ("", row.who, row.who.rpartition("/")[2])
             and self.object in ("", row.object)
             and self.outcome in ("", row.outcome)
             and (self.since is None or found.at >= self.since)
             and (self.until is None or found.at < self.until)
         )
+
+    def takes(self, what: str) -> bool:
+        """Whether rows of this verb can be wanted."""
+        if self.families and what.partition(".")[0] not in self.families:
+            return False
+        return what.startswith(self.what) if self.what.endswith(".") else self.what in ("", what)
 
 
 class Store(Protocol):
@@ -125,6 +132,13 @@ class Store(Protocol):
             start: the index of the first that may be among them.
             limit: how many at most.
             newest: the last ones there are, and not the first.
+        """
+        ...
+
+    async def lines(self, start: int = 1, limit: int = 1000) -> list[bytes]:
+        """Up to `limit` rows from index `start` on as they are kept, a line of JSON each, for `verify_lines`.
+
+        What was changed behind our back comes out as it is now, however unreadable.
         """
         ...
 

@@ -10,18 +10,20 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flprov._base import Clock
 from flprov.errors import FlprovError, LocalError, StateDamaged
 from flprov.store.chain import GENESIS, verify_chain
 from flprov.store.entries import Head, SealedRow, decode_row, encode_commit
 from flprov.store.failures import RESTORE_HINT, store_errors
-from flprov.store.finding import find_rows
+from flprov.store.finding import find_rows, read_lines
 from flprov.store.heads import Heads
 from flprov.store.records import Change, LogRow, Row, RowFilter, Store
 from flprov.store.schema import connect, open_database
 from flprov.store.writer import Writer
+
+T = TypeVar("T")
 
 
 def open_store(folder: Path, *, clock: Clock) -> Store:
@@ -88,15 +90,22 @@ class SQLiteStore:
         self, wanted: RowFilter, *, start: int = 1, limit: int = 1000, newest: bool = False
     ) -> list[LogRow]:
         """See `Store.find`."""
-        return await asyncio.to_thread(self._find, wanted, start, limit, newest)
+        found = await asyncio.to_thread(
+            self._seek,
+            lambda finder: find_rows(finder, wanted, start=start, limit=limit, newest=newest),
+        )
+        return [self._decode(columns) for columns in found]
 
-    def _find(self, wanted: RowFilter, start: int, limit: int, newest: bool) -> list[LogRow]:  # noqa: FBT001
+    async def lines(self, start: int = 1, limit: int = 1000) -> list[bytes]:
+        """See `Store.lines`."""
+        return await asyncio.to_thread(self._seek, lambda finder: read_lines(finder, start, limit))
+
+    def _seek(self, search: Callable[[sqlite3.Connection], list[T]]) -> list[T]:
         with self._finding:
             if self._closed:
                 raise self._refusal()
             with self._reading():
-                found = find_rows(self._finder, wanted, start=start, limit=limit, newest=newest)
-        return [self._decode(columns) for columns in found]
+                return search(self._finder)
 
     @property
     def head(self) -> int:

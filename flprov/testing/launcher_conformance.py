@@ -189,3 +189,88 @@ class LauncherConformance:
             raised = error
         assert raised is not None
         assert await process.stop(STOP_GRACE) == ()
+
+    # ---- a parent that comes back ----------------------------------------------------------
+
+    async def test_a_parent_that_left_takes_its_process_back(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        process = await launcher.launch(order_for(tmp_path / "job", ECHO, orphan_seconds=60))
+        await process.channel.send(pb.ToWorker(quit=pb.Quit(reason="one")))
+        assert await told(process) == "one"
+        await process.leave()
+        again = await launcher.adopt(tmp_path / "job")
+        assert again is not None
+        try:
+            assert (again.log, again.confinement) == (process.log, process.confinement)
+            await again.channel.send(pb.ToWorker(quit=pb.Quit(reason="two")))
+            assert await told(again) == "two"
+        finally:
+            assert await again.stop(STOP_GRACE) == ()
+        assert (await again.wait()).reason == "stopped"
+        assert alive_with(str(tmp_path / "job")) == []
+
+    async def test_a_process_that_is_taken_back_again_and_again_goes_on(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        process: Process | None = await launcher.launch(order_for(tmp_path / "job", ECHO, orphan_seconds=60))
+        for number in range(5):
+            assert process is not None
+            await process.channel.send(pb.ToWorker(quit=pb.Quit(reason=str(number))))
+            assert await told(process) == str(number)
+            await process.leave()
+            process = await launcher.adopt(tmp_path / "job")
+        assert process is not None
+        assert await process.stop(STOP_GRACE) == ()
+
+    async def test_a_worker_goes_on_working_while_its_parent_is_away(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        script = """
+            import pathlib, time
+            tell('begun')
+            while not pathlib.Path('../out/go').exists():
+                time.sleep(0.01)
+            tell('said to nobody')
+            pathlib.Path('../out/done').write_text('x')
+            assert channel.receive() is not None
+            tell('back')
+        """
+        process = await launcher.launch(order_for(tmp_path / "job", script, orphan_seconds=60))
+        assert await told(process) == "begun"
+        await process.leave()
+        (tmp_path / "job" / "out" / "go").touch()
+        while not (tmp_path / "job" / "out" / "done").exists():
+            await asyncio.sleep(0.01)
+        again = await launcher.adopt(tmp_path / "job")
+        assert again is not None
+        await again.channel.send(pb.ToWorker(quit=pb.Quit()))
+        assert await told(again) == "back"
+        assert (await again.wait()).clean
+        assert await again.stop(STOP_GRACE) == ()
+
+    async def test_nothing_is_there_to_adopt_where_nothing_runs(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        (tmp_path / "job").mkdir()
+        assert await launcher.adopt(tmp_path / "job") is None
+        process = await launcher.launch(order_for(tmp_path / "other", "", orphan_seconds=60))
+        assert (await process.wait()).clean
+        assert await process.stop(STOP_GRACE) == ()
+        assert await launcher.adopt(tmp_path / "other") is None
+        record = read_exit_record(tmp_path / "other")
+        assert record is not None
+        assert record.clean
+
+    async def test_a_process_whose_parent_does_not_come_back_ends_and_says_so(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        process = await launcher.launch(order_for(tmp_path / "job", WAIT, orphan_seconds=0.3))
+        assert await told(process) == "ready"
+        await process.leave()
+        while (record := read_exit_record(tmp_path / "job")) is None:
+            await asyncio.sleep(0.02)
+        assert record.reason == "the agent went away and did not come back within 0.3 s"
+        assert record.stopped
+        assert await launcher.adopt(tmp_path / "job") is None
+        assert alive_with(str(tmp_path / "job")) == []

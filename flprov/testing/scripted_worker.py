@@ -14,7 +14,9 @@ from flprov.workers import adopt_channel
 
 def main() -> None:
     """Run the script. It finds its end of the frames as `channel`, and `tell`, which sends JSON."""
-    channel = adopt_channel(int(os.environ["FLPROV_CHANNEL_FD"]))
+    lifeline = os.environ.get("FLPROV_LIFELINE_FD")
+    channel = adopt_channel(int(os.environ["FLPROV_CHANNEL_FD"]), int(lifeline) if lifeline else None)
+    channel.outlive(tuple)  # nothing is said again
 
     def tell(value: object) -> None:
         channel.send(pb.FromWorker(failure=pb.Failure(code="told", message=json.dumps(value))))

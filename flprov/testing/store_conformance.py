@@ -5,17 +5,29 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
-from typing import Any
+from datetime import timedelta
 
 from flprov.errors import LocalError
-from flprov.store import Change, Delete, Put, Row, Store, verify_chain
+from flprov.store import (
+    Change,
+    Delete,
+    Head,
+    LogRow,
+    Put,
+    Row,
+    RowFilter,
+    Store,
+    read_line,
+    verify_chain,
+    verify_lines,
+)
 
 ROW = Row(who="spiffe://example.org/person/org/lead/ada", what="job.submit", object="job-1")
 
 
-async def _failure(commit: Coroutine[Any, Any, int]) -> LocalError:
+async def _failure(commit: Awaitable[int]) -> LocalError:
     try:
         index = await commit
     except LocalError as error:
@@ -170,6 +182,122 @@ class StoreConformance:
         assert verify_chain([*rows[:3], rows[2], *rows[3:]]) == 4
         assert verify_chain([rows[0], rows[2], rows[1], *rows[3:]]) == 2
         assert verify_chain([replace(rows[0], previous="1" * 64), *rows[1:]]) == 1
+
+    # ---- finding ---------------------------------------------------------------------------
+
+    FILTERS = (
+        RowFilter(),
+        RowFilter(what="job.submit"),
+        RowFilter(what="job."),
+        RowFilter(what="job"),
+        RowFilter(what="nothing."),
+        RowFilter(families=("job", "call")),
+        RowFilter(families=("job",), what="site."),
+        RowFilter(families=("site",), what="site.connect", object="b"),
+        RowFilter(object="a"),
+        RowFilter(who="ada"),
+        RowFilter(who="spiffe://example.org/person/org/lead/ada"),
+        RowFilter(who="server"),
+        RowFilter(who="org"),
+        RowFilter(outcome="ok"),
+        RowFilter(outcome="denied"),
+        RowFilter(outcome="denied", who="ada", object="a", what="call"),
+        RowFilter(object="\u202e' %", what="job."),
+    )
+
+    async def _fill(self, store: Store) -> list[LogRow]:
+        """Rows of every sort, some hundred of them."""
+        whos = ("server", ROW.who, "spiffe://example.org/site/org/b", "unknown")
+        whats = (("job.submit", "ok"), ("site.connect", "ok"), ("call", "denied"), ("job.abort", "failed"))
+        objects = ("a", "b", "\u202e' %")
+        for n in range(144):
+            what, outcome = whats[n % 4]
+            row = Row(who=whos[n // 4 % 4], what=what, object=objects[n // 16 % 3], outcome=outcome)
+            await store.commit([], row)
+        return store.rows()
+
+    async def test_rows_are_found_by_what_stands_in_them(self, store: Store) -> None:
+        rows = await self._fill(store)
+        for wanted in self.FILTERS:
+            expected = [row for row in rows if wanted.matches(row)]
+            assert await store.find(wanted) == expected, wanted
+            assert await store.find(wanted, start=40, limit=5) == [r for r in expected if r.index >= 40][:5]
+            assert await store.find(wanted, newest=True, limit=3) == expected[-3:], wanted
+            assert await store.find(wanted, limit=0) == []
+        assert any(wanted.matches(row) for row in rows for wanted in self.FILTERS[-2:])
+
+    async def test_rows_are_found_by_their_time(self, store: Store) -> None:
+        rows = await self._fill(store)
+        at = rows[70].at
+        for moment in (at, at + timedelta(microseconds=300), at - timedelta(days=1), at + timedelta(days=1)):
+            for wanted in (
+                RowFilter(since=moment),
+                RowFilter(until=moment),
+                RowFilter(since=at, until=moment),
+            ):
+                assert await store.find(wanted) == [row for row in rows if wanted.matches(row)]
+
+    async def test_lines_are_the_rows_and_verify(self, store: Store) -> None:
+        assert await store.lines() == []
+        rows = await self._fill(store)
+        lines = await store.lines()
+        assert [read_line(line) for line in lines] == rows
+        assert verify_lines(lines) == Head(index=144, digest=rows[-1].digest)
+        assert await store.lines(143, 5) == lines[142:]
+        assert await store.lines(-3, 2) == lines[:2]
+
+    # ---- waiting ---------------------------------------------------------------------------
+
+    async def test_who_waits_for_rows_hears_of_them(self, store: Store) -> None:
+        waiting = asyncio.ensure_future(store.wait_beyond(1))
+        assert await store.commit([], ROW) == 1
+        await store.commit([Put("job", "a", {})], None)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        assert await store.commit([], ROW) == 2
+        assert await asyncio.wait_for(waiting, 10) == 2
+
+    async def test_what_is_there_need_not_be_waited_for(self, store: Store) -> None:
+        await store.commit([], ROW)
+        assert await asyncio.wait_for(store.wait_beyond(0), 10) == 1
+
+    async def test_row_is_there_when_who_waited_hears_of_it(self, store: Store) -> None:
+        async def follow() -> list[str]:
+            found: list[str] = []
+            while len(found) < 200:
+                await store.wait_beyond(len(found))
+                found += [row.row.object for row in store.rows(len(found) + 1)]
+            return found
+
+        followers = [asyncio.ensure_future(follow()) for _ in range(5)]
+        await asyncio.gather(*(store.commit([], replace(ROW, object=str(n))) for n in range(200)))
+        for found in await asyncio.wait_for(asyncio.gather(*followers), 20):
+            assert found == [str(n) for n in range(200)]
+
+    async def test_listener_hears_until_it_stops(self, store: Store) -> None:
+        heard: list[int] = []
+        stop = store.listen(heard.append)
+        await store.commit([], ROW)
+        await store.wait_beyond(0)
+        stop()
+        await store.commit([], ROW)
+        await store.wait_beyond(1)
+        await asyncio.sleep(0)
+        assert heard == [1]
+
+    async def test_cancelled_wait_leaves_nothing_behind(self, store: Store) -> None:
+        waiting = asyncio.ensure_future(store.wait_beyond(0))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert await store.commit([], ROW) == 1
+
+    async def test_closing_ends_every_wait(self, store: Store) -> None:
+        waiting = asyncio.ensure_future(store.wait_beyond(0))
+        await asyncio.sleep(0)
+        await store.close()
+        for late in (waiting, store.wait_beyond(0)):
+            assert "closed" in str(await _failure(late))
 
     async def test_closed_store_refuses_commits(self, store: Store) -> None:
         pending = asyncio.ensure_future(store.commit([], ROW))

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from flprov._base import lazy_names
 from flprov.wire import flprov_pb2 as pb
+from flprov.wire.failures import error_of, failure_of
 from flprov.wire.frames import HEADER_SIZE, MAX_FRAME, frame_length, pack_frame, parse_frame
 from flprov.wire.parsing import Message, parse_message
 from flprov.wire.tensor_header import TensorInfo, tensor_infos
 from flprov.wire.version import OLDEST, PROTOCOL, verify_protocol
+from flprov.wire.witness import witness_bytes
 
 if TYPE_CHECKING:
     from flprov.wire.tensors import (
@@ -35,6 +37,8 @@ __all__ = [
     "TensorInfo",
     "dtype_name",
     "encode_tensors",
+    "error_of",
+    "failure_of",
     "format_kinds",
     "frame_length",
     "numpy_dtype",
@@ -49,6 +53,7 @@ __all__ = [
     "verify_numbers",
     "verify_protocol",
     "verify_update",
+    "witness_bytes",
     "write_tensors",
 ]
 

@@ -154,18 +154,20 @@ class Heartbeat(_message.Message):
     def __init__(self, vitals: _Optional[bytes] = ...) -> None: ...
 
 class Deploy(_message.Message):
-    __slots__ = ("job_id", "submission", "signature", "chain", "app_size")
+    __slots__ = ("job_id", "submission", "signature", "chain", "app_size", "model_size")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     SUBMISSION_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     CHAIN_FIELD_NUMBER: _ClassVar[int]
     APP_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_SIZE_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     submission: bytes
     signature: bytes
     chain: bytes
     app_size: int
-    def __init__(self, job_id: _Optional[str] = ..., submission: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ..., app_size: _Optional[int] = ...) -> None: ...
+    model_size: int
+    def __init__(self, job_id: _Optional[str] = ..., submission: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ..., app_size: _Optional[int] = ..., model_size: _Optional[int] = ...) -> None: ...
 
 class Deployed(_message.Message):
     __slots__ = ("job_id", "ready", "refused", "gpus")
@@ -329,16 +331,20 @@ class Witness(_message.Message):
     def __init__(self, index: _Optional[int] = ..., digest: _Optional[str] = ..., at: _Optional[str] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ...) -> None: ...
 
 class Probe(_message.Message):
-    __slots__ = ("probe_id", "submission", "signature", "chain")
+    __slots__ = ("probe_id", "submission", "signature", "chain", "app_size", "model_size")
     PROBE_ID_FIELD_NUMBER: _ClassVar[int]
     SUBMISSION_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     CHAIN_FIELD_NUMBER: _ClassVar[int]
+    APP_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_SIZE_FIELD_NUMBER: _ClassVar[int]
     probe_id: str
     submission: bytes
     signature: bytes
     chain: bytes
-    def __init__(self, probe_id: _Optional[str] = ..., submission: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ...) -> None: ...
+    app_size: int
+    model_size: int
+    def __init__(self, probe_id: _Optional[str] = ..., submission: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ..., app_size: _Optional[int] = ..., model_size: _Optional[int] = ...) -> None: ...
 
 class Probed(_message.Message):
     __slots__ = ("probe_id", "refusals", "notes")
@@ -469,16 +475,18 @@ class UploadReply(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., complete: _Optional[bool] = ...) -> None: ...
 
 class LogMessage(_message.Message):
-    __slots__ = ("job_id", "site", "offset", "data")
+    __slots__ = ("job_id", "site", "offset", "data", "first")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     site: str
     offset: int
     data: bytes
-    def __init__(self, job_id: _Optional[str] = ..., site: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    first: int
+    def __init__(self, job_id: _Optional[str] = ..., site: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., first: _Optional[int] = ...) -> None: ...
 
 class LogReply(_message.Message):
     __slots__ = ("job_id", "offset")
@@ -495,16 +503,18 @@ class Document(_message.Message):
     def __init__(self, json: _Optional[bytes] = ...) -> None: ...
 
 class Query(_message.Message):
-    __slots__ = ("id", "all", "limit", "before")
+    __slots__ = ("id", "all", "limit", "before", "state")
     ID_FIELD_NUMBER: _ClassVar[int]
     ALL_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     BEFORE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     id: str
     all: bool
     limit: int
     before: str
-    def __init__(self, id: _Optional[str] = ..., all: _Optional[bool] = ..., limit: _Optional[int] = ..., before: _Optional[str] = ...) -> None: ...
+    state: str
+    def __init__(self, id: _Optional[str] = ..., all: _Optional[bool] = ..., limit: _Optional[int] = ..., before: _Optional[str] = ..., state: _Optional[str] = ...) -> None: ...
 
 class EventsRequest(_message.Message):
     __slots__ = ("start", "follow", "limit", "what", "object", "who", "outcome", "last", "since", "until")
@@ -605,16 +615,27 @@ class AppRequest(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., name: _Optional[str] = ..., key: _Optional[str] = ..., not_after: _Optional[str] = ...) -> None: ...
 
 class LogsRequest(_message.Message):
-    __slots__ = ("job_id", "site", "offset", "follow")
+    __slots__ = ("job_id", "site", "offset", "follow", "offsets", "tail")
+    class OffsetsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     site: str
     offset: int
     follow: bool
-    def __init__(self, job_id: _Optional[str] = ..., site: _Optional[str] = ..., offset: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+    offsets: _containers.ScalarMap[str, int]
+    tail: int
+    def __init__(self, job_id: _Optional[str] = ..., site: _Optional[str] = ..., offset: _Optional[int] = ..., follow: _Optional[bool] = ..., offsets: _Optional[_Mapping[str, int]] = ..., tail: _Optional[int] = ...) -> None: ...
 
 class DownloadRequest(_message.Message):
     __slots__ = ("job_id", "name", "offset")

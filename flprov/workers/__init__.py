@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from flprov.workers.channel import Channel, WorkerChannel, adopt_channel, open_channel
     from flprov.workers.detection import Method, confinement_gaps, confinement_method
+    from flprov.workers.footprint import Footprint, read_footprints
     from flprov.workers.launcher import Launcher, Process, ProcessLauncher
     from flprov.workers.logsegments import (
         LogSegments,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Channel",
     "ExitRecord",
+    "Footprint",
     "LaunchOrder",
     "Launcher",
     "Leftovers",
@@ -49,6 +51,7 @@ __all__ = [
     "open_channel",
     "open_session",
     "read_exit_record",
+    "read_footprints",
     "read_log",
     "reap_leftovers",
     "remove_log",
@@ -58,6 +61,7 @@ __all__ = [
 _MODULES = {
     "Channel": "channel",
     "ExitRecord": "record",
+    "Footprint": "footprint",
     "LaunchOrder": "order",
     "Launcher": "launcher",
     "Leftovers": "reaping",
@@ -77,6 +81,7 @@ _MODULES = {
     "open_channel": "channel",
     "open_session": "session",
     "read_exit_record": "record",
+    "read_footprints": "footprint",
     "read_log": "logsegments",
     "reap_leftovers": "reaping",
     "remove_log": "logsegments",

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from flprov.errors import JobFailed, LocalError, ProtocolError, Unavailable
 from flprov.wire import HEADER_SIZE, frame_length, pack_frame, parse_frame, pb
+from flprov.workers.descriptors import receive_descriptors
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable
-
-_TAKE = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 
 class Channel(Protocol):
@@ -83,9 +82,13 @@ class StreamChannel:
         """See `Channel.close`."""
         self._writer.close()
 
-    async def wait_closed(self) -> None:
-        """Close, throwing away what the worker has not read, and wait until that is done."""
+    def abort(self) -> None:
+        """Close, throwing away what the worker has not read."""
         self._writer.transport.abort()
+
+    async def wait_closed(self) -> None:
+        """The same, and wait until that is done."""
+        self.abort()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
 
@@ -190,7 +193,9 @@ class WorkerChannel:
                     return True
             if self._greeting is None:
                 return False
-            select.select([self._lifeline], [], [])
+            poller = select.poll()
+            poller.register(self._lifeline, select.POLLIN)
+            poller.poll()
 
     def _look_for_parent(self) -> bool:
         """Go over to a new parent, if the lifeline has brought one, and greet it."""
@@ -208,15 +213,15 @@ class WorkerChannel:
         found: socket.socket | None = None
         while True:
             try:
-                data, descriptors, _, _ = socket.recv_fds(self._lifeline, 64, 1, _TAKE)
+                data, descriptors = receive_descriptors(self._lifeline, 64)
             except BlockingIOError:
                 return found
             except OSError:
                 data, descriptors = b"", []
-            if descriptors:
+            for descriptor in descriptors:
                 if found is not None:
                     found.close()
-                found = socket.socket(fileno=descriptors[0])
+                found = socket.socket(fileno=descriptor)
             if not data:  # the shim is gone
                 self._greeting = None
                 return found

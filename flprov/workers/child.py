@@ -31,9 +31,7 @@ class LaunchFailed(Exception):
         self.code = code
 
 
-def start_worker(
-    order: Order, *, channel: int, lifeline: int | None, log: JobLog
-) -> tuple[int, int | None]:
+def start_worker(order: Order, *, channel: int, lifeline: int | None, log: JobLog) -> tuple[int, int | None]:
     """Start the worker of `order`, confined as it says.
 
     Returns:

@@ -29,6 +29,7 @@ def describe_failure(error: BaseException, app: Path) -> pb.Failure:
     return pb.Failure(
         code=error.code if isinstance(error, FlprovError) else JobFailed("").code,
         message=_valid(text)[:_LONGEST_MESSAGE],
+        hint=_valid(error.hint or "")[:_LONGEST_MESSAGE] if isinstance(error, FlprovError) else "",
         traceback=_valid(lines)[-_LONGEST_TRACEBACK:],
     )
 
@@ -43,8 +44,7 @@ def _place(error: BaseException, trace: TracebackType | None, app: Path) -> str:
 
 def _sentence(error: BaseException) -> str:
     if isinstance(error, FlprovError):
-        hint = f" ({error.hint})" if error.hint else ""
-        return f"{error}{hint}"
+        return str(error)
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {error.msg}"
     lines = "".join(traceback.format_exception_only(error)).splitlines()  # also when str(error) fails

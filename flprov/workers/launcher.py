@@ -13,9 +13,11 @@ import dataclasses
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from typing import Any, Protocol
 from flprov._base import from_document
 from flprov.errors import ConfinementRefused, LocalError, error_class
 from flprov.workers import linux
+from flprov.workers.adoption import adopt_shim
 from flprov.workers.bubblewrap import FILTER_PLACE, bubblewrap_command
 from flprov.workers.channel import Channel, StreamChannel, open_channel
 from flprov.workers.confinement import drop_short_name, short_name
@@ -31,8 +34,8 @@ from flprov.workers.detection import PACKAGE, Method, detect_method, try_private
 from flprov.workers.logsegments import log_segments
 from flprov.workers.order import LaunchOrder
 from flprov.workers.processes import TAG_VARIABLE, start_time
-from flprov.workers.reaping import collect, sweep, write_exit_record
-from flprov.workers.record import EXIT_RECORD, SHIM_RECORD, ExitRecord, read_exit_record
+from flprov.workers.reaping import collect, drop_door, sweep, write_exit_record
+from flprov.workers.record import EXIT_RECORD, SHIM_RECORD, SHIM_SOCKET, ExitRecord, read_exit_record
 from flprov.workers.view import plan_view
 
 CHANNEL_VARIABLE = "FLPROV_CHANNEL_FD"
@@ -88,6 +91,10 @@ class Process(Protocol):
         """
         ...
 
+    async def leave(self) -> None:
+        """Let go of it without ending it: it waits for `Launcher.adopt`, as long as its order says."""
+        ...
+
 
 class Launcher(Protocol):
     """Starts workers."""
@@ -98,6 +105,17 @@ class Launcher(Protocol):
         Raises:
             ConfinementRefused: it cannot be confined here, and the order does not waive it.
             LocalError: the interpreter, a dataset or a GPU is missing, or the machine refused.
+        """
+        ...
+
+    async def adopt(self, folder: Path) -> Process | None:
+        """Take the place of a parent that is gone, also by SIGKILL. The worker goes on as if nothing was.
+
+        Only for a folder that this process has launched nothing in, or whose process it has left.
+
+        Returns:
+            The process of the job in `folder`, with new frames; None when none lives there that waits for
+            a parent. Then `reap_leftovers` ends what else there is, and tells how it ended.
         """
         ...
 
@@ -139,7 +157,41 @@ class ProcessLauncher:
             channel.close()
             asyncio.get_running_loop().run_in_executor(None, shim.wait)
             raise
-        return ShimProcess(order=order, shim=shim, control=ours, channel=stream, pid=pid, plan=plan)
+        return ShimProcess(
+            folder=order.folder,
+            shim=shim,
+            control=ours,
+            channel=stream,
+            pid=pid,
+            tag=tag,
+            method=str(plan["method"]),
+        )
+
+    async def adopt(self, folder: Path) -> ShimProcess | None:
+        """See `Launcher.adopt`."""
+        linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+        folder = folder.resolve()
+        found = await adopt_shim(folder)
+        if found is None:
+            return None
+        return ShimProcess(
+            folder=folder,
+            shim=found.shim,
+            control=found.control,
+            channel=await open_channel(found.channel),
+            pid=found.worker,
+            tag=found.tag,
+            method=found.method,
+        )
+
+
+class Shim(Protocol):
+    """The shim's process, ours or found."""
+
+    pid: int
+
+    def kill(self) -> None: ...
+    def wait(self) -> int | None: ...
 
 
 class ShimProcess:
@@ -148,22 +200,24 @@ class ShimProcess:
     def __init__(
         self,
         *,
-        order: LaunchOrder,
-        shim: subprocess.Popen[bytes],
+        folder: Path,
+        shim: Shim,
         control: socket.socket,
         channel: StreamChannel,
         pid: int,
-        plan: dict[str, Any],
+        tag: str,
+        method: str,
     ) -> None:
         self.channel = channel
-        self.log = Path(plan["log"])
-        self.confinement = str(plan["method"])
+        self.log = folder / "log"
+        self.confinement = method
         self.pid = pid
         self.shim_pid = shim.pid
-        self._folder = order.folder
-        self._tag = str(plan["tag"])
+        self._folder = folder
+        self._tag = tag
         self._shim = shim
         self._control = control
+        self._collected = False  # whether somebody waits for the shim's end already
         self._log_listeners: list[Callable[[], None]] = []
         self._ended = asyncio.create_task(self._watch())
 
@@ -189,6 +243,16 @@ class ShimProcess:
         await self.channel.wait_closed()
         return tuple(pid for pid in record.remaining if start_time(pid) is not None)
 
+    async def leave(self) -> None:
+        """See `Process.leave`."""
+        self._ended.cancel()
+        await asyncio.wait([self._ended])
+        self._control.close()
+        await self.channel.wait_closed()
+        if not self._collected:
+            # Somebody has to take note of its end, as long as it is our child. The thread ends with us.
+            threading.Thread(target=self._shim.wait, name="shim", daemon=True).start()
+
     async def _watch(self) -> ExitRecord:
         """Listen to the shim until it has ended."""
         loop = asyncio.get_running_loop()
@@ -202,11 +266,12 @@ class ShimProcess:
                 failure = message.get("failed", {}).get("message", failure)
                 if "exited" in message:
                     record = from_document(ExitRecord, message["exited"])
+        self._collected = True
         status = await asyncio.to_thread(self._shim.wait)
         self._tell_log_grew()  # what was in the pipe at the end comes without a word
         if record is not None:
             return record
-        return await asyncio.to_thread(self._clear_up, failure or f"the job's shim was killed ({status})")
+        return await asyncio.to_thread(self._clear_up, failure or _how_killed(status))
 
     def _tell_log_grew(self) -> None:
         for listener in self._log_listeners:
@@ -217,11 +282,19 @@ class ShimProcess:
         remaining = sweep(self._tag, adopted=True).remaining
         collect([self.pid])
         drop_short_name(self._tag)
+        drop_door(self._folder)
         if written := read_exit_record(self._folder):
             return written
-        record = ExitRecord(reason=reason, stopped=True, remaining=remaining)
+        record = ExitRecord(reason=reason, stopped=True, outside=True, remaining=remaining)
         write_exit_record(self._folder, record)
         return record
+
+
+def _how_killed(status: int | None) -> str:
+    """`status` as of `subprocess.Popen.wait`; None: it was another process's child."""
+    if status is None or status >= 0:
+        return "the job's shim was killed"
+    return f"the job's shim was killed by {signal.Signals(-status).name}"
 
 
 def _prepare_folder(order: LaunchOrder) -> LaunchOrder:
@@ -230,6 +303,7 @@ def _prepare_folder(order: LaunchOrder) -> LaunchOrder:
     try:
         for name in ("app", "in", "lib", "out", "work"):
             (folder / name).mkdir(mode=0o700, exist_ok=True)
+        drop_door(folder)
         for name in (SHIM_RECORD, EXIT_RECORD):  # of an earlier run: they would speak for this one
             with contextlib.suppress(IsADirectoryError):
                 (folder / name).unlink(missing_ok=True)
@@ -265,7 +339,9 @@ def _plan(order: LaunchOrder, method: Method | None, tag: str) -> dict[str, Any]
         "log_limit": order.log_limit,
         "shim_record": str(folder / SHIM_RECORD),
         "exit_record": str(folder / EXIT_RECORD),
+        "door": str(folder / SHIM_SOCKET),
         "grace": order.grace,
+        "orphan_seconds": order.orphan_seconds,
         **confined.details,
     }
 
@@ -311,9 +387,9 @@ def _environment(order: LaunchOrder, tag: str) -> dict[str, str]:
 def _start_shim(order: LaunchOrder, control: int, channel: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-I", "-S", "-c", _SHIM, str(PACKAGE.parent), str(control), str(channel)]
     log = order.folder / "log"
-    newest = [path for _, path in log_segments(log)][-1:]
+    newest = [path for _, path in log_segments(log)] or [str(log)]
     try:
-        errors = os.open(newest[0] if newest else log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        errors = os.open(newest[-1], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise LocalError(f"the job's log {log} cannot be written: {error.strerror}") from error
     try:

@@ -13,6 +13,8 @@ import select
 import socket
 import struct
 
+from flprov.workers.descriptors import receive_descriptors
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -52,16 +54,14 @@ class ParentLine:
         """What the parent says; None: it is gone, and the door is watched from now on."""
         assert self._control is not None
         try:
-            packet, descriptors, _, _ = socket.recv_fds(
-                self._control, PACKET, 1, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
-            )
+            packet, descriptors = receive_descriptors(self._control, PACKET)
         except BlockingIOError:
             return {}
         except ConnectionError:
             packet, descriptors = b"", []
-        if descriptors:
+        for descriptor in descriptors:
             self.drop_channel()
-            self.channel = descriptors[0]
+            self.channel = descriptor
         if packet:
             message: dict[str, Any] = json.loads(packet)
             return message

@@ -26,6 +26,7 @@ from flprov.workers.processes import (
 )
 from flprov.workers.record import (
     EXIT_RECORD,
+    SHIM_SOCKET,
     ExitRecord,
     ShimRecord,
     read_exit_record,
@@ -78,10 +79,17 @@ def reap_leftovers(folder: Path) -> Leftovers:
         swept = _end(shim)
         reason = "the job's shim was killed while its parent was away"
     record = read_exit_record(folder)
+    drop_door(folder)
     if record is None:
-        record = ExitRecord(reason=reason, stopped=True, remaining=swept.remaining)
+        record = ExitRecord(reason=reason, stopped=True, outside=True, remaining=swept.remaining)
         write_exit_record(folder, record)
     return Leftovers(found=swept.found, remaining=swept.remaining, record=record)
+
+
+def drop_door(folder: Path) -> None:
+    """Remove the socket of a shim that is gone."""
+    with contextlib.suppress(OSError):
+        (folder / SHIM_SOCKET).unlink()
 
 
 def write_exit_record(folder: Path, record: ExitRecord) -> None:

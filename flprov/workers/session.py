@@ -79,12 +79,19 @@ class Session:
         self._aborted = False
         self._minds = False  # whether the script looks at `aborted` itself
         self._waiting = False
+        self._kept: list[pb.FromWorker] = []  # said, and perhaps not heard: the parent has sent nothing since
 
     # ---- the conversation -----------------------------------------------------------------
 
     def ready(self) -> None:
         """Tell the parent that tasks can come."""
         self._channel.send(pb.FromWorker(ready=pb.Ready()))
+
+    def greeting(self) -> list[pb.FromWorker]:
+        """What a parent is told that has come back: the task that is under way, or was, and its answer."""
+        answered = [message.answer.task_id for message in self._kept if message.HasField("answer")]
+        doing = [self.open.order.task_id] if self.open is not None else answered
+        return [pb.FromWorker(resumed=pb.Resumed(task_id=doing[-1] if doing else "")), *self._kept]
 
     def load_filters(self) -> None:
         """Find the filters that job.yml names for this side; some may be the app's code.
@@ -141,7 +148,7 @@ class Session:
         """Give up the job at this site: the process ends after this."""
         if self.open is not None:
             self.fail(error)
-        self._channel.send(pb.FromWorker(failure=describe_failure(error, self.app)))
+        self._keep(pb.FromWorker(failure=describe_failure(error, self.app)))
 
     def report(self, values: Mapping[str, float], step: int | None) -> None:
         """Show progress to whoever watches the job; without a `step`, the reports of a task are counted."""
@@ -180,6 +187,8 @@ class Session:
             message = None
         finally:
             self._waiting = False
+        if message is not None:
+            self._kept.clear()  # who says the next thing has heard the last one
         if message is not None and message.WhichOneof("body") == "task":
             return message.task
         self.over = True
@@ -215,8 +224,14 @@ class Session:
     def _answer(self, answer: pb.TaskAnswer) -> None:
         opened = self._require_open()
         answer.job_id, answer.task_id = self.job_id, opened.order.task_id
-        self.open = None
-        self._channel.send(pb.FromWorker(answer=answer))
+        self._keep(pb.FromWorker(answer=answer))
+
+    def _keep(self, message: pb.FromWorker) -> None:
+        """Send what must not be lost."""
+        self._kept.append(message)
+        if message.HasField("answer"):
+            self.open = None
+        self._channel.send(message)
 
 
 def _format(update: Update) -> str:

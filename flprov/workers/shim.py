@@ -13,8 +13,9 @@ When the parent goes away, the shim waits as long as the order says for another 
     parent: {"adopt": true} with a descriptor, the worker's end of new frames
     shim:   {"adopted": {"pid", "method"}}, then as before
 
-The descriptor goes on to the worker over its lifeline, a socket on which the shim says nothing else. If
-nobody comes, the shim stops the job and leaves the record in the job's folder. Started as `python -I -S`; imports the standard library's quick modules and nothing else.
+The descriptor goes on to the worker over its lifeline, a socket on which the shim says nothing else.
+If nobody comes, the shim stops the job and leaves the record in the job's folder.
+Started as `python -I -S`; imports the standard library's quick modules and nothing else.
 """
 
 from __future__ import annotations
@@ -78,9 +79,7 @@ class Shim:
         """
         wakeups = self._listen_to_signals()
         lifeline = self._make_lifeline()
-        self._worker, listener = start_worker(
-            self._order, channel=channel, lifeline=lifeline, log=self._log
-        )
+        self._worker, listener = start_worker(self._order, channel=channel, lifeline=lifeline, log=self._log)
         self._parent.send({"started": self._worker})
         if listener is not None:
             self._serve_connections(listener)
@@ -167,9 +166,7 @@ class Shim:
             return
         self._orphan_until = None
         parent, seconds = self._order["parent"], self._order["orphan_seconds"]
-        self._stop(
-            self._order["grace"], f"the {parent} went away and did not come back within {seconds:g} s"
-        )
+        self._stop(self._order["grace"], f"the {parent} went away and did not come back within {seconds:g} s")
 
     def _go_on_with_parent(self) -> None:
         """A parent has come: it and the worker get to know each other."""
@@ -262,6 +259,9 @@ class Shim:
         except OSError as error:  # a full disk: the parent, if there is one, learns it all the same
             self._log.write(f"flprov: the exit record could not be written: {error}\n")
         self._parent.send({"exited": record})
+
+    def close(self) -> None:
+        """Nobody is let in any more."""
         self._parent.close_door()
 
 
@@ -323,13 +323,17 @@ def main(control_descriptor: int, channel: int) -> None:
     us = os.getpid()
     record = {"job_id": order["job_id"], "pid": us, "started": start_time(us)}
     write_record(order["shim_record"], record | {"boot": boot_id(), "tag": order["tag"]})
+    shim: Shim | None = None
     try:
-        Shim(control, order).run(channel)
+        shim = Shim(control, order)
+        shim.run(channel)
     except LaunchFailed as error:
         send(control, {"failed": {"code": error.code, "message": str(error)}})
     except Exception as error:  # the outermost loop of this process
         traceback.print_exc()
         send(control, {"failed": {"code": "local-error", "message": f"the job's shim failed: {error}"}})
     finally:
+        if shim is not None:
+            shim.close()
         sys.stderr.flush()
         os._exit(0)  # a thread may hang in a connection that the job's code never accepts

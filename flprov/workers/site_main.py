@@ -25,6 +25,7 @@ def run_site(channel: WorkerChannel, folder: Path) -> int:
     """Serve one job in its `folder` (app/, in/, out/, work/) until it is over; the exit status."""
     session = open_session(channel, folder)
     signal.signal(signal.SIGTERM, session.on_sigterm)
+    channel.outlive(session.greeting)
     sys.path.insert(0, str(session.app))  # after our own imports: an app cannot replace what we use
     use_session(session)
     try:
@@ -36,6 +37,7 @@ def run_site(channel: WorkerChannel, folder: Path) -> int:
         if isinstance(error, SystemExit) and session.over:
             return SIGTERM_STATUS
         session.give_up(_plain(error))
+        channel.settle()
         return 1
     return 0
 

@@ -87,6 +87,7 @@ class ChannelPort:
             if answer.task_id != ask.task_id:
                 raise ProtocolError(f"an answer came for task {answer.task_id!r}, not for {ask.task_id!r}")
             if answer.WhichOneof("outcome") == "update":
+                absent.pop(answer.site, None)  # it had been given up, and came after all
                 updates[answer.site] = self._take(answer.site, answer.update, task)
             elif answer.site:
                 absent[answer.site] = answer.absent.message or answer.absent.code or "no reason given"

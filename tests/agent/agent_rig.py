@@ -14,7 +14,6 @@ from agent_parties import NOW, App, make_deploy
 from flprov.agent.bulk import Bulk
 from flprov.agent.config import AgentConfig
 from flprov.agent.held import SiteJobs
-from flprov.agent.leases import GPULeases
 from flprov.agent.vitals import GPUs
 from flprov.blobs import BlobStore, digest_of
 from flprov.errors import JobFailed, NotFound, ServerUnavailable
@@ -97,7 +96,11 @@ class FakeProcess:
         self.stops: list[float] = []
         self.remaining: tuple[int, ...] = ()
         self.listeners: list[Callable[[], None]] = []
+        self.left = False
         self._ended: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
+
+    async def leave(self) -> None:
+        self.left = True
 
     @property
     def alive(self) -> bool:
@@ -112,11 +115,13 @@ class FakeProcess:
         for listener in self.listeners:
             listener()
 
-    def end(self, reason: str = "exited with status 0", *, code: int | None = 0) -> None:
-        """It ends by itself."""
+    def end(
+        self, reason: str = "exited with status 0", *, code: int | None = 0, outside: bool = False
+    ) -> None:
+        """It ends by itself, or is killed by somebody `outside`."""
         self.channel.close()
         self.channel.said.put_nowait(None)
-        self._ended.set_result(ExitRecord(reason=reason, code=code))
+        self._ended.set_result(ExitRecord(reason=reason, code=code, outside=outside))
 
     async def wait(self) -> ExitRecord:
         return await asyncio.shield(self._ended)
@@ -148,12 +153,19 @@ class FakeLauncher:
         self.processes.append(FakeProcess(order))
         return self.processes[-1]
 
+    async def adopt(self, folder: Path) -> FakeProcess | None:
+        for process in self.processes:
+            if process.left and process.alive and process.order.folder == folder:
+                process.left, process.channel, process.listeners = False, FakeChannel(), []
+                return process
+        return None
+
 
 class FakeGPUs(GPUs):
     """A machine with these GPUs."""
 
     def __init__(self, *gpus: GPU) -> None:
-        super().__init__(GPULeases())
+        super().__init__()
         self.gpus = gpus
         self.note = "" if gpus else "no NVIDIA driver on this machine"
 
@@ -217,7 +229,8 @@ class FakeServer:
         breaks = self._line()
         if request.digest not in self.blobs:
             raise NotFound(f"no blob {request.digest[:12]} here")
-        data = self.blobs[request.digest][request.offset :]
+        end = request.offset + request.length if request.length else None
+        data = self.blobs[request.digest][request.offset : end]
         for start in range(0, len(data), self.chunk):
             breaks()
             yield pb.Chunk(data=data[start : start + self.chunk])
@@ -287,7 +300,7 @@ class Rig:
         self.store = MemoryStore(clock=self.clock)
         self.blobs = BlobStore(self.config.state / "blobs")
         self.gpus = FakeGPUs()
-        self._begin()
+        await self._begin()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -296,9 +309,9 @@ class Rig:
         await self.server.network.stop()
         self._folder.cleanup()
 
-    def _begin(self) -> None:
+    async def _begin(self, launcher: FakeLauncher | None = None) -> None:
         self.reports = Heard()
-        self.launcher = FakeLauncher()
+        self.launcher = launcher or FakeLauncher()
         self.bulk = Bulk(self.server.connect, self.blobs, self.clock)
         self.jobs = SiteJobs(
             config=self.config,
@@ -310,13 +323,19 @@ class Rig:
             gpus=self.gpus,
             report=self.reports.add,
         )
-        self.jobs.load()
+        await self.jobs.load()
+
+    async def come_back(self) -> None:
+        """The agent is gone and starts again while its jobs' processes live on."""
+        await self.jobs.leave()
+        await self.bulk.close()
+        await self._begin(self.launcher)
 
     async def restart(self) -> None:
         """The agent ends and starts again, with what is on its disk."""
         await self.jobs.close()
         await self.bulk.close()
-        self._begin()
+        await self._begin()
 
     @property
     def process(self) -> FakeProcess:

@@ -17,6 +17,7 @@ from flprov.errors import (
     ConfinementRefused,
     FlprovError,
     IdentityRefused,
+    NoRoom,
     NotFound,
     PermissionRefused,
     PolicyRefused,
@@ -200,7 +201,6 @@ def test_a_job_id_that_is_no_plain_name_of_a_folder_is_refused(leo, config, job_
         ("allow: {people: [ada]}", "only ada"),
         ("allow: {people: [leo]}\nceilings: {memory: 1MiB}", "memory"),
         ("allow: {people: [leo]}\nceilings: {gpus: 0}", "1 gpus"),
-        ("allow: {people: [leo]}\nceilings: {jobs: 1}", "room for 1 jobs"),
     ],
 )
 def test_what_the_policy_does_not_allow_is_refused(parties, leo, tmp_path, policy, said):
@@ -208,6 +208,15 @@ def test_what_the_policy_does_not_allow_is_refused(parties, leo, tmp_path, polic
     spec = dataclasses.replace(SPEC, resources=Resources(gpus=1))
     with pytest.raises(PolicyRefused, match=said):
         ask(wish(leo, spec), config, jobs_here=1)
+
+
+def test_as_many_jobs_as_may_run_are_no_refusal_for_ever(parties, leo, tmp_path):
+    config = make_config(
+        parties.kit(SITE), tmp_path / "site", policy="allow: {people: [leo]}\nceilings: {jobs: 1}"
+    )
+    ask(wish(leo, SPEC), config, jobs_here=0)
+    with pytest.raises(NoRoom, match="room for 1 jobs"):
+        ask(wish(leo, SPEC), config, jobs_here=1)
 
 
 def test_a_policy_with_mistakes_allows_nothing(parties, leo, tmp_path):

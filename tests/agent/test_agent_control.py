@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +16,14 @@ from agent_rig import PATIENCE, SITE_IDENTITY, Heard
 
 from flprov._base import from_document, parse_json
 from flprov.agent.control import Control, LinkState
-from flprov.errors import IdentityRefused, NotFound, ProtocolError, ServerUnavailable, SiteLocked
+from flprov.errors import (
+    IdentityRefused,
+    LocalError,
+    NotFound,
+    ProtocolError,
+    ServerUnavailable,
+    SiteLocked,
+)
 from flprov.rpc import Connection, InProcessNetwork
 from flprov.rpc import methods as m
 from flprov.testing.clock import FakeClock
@@ -47,7 +55,7 @@ class Clock(FakeClock):
 class Site:
     """A Control whose server answers each dial with the next script; the last one stays."""
 
-    def __init__(self, *scripts: Script) -> None:
+    def __init__(self, *scripts: Script, patience: float = PATIENCE) -> None:
         self.clock = Clock()
         self.scripts = list(scripts)
         self.heard = Heard()  # by the server
@@ -64,6 +72,7 @@ class Site:
             welcome=self.welcomes.append,
             obey=self.obeyed.add,
             clock=self.clock,
+            patience=patience,
         )
 
     def _answer(self, method: m.Method) -> Any:
@@ -319,78 +328,152 @@ async def test_a_refusal_that_ends_a_good_connection_is_followed_by_a_short_wait
     assert waits[6] <= 0.1
 
 
-async def test_a_refusal_later_is_shown_and_tried_again():
-    site = Site(hangs_up, refuses(IdentityRefused("site-1 is locked")), stays)
+async def test_a_refusal_later_ends_the_agent_as_well():
+    site = Site(hangs_up, refuses(IdentityRefused("site-1 was removed", hint="ask for an invite")))
     async with site.running() as task:
         await site.lost(1)
         site.clock.advance(1.0)
-        await site.lost(2)
+        with pytest.raises(IdentityRefused, match="removed"):
+            await task
         assert site.control.link.state is LinkState.REFUSED
-        assert site.control.link.reason == "site-1 is locked"
-        site.clock.advance(60.0)
-        await site.heard.wait("heartbeat")
-        assert site.control.link.state is LinkState.CONNECTED
-        assert not task.done()
+        assert site.control.link.reason == "site-1 was removed; ask for an invite"
+
+
+async def test_a_refusal_in_the_middle_of_a_good_connection_ends_the_agent():
+    site = Site(hangs_up_with(IdentityRefused("its certificate was revoked")))
+    async with site.running() as task:
+        with pytest.raises(IdentityRefused, match="revoked"):
+            await task
+    assert len(site.welcomes) == 1
 
 
 @pytest.mark.parametrize(
     "first",
     [pb.ToSite(), pb.ToSite(stop=pb.StopJob(job_id="j1")), pb.ToSite(deploy=pb.Deploy(job_id="j1"))],
 )
-async def test_a_server_that_does_not_begin_with_welcome_is_not_obeyed(first):
+async def test_a_server_that_does_not_begin_with_welcome_is_not_obeyed_and_not_asked_again(first):
     site = Site(says(first))
-    async with site.running():
-        await site.clock.wait_sleeping()
-        assert site.control.link.reason == "the server did not begin with Welcome"
+    async with site.running() as task:
+        with pytest.raises(ProtocolError, match="did not begin with Welcome"):
+            await task
         assert site.obeyed.all == []
         assert site.welcomes == []
+        assert site.clock.waits == []
 
 
-async def test_a_server_that_says_nothing_is_not_obeyed():
+async def test_a_server_that_hangs_up_without_a_word_is_asked_again():
     async def silent(requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
         await anext(requests)
         return
         yield
 
-    site = Site(silent)
+    site = Site(silent, stays)
     async with site.running():
-        await site.clock.wait_sleeping()
-        assert site.control.link.reason == "the server did not begin with Welcome"
-
-
-@pytest.mark.parametrize("version", [0, PROTOCOL + 1, 4_000_000_000])
-async def test_a_server_that_speaks_another_protocol_is_named_and_tried_again(version):
-    site = Site(says(welcome(protocol=version)), stays)
-    async with site.running():
-        await site.clock.wait_sleeping()
-        assert f"the server speaks protocol {version}" in site.control.link.reason
-        assert site.control.link.state is LinkState.CONNECTING
-        assert site.welcomes == []
+        await site.lost()
+        assert site.control.link.reason == "the server closed the stream before it said Welcome"
         site.clock.advance(1.0)
         await site.heard.wait("heartbeat")
 
 
-async def test_an_error_in_the_middle_of_the_stream_is_shown():
-    async def breaks(requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
-        yield welcome()
-        raise ProtocolError("a message that nobody can read")
+async def test_a_server_that_listens_and_never_welcomes_is_given_up_and_dialled_anew():
+    async def stuck(requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
+        async for _ in requests:
+            pass
+        yield
 
-    site = Site(breaks)
+    site = Site(stuck, stays, patience=0.05)
     async with site.running():
         await site.lost()
-        assert site.control.link.reason == "a message that nobody can read"
+        assert "has not welcomed this site within" in site.control.link.reason
+        site.clock.advance(1.0)
+        await site.heard.wait("heartbeat")
 
 
-async def test_the_link_is_logged_once_per_change(caplog):
+@pytest.mark.parametrize("version", [0, PROTOCOL + 1, 4_000_000_000])
+async def test_a_server_that_speaks_another_protocol_is_named_and_not_asked_again(version):
+    """Only another version of flprov, here or there, can change that; the service file starts us again."""
+    site = Site(says(welcome(protocol=version)), stays)
+    async with site.running() as task:
+        with pytest.raises(ProtocolError, match=f"the server speaks protocol {version}"):
+            await task
+        assert site.control.link.state is LinkState.REFUSED
+        assert site.welcomes == []
+
+
+async def test_an_internal_error_of_the_server_is_waited_out():
+    """A full disk there, say: what is local to it is remote here, and time may heal it."""
+    site = Site(hangs_up_with(LocalError("no space left on device")), stays)
+    async with site.running():
+        await site.lost()
+        assert site.control.link.reason == "no space left on device"
+        site.clock.advance(1.0)
+        await site.heard.wait("heartbeat")
+
+
+async def test_each_try_has_its_number_its_reason_and_the_next_moment(caplog):
     caplog.set_level(logging.INFO, logger="flprov.agent.control")
-    away = refuses(ServerUnavailable("nobody answers"))
+    away = refuses(ServerUnavailable("nobody answers", hint="flprov doctor KIT"))
     site = Site(away, away, away, stays)
     async with site.running():
-        for _ in range(3):
+        for number in range(1, 4):
             await site.clock.wait_sleeping()
+            link = site.control.link
+            assert (link.tries, link.reason) == (number, "nobody answers; flprov doctor KIT")
+            assert link.next_at == site.clock.now() + timedelta(seconds=site.clock.waits[-1])
             site.clock.advance(30.0)
         await site.heard.wait("heartbeat")
-    assert [record.getMessage() for record in caplog.records] == [
-        "link to the server: connecting: nobody answers",
-        "link to the server: connected",
-    ]
+        assert (site.control.link.tries, site.control.link.next_at) == (0, None)
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].startswith(
+        "link to the server: connecting: nobody answers; flprov doctor KIT (try 1, next in"
+    )
+    assert said[1].startswith(
+        "link to the server: connecting: nobody answers; flprov doctor KIT (try 2, next in"
+    )
+    assert said[-1] == "link to the server: connected"
+    assert len(said) == 3  # not each one: a server may be away for a week
+
+
+# ---- leaving -----------------------------------------------------------------------------------
+
+
+async def test_a_site_that_leaves_says_so_after_all_else_and_ends_the_stream():
+    ended = asyncio.Event()
+
+    async def listens(requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
+        await anext(requests)
+        yield welcome()
+        async for _ in requests:
+            pass
+        ended.set()
+
+    site = Site(listens)
+    async with site.running() as task:
+        await site.heard.wait("heartbeat")
+        site.control.report(pb.FromSite(stopped=pb.Stopped(job_id="j1", clean=True)))
+        site.control.leave("stopped by its operator", back=False)
+        await site.control.part(task)
+        leaving = site.heard.of("leaving")[0]
+        assert (leaving.reason, leaving.back) == ("stopped by its operator", False)
+        assert site.heard.of("stopped")
+        assert ended.is_set()
+        assert site.control.link.state is LinkState.STOPPED
+
+
+async def test_a_site_that_leaves_while_the_server_is_away_does_not_wait_for_it():
+    site = Site(refuses(ServerUnavailable("away")))
+    async with site.running() as task:
+        await site.clock.wait_sleeping()
+        site.control.leave("stopped by its operator", back=False)
+        await site.control.part(task)
+        assert task.done()
+
+
+async def test_a_beat_that_is_wanted_goes_at_once():
+    site = Site(stays)
+    async with site.running():
+        await site.heard.wait("heartbeat")
+        await site.clock.wait_sleeping()
+        site.control.beat_soon()
+        await site.heard.wait("heartbeat", 2)
+        assert site.clock.now() == NOW

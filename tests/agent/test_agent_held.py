@@ -162,15 +162,15 @@ async def test_a_job_gets_a_gpu_of_its_own_and_gives_it_back(rig: Rig, tmp_path)
     await rig.deploy(app, token="a")
     assert rig.process.order.gpus == ("GPU-0",)
     refused = (await rig.deploy(app, job_id="j2", token="b")).refused
-    assert refused.code == "policy-refused"
-    assert "gpu 0 is leased to job j1" in refused.message
+    assert refused.code == "no-room"
+    assert "needs 1 GPU of 1 GiB, 0 free of 1: 1 used by job j1 (gpu)" in refused.message
     await rig.stop("j1")
     assert (await rig.deploy(app, job_id="j2", token="b")).ready
 
 
 async def test_a_site_without_gpus_refuses_with_the_reason(rig: Rig, tmp_path):
     refused = (await rig.deploy(gpu_app(tmp_path / "apps" / "gpu"))).refused
-    assert "this site has none (no NVIDIA driver on this machine)" in refused.message
+    assert "needs 1 GPU of 1 GiB, has 0 (no NVIDIA driver on this machine)" in refused.message
 
 
 # ---- replays and restarts ----------------------------------------------------------------------
@@ -311,11 +311,11 @@ async def test_what_cannot_be_killed_is_named_and_the_job_stays(rig: Rig, tmp_pa
     assert (stopped.clean, list(stopped.processes)) == (False, [77, 78])
     assert "77, 78 could not be killed" in stopped.reason
     assert rig.jobs.ids == ["j1"]
-    assert rig.gpus.leases.holders("GPU-0") == ("j1",)
+    assert rig.jobs.leases.held("j1").gpus == ("GPU-0",)
     rig.process.remaining = ()
     assert (await rig.stop()).clean
     assert rig.jobs.ids == []
-    assert rig.gpus.leases.holders("GPU-0") == ()
+    assert rig.jobs.leases.all == {}
 
 
 async def test_a_stop_while_the_app_is_fetched_leaves_nothing(rig: Rig, app: App):

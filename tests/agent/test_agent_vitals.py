@@ -16,9 +16,8 @@ import pytest
 from agent_rig import FakeGPUs, make_gpu
 
 from flprov._base import canonical_json, from_document, parse_json
-from flprov.agent.leases import GPULeases
 from flprov.agent.vitals import GPUs, read_vitals
-from flprov.wire.documents import GPU, Vitals
+from flprov.wire.documents import GPU, GPUProcess, Vitals
 
 # ---- a driver that is made of Python -----------------------------------------------------------
 
@@ -73,7 +72,7 @@ class FakeNVML(ModuleType):
         return self._figure(card, "degrees")
 
     def nvmlDeviceGetComputeRunningProcesses(self, card) -> list[SimpleNamespace]:
-        return [SimpleNamespace(pid=pid) for pid in card["pids"]]
+        return [SimpleNamespace(pid=pid, usedGpuMemory=card.get("each")) for pid in card["pids"]]
 
     def _figure(self, card, name: str):
         if name not in card:
@@ -99,7 +98,7 @@ def driver(monkeypatch):
 
 @pytest.fixture
 def gpus():
-    return GPUs(GPULeases())
+    return GPUs()
 
 
 def test_a_gpu_is_read_with_all_its_figures(driver, gpus):
@@ -115,6 +114,7 @@ def test_a_gpu_is_read_with_all_its_figures(driver, gpus):
             utilization=87.0,
             temperature=61.0,
             processes=(7, 9),
+            used_by=(GPUProcess(pid=7), GPUProcess(pid=9)),
         ),
     )
     assert gpus.note == ""
@@ -129,12 +129,6 @@ def test_a_figure_that_a_card_does_not_have_is_absent(driver, gpus):
 def test_older_drivers_give_bytes(driver, gpus):
     driver({"uuid": b"GPU-b", "name": b"K80"})
     assert [(gpu.uuid, gpu.name) for gpu in gpus.read()] == [("GPU-b", "K80")]
-
-
-def test_it_says_which_job_has_it(driver, gpus):
-    driver({}, {})
-    gpus.leases.lease("j1", gpus.read(), count=1, memory=0)
-    assert [gpu.leased_to for gpu in gpus.read()] == [("j1",), ()]
 
 
 def test_a_driver_without_cards_says_so(driver, gpus):
@@ -173,9 +167,8 @@ READ = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from flprov._base import to_document
-from flprov.agent.leases import GPULeases
 from flprov.agent.vitals import GPUs
-gpus = GPUs(GPULeases())
+gpus = GPUs()
 print(json.dumps([to_document(gpus.read()), gpus.note]))
 """
 

@@ -154,6 +154,7 @@ class FakeAdmin:
         self.status_document = doc.StatusDocument(server=make_server(), sites=(make_site(), make_away()))
         self.app_documents: tuple[doc.AppDocument, ...] = (make_app(),)
         self.job_documents: tuple[doc.JobDocument, ...] = (make_job(),)
+        self.more_jobs = False
         self.submitted = doc.SubmitDocument(job_id="j1", app=APP, state="queued")
         self.changes: list[doc.JobDocument] = [make_job()]  # what a wait sees; the last one ends it
         self.because = doc.WhyDocument(job_id="j1", state="failed", answer="it failed")
@@ -259,9 +260,17 @@ class FakeAdmin:
         self._call("submit", app=app, **wanted)
         return self.submitted
 
-    def jobs(self, name: str = "") -> tuple[doc.JobDocument, ...]:
-        self._call("jobs", name=name)
-        return self.job_documents
+    def list_jobs(self, name: str = "", **wanted: Any) -> doc.JobListDocument:
+        self._call("list_jobs", name=name, **wanted)
+        return doc.JobListDocument(jobs=self.job_documents, more=self.more_jobs)
+
+    def clone(self, job_id: str, **wanted: Any) -> doc.SubmitDocument:
+        self._call("clone", job_id=job_id, **wanted)
+        return self.submitted
+
+    def delete_job(self, job_id: str, *, reason: str = "") -> doc.JobDeletedDocument:
+        self._call("delete_job", job_id=job_id, reason=reason)
+        return doc.JobDeletedDocument(job_id=job_id, rounds=3)
 
     def job(self, job_id: str) -> doc.JobDocument:
         self._call("job", job_id=job_id)

@@ -11,7 +11,9 @@ from cli_admin import APP, BEEP, FakeAdmin, before, make_app, make_job, make_rou
 from cli_process import run_process
 
 from flprov.admin import LogText
-from flprov.errors import ConfigError, NotFound, PermissionRefused, ServerUnavailable, TimedOut
+from flprov.cli.jobshow import STATES
+from flprov.errors import ConfigError, Conflict, NotFound, PermissionRefused, ServerUnavailable, TimedOut
+from flprov.jobs import JobState
 from flprov.wire import documents as doc
 
 DRIVES = {"\x1b", "\x07", "\u202e"}
@@ -153,13 +155,114 @@ def test_jobs_are_listed(run, admin: FakeAdmin):
 
 def test_a_list_may_be_of_one_app(run, admin: FakeAdmin):
     run("job", "ls", "heart")
-    assert admin.calls == [("jobs", {"name": "heart"})]
+    run("job", "ls", "-n", "3", "--state", "failed")
+    run("job", "ls", "--all")
+    assert admin.calls == [
+        ("list_jobs", {"name": "heart", "state": "", "limit": 50}),
+        ("list_jobs", {"name": "", "state": "failed", "limit": 3}),
+        ("list_jobs", {"name": "", "state": "", "limit": None}),
+    ]
+
+
+def test_states_are_those_of_jobs():
+    assert list(STATES) == [state.value for state in JobState]
+
+
+def test_a_list_that_goes_on_says_so(run, admin: FakeAdmin):
+    admin.more_jobs = True
+    assert run("job", "ls").err == "older jobs are not shown: flprov job ls -n 2, or --all\n"
+
+
+def test_a_pending_job_is_listed_with_a_reason_for_each_site(run, admin: FakeAdmin):
+    lacking = [doc.JobSiteDocument(site=f"site-{n}", state="waiting", reason=f"why {n}") for n in range(7)]
+    fine = doc.JobSiteDocument(site="site-8", state="waiting")
+    admin.job_documents = (make_job("queued", reason="waiting", sites=(*lacking, fine)), make_job())
+    lines = [line.strip() for line in run("job", "ls").out.splitlines()]
+    assert lines[2:8] == [*(f"site-{n}: why {n}" for n in range(5)), "and 2 more sites: flprov job show j1"]
+    assert "completed" in lines[8]
+
+
+# ---- clone and delete --------------------------------------------------------------------------
+
+
+def test_a_clone_is_a_submission(run, admin: FakeAdmin):
+    words = [
+        "--from-round",
+        "3",
+        "--set",
+        "rounds=9",
+        "--sites",
+        "site-1",
+        "--min-sites",
+        "1",
+        "--token",
+        "t",
+    ]
+    ran = run("job", "clone", "j0", *words)
+    assert (ran.code, ran.out, ran.err) == (0, "job j1\n", "watch it: flprov job wait j1\n")
+    [(name, wanted)] = admin.calls
+    assert (name, wanted["job_id"], wanted["from_round"], wanted["sites"]) == ("clone", "j0", 3, ["site-1"])
+    assert (wanted["settings"], wanted["min_sites"], wanted["token"]) == ({"rounds": "9"}, 1, "t")
+    assert run("job", "clone", "j0", "--json").document(doc.SubmitDocument) == admin.submitted
+
+
+def test_a_clone_from_a_checkpoint_that_has_gone_says_which_there_are(run, admin: FakeAdmin):
+    admin.fails["clone"] = Conflict("the checkpoint after 2 rounds is not kept any more", hint="job show")
+    ran = run("job", "clone", "j0", "--from-round", "2")
+    assert (ran.code, ran.out) == (int(Conflict("").exit_code), "")
+    assert "not kept any more" in ran.err
+
+
+def test_a_job_is_deleted(run, admin: FakeAdmin):
+    ran = run("job", "delete", "j1", "--reason", "consent was withdrawn")
+    assert (ran.code, ran.out) == (0, "job j1 deleted, with 3 rounds\n")
+    assert admin.calls == [("delete_job", {"job_id": "j1", "reason": "consent was withdrawn"})]
+    assert run("job", "delete", "j1", "--json").document(doc.JobDeletedDocument).rounds == 3
+
+
+def test_one_job_is_shown_with_progress_proof_and_who_gave_what(run, admin: FakeAdmin):
+    sites = (
+        doc.JobSiteDocument(
+            site="site-1",
+            state="deploying",
+            doing="fetching app",
+            bytes_done=1 << 20,
+            bytes_total=4 << 20,
+            at=before(hours=2.2),
+        ),
+        doc.JobSiteDocument(site="site-2", state="training", step=120, at=before(hours=3.2)),
+        doc.JobSiteDocument(site="site-3", state="stopped", freed=("gpu GPU-1a", "2 cpus"), late=2),
+    )
+    gave = (
+        doc.Contribution(site="site-1", rounds=2, samples=1200),
+        doc.Contribution(site="site-2", rounds=1, samples=7, missed=(1, 2), reasons=("not connected",)),
+    )
+    admin.job_documents = (
+        make_job(
+            sites=sites,
+            contributions=gave,
+            origin=doc.JobOrigin(job_id="j0", round=4),
+            rounds=(make_round(4), make_round(5, checkpoint=True)),
+        ),
+    )
+    lines = [" ".join(line.split()) for line in run("job", "show", "j1").out.splitlines()]
+    for line in (
+        "clone of j0 after 4 rounds",
+        "checkpoints after 6 rounds",
+        "site-1 deploying - fetching app, 1.0 MiB of 4.0 MiB, 2 h ago",
+        "site-2 training - step 120, 3 h ago",
+        "site-3 stopped - - freed: gpu GPU-1a, 2 cpus; 2 too late",
+        "site-1 2 1,200 -",
+        "site-2 1 7 2, 3 (not connected)",
+    ):
+        assert any(found.startswith(line) for found in lines), (line, lines)
+    assert lines[-1].endswith("checkpoint")
 
 
 def test_a_list_as_json_is_one_document(run, admin: FakeAdmin):
     assert run("job", "ls", "--json").document(doc.JobListDocument).jobs == admin.job_documents
     admin.job_documents = ()
-    assert run("job", "ls", "--json").json() == {"jobs": []}
+    assert run("job", "ls", "--json").json() == {"jobs": [], "more": False}
 
 
 def test_one_job_is_shown_with_its_sites_and_rounds(run, admin: FakeAdmin):

@@ -82,8 +82,20 @@ JOB = doc.JobDocument(
     started_at=NOW,
     finished_at=None,
     submitted_by="spiffe://x/person/org-a/lead/bob",
-    sites=(doc.JobSiteDocument(site="a", state="training"),),
+    sites=(
+        doc.JobSiteDocument(
+            site="a",
+            state="training",
+            doing="fetching model",
+            bytes_done=1,
+            bytes_total=9,
+            at=NOW,
+            freed=("gpu 1a",),
+        ),
+    ),
     rounds=(ROUND,),
+    origin=doc.JobOrigin(job_id="j0", round=2),
+    contributions=(doc.Contribution(site="a", rounds=1, samples=3, missed=(2,), reasons=("gone",)),),
 )
 APP = doc.AppDocument(digest="ab" * 32, name="first", size=3, uploaded_at=NOW, uploaded_by="x", files=("a",))
 CAUSE = doc.Cause(at=None, party="hospital-a", code="job-failed", message="it failed")
@@ -225,7 +237,58 @@ INVITE = doc.InviteDocument(
     used_at=NOW,
     serial="ab",
 )
+EVENT = doc.EventDocument(
+    index=7,
+    at=NOW,
+    who="server",
+    what="job.submit",
+    object="j1",
+    outcome="ok",
+    reason="",
+    data={"rounds": 3, "sites": ["hospital-a"]},
+)
+RECEIPT = doc.ReceiptDocument(
+    site="hospital-a",
+    identity="spiffe://heart.example/site/org-a/hospital-a",
+    index=7,
+    digest="ab" * 32,
+    at=NOW,
+    signature="30",
+    chain="PEM",
+)
+
 SAMPLES: dict[str, object] = {
+    "event": EVENT,
+    "events": doc.EventListDocument(events=(EVENT,), next=8),
+    "audit": doc.AuditListDocument(
+        rows=(doc.AuditRowDocument(**vars(EVENT), previous="00" * 32, digest="ab" * 32),), head=7
+    ),
+    "audit-verdict": doc.AuditVerdictDocument(
+        source="server",
+        ok=False,
+        rows=7,
+        head=7,
+        digest="ab" * 32,
+        first_bad=7,
+        problem="row 7 was rewritten",
+        witnesses=(
+            doc.WitnessVerdict(
+                site="hospital-a", index=7, at=NOW, vouched="ab" * 32, found="", verdict="missing", text="gone"
+            ),
+        ),
+        agreed=3,
+        notes=("a note",),
+    ),
+    "audit-export": doc.AuditExportDocument(
+        file="audit.jsonl", rows=7, added=2, head=7, digest="ab" * 32, bytes=2000
+    ),
+    "witnesses": doc.WitnessListDocument(
+        project_id="p1",
+        head=9,
+        digest="cd" * 32,
+        receipts=(RECEIPT,),
+        disputes=(doc.DisputeDocument(receipt=RECEIPT, found="", noticed_at=NOW, remark="restored"),),
+    ),
     "invite": INVITE,
     "invite-create": doc.NewInviteDocument(line="flprov1:x", invite=INVITE, site_added=True, replaced=()),
     "invite-issue": doc.InviteIssueDocument(invite=INVITE, certificate="PEM"),
@@ -251,6 +314,7 @@ SAMPLES: dict[str, object] = {
     "app": APP,
     "app-list": doc.AppListDocument(apps=(APP,)),
     "submit": doc.SubmitDocument(job_id="j1", app="ab" * 32, state="queued"),
+    "job-delete": doc.JobDeletedDocument(job_id="j1", rounds=3),
     "doctor": doc.DoctorDocument(
         verdict="warning",
         kit="/kits/hospital-a",
@@ -385,6 +449,7 @@ def test_the_schemas_in_docs_are_current():
 def test_every_document_has_a_schema_and_a_sample():
     tops = {name for name in vars(doc) if name.endswith("Document")}
     parts = {"RoundDocument", "JobSiteDocument"}  # of a job; never printed alone
+    parts |= {"AuditRowDocument", "ReceiptDocument", "DisputeDocument", "RefusedDocument"}
     parts |= {"AuthorityDocument", "CertificateDocument", "CRLDocument", "PersonDocument"}  # of lists
     described = {kind.__name__ for kind, _ in schemas.SCHEMAS.values() if kind.__name__ in vars(doc)}
     assert tops - parts == described

@@ -42,6 +42,7 @@ DOORS = {
     "numpy": {"messages", "wire", "sdk", "workers", "simulator", "testing", "flare"},
     "packaging": {"jobs"},
     "paramiko": {"kits"},
+    "prometheus_client": {"agent", "server"},
     "prompt_toolkit": {"cli"},
     "psutil": {"agent", "poc"},
     "pynvml": {"agent", "workers"},

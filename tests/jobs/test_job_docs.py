@@ -51,7 +51,7 @@ def test_defaults_are_the_real_ones():
         section, rest = line.split(".", 1)
         sections.setdefault(section, []).append(rest)
     text = "\n".join([*lines[:2], *(f"{name}: {{{', '.join(items)}}}" for name, items in sections.items())])
-    assert len(sections["resources"]) == 5
+    assert len(sections["resources"]) == 6
     stated = read_job(Path("job.yml"), NAMED, text=text.encode())
     assert to_document(stated) == to_document(JobSpec(name="a", tasks={"train": "train.py"}))
     assert stated.workflow.type == WORKFLOW

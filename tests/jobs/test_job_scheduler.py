@@ -100,7 +100,8 @@ def test_running_leases_count():
 
 def test_nothing_starts_while_the_server_holds():
     found = plan([job("j1")], site("a"), site("b"), hold="the server is draining")
-    assert found == Plan(reasons={"j1": "the server is draining"})
+    assert (found.starts, found.reasons) == ((), {"j1": "the server is draining"})
+    assert found.site_reasons == {"j1": dict.fromkeys("ab", "the server is draining")}
 
 
 def test_running_job_gets_the_site_it_lacks_before_the_queue():
@@ -165,7 +166,7 @@ def test_running_job_that_lacks_a_lost_site_does_not_hold_the_queue():
             {"cpus": 5},
             {"leases": tuple(lease(f"x{n}", cpus=1) for n in range(5))},
             "needs 5 cpus, 3 free of 8: 1 used by job x0 (name-x0), 1 used by job x1 (name-x1), "
-            "1 used by job x2 (name-x2), 2 more jobs",
+            "1 used by job x2 (name-x2), and more",
         ),
     ],
 )

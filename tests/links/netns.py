@@ -78,7 +78,9 @@ def missing() -> str:
     tools = [tool for tool in ("ip", "tc", "nft") if shutil.which(tool) is None]
     if tools:
         return f"no {', '.join(tools)} here"
-    tried = subprocess.run(["unshare", "-n", "nft", "add", "table", "inet", "t"], capture_output=True, check=False)
+    tried = subprocess.run(
+        ["unshare", "-n", "nft", "add", "table", "inet", "t"], capture_output=True, check=False
+    )
     return "" if tried.returncode == 0 else "the kernel has no network namespaces or no nftables for us"
 
 
@@ -213,7 +215,9 @@ class BadLinks:
     def relay(self, site: str) -> Relay:
         """Put a relay into the site's way to the server: from now on new connections go through it."""
         if site not in self._relays:
-            relay = Relay(self.inside(site, [sys.executable, str(_RELAY), str(_RELAY_PORT), str(_RELAY_MARK)]))
+            relay = Relay(
+                self.inside(site, [sys.executable, str(_RELAY), str(_RELAY_PORT), str(_RELAY_MARK)])
+            )
             self._held.callback(relay.close)
             values = {"server": self.server, "mark": _RELAY_MARK, "port": _RELAY_PORT}
             self._nft(self.namespace(site), _REDIRECT % values)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flprov.errors import ConfigError, LocalError, PolicyRefused
+from flprov.errors import ConfigError, LocalError, NoRoom, PolicyRefused
 from flprov.pki import Identity, Kind, Role
 from flprov.policy import Ceilings, SitePolicy, judge, load_policy
 
@@ -142,7 +142,8 @@ def test_every_ceiling_that_is_passed_is_named(load):
     assert str(refusal(policy, cpus=5, memory=8 * GIB + 2**20 * 100)).endswith(
         "policy gives: 5 cpus (ceiling 4), 8.10 GiB of memory (ceiling 8.00 GiB)"
     )
-    assert "room for 2 jobs at a time; 2 run here now" in str(refusal(policy, jobs_here=2))
+    with pytest.raises(NoRoom, match="room for 2 jobs at a time; 2 run here now"):
+        decide(policy, jobs_here=2)
 
 
 def test_no_ceilings_are_no_limit(load):
@@ -150,7 +151,8 @@ def test_no_ceilings_are_no_limit(load):
 
 
 def test_a_ceiling_of_no_jobs_pauses_the_site(load):
-    refusal(load("allow: {people: [alice]}\nceilings: {jobs: 0}\n"))
+    with pytest.raises(NoRoom):
+        decide(load("allow: {people: [alice]}\nceilings: {jobs: 0}\n"))
 
 
 def test_who_may_comes_before_how_much(load):

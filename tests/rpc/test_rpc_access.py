@@ -36,6 +36,7 @@ OBSERVE = {
     "Admin/ShowTrust",
 }
 ENROL = {
+    "Admin/ReadAudit",
     "Admin/AddSite",
     "Admin/RemoveSite",
     "Admin/LockSite",
@@ -47,18 +48,33 @@ ENROL = {
     "Admin/ListInvites",
     "Admin/DecideInvite",
     "Admin/RelayJoin",
+    "Admin/DrainSite",
+    "Admin/EnableSite",
+    "Admin/WatchDrain",
+    "Admin/OrderSite",
 }
+OPERATE = {"Admin/DrainServer", "Admin/EnableServer", "Admin/Clean"}
+LOG = {"Admin/ExportLog", "Admin/ShowWitnesses"}  # the whole log, of a project_admin alone
 SHOW = OBSERVE | {
     "Admin/ShowSite",
+    "Admin/WhySite",
     "Admin/ShowApp",
     "Admin/ShowJob",
     "Admin/WatchJob",
+    "Admin/WatchEvents",
     "Admin/WhyJob",
     "Admin/JobLogs",
     "Admin/ListResults",
     "Admin/DownloadResult",
 }
-RUN = SHOW | {"Admin/UploadApp", "Admin/DownloadApp", "Admin/SubmitJob", "Admin/AbortJob"}
+RUN = SHOW | {
+    "Admin/UploadApp",
+    "Admin/DownloadApp",
+    "Admin/SubmitJob",
+    "Admin/PlanJob",
+    "Admin/AbortJob",
+    "Admin/DeleteJob",
+}
 
 GOOD: dict[Identity, set[str]] = {
     SITE: SITE_ONLY,
@@ -67,7 +83,7 @@ GOOD: dict[Identity, set[str]] = {
     INVITE: INVITED,
     person(Role.ORG_ADMIN): SHOW | ENROL | {"Admin/AbortJob"},
     person(Role.LEAD): RUN,
-    person(Role.PROJECT_ADMIN): RUN | ENROL | {"Admin/PublishTrust"},
+    person(Role.PROJECT_ADMIN): RUN | ENROL | LOG | OPERATE | {"Admin/PublishTrust"},
 }
 
 

@@ -85,11 +85,11 @@ class FakeProcess:
 
     # ---- the test's side -----------------------------------------------------------------
 
-    def end(self, reason: str = "exited with status 1") -> None:
+    def end(self, reason: str = "exited with status 1", record: ExitRecord | None = None) -> None:
         """The process is gone."""
         self.channel.closed = True
         if not self._ended.done():
-            self._ended.set_result(ExitRecord(reason=reason, code=1))
+            self._ended.set_result(record or ExitRecord(reason=reason, code=1))
             self.channel.from_worker.put_nowait(None)
 
     def say(self, frame: pb.FromWorker) -> None:

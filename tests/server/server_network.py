@@ -20,10 +20,12 @@ from flprov.pki import Identity
 from flprov.rpc import Connection
 from flprov.rpc import methods as m
 from flprov.server.adminservice import AdminService
-from flprov.server.denials import Denials
 from flprov.server.identities import Identities
 from flprov.server.jobs.run import JobRun
+from flprov.server.log import ServerLog
+from flprov.server.operations import Operations
 from flprov.server.server import service_table
+from flprov.server.sights.scene import Scene
 from flprov.server.siteservice import SiteService
 from flprov.testing.inprocess import InProcessNetwork
 from flprov.wire import PROTOCOL, pb
@@ -49,15 +51,12 @@ class Network:
 
     def __init__(self, world: World, kit: Kit) -> None:
         self.world = world
-        self.denials = Denials(world.store, world.clock)
         jobs = {"jobs": world.jobs, "blobs": world.blobs, "logs": world.logs}
         shared: dict[str, Any] = jobs | {
             "clock": world.clock,
             "registry": world.registry,
             "sessions": world.sessions,
         }
-        self.site_service = SiteService(installation="the-server", heartbeat_seconds=5.0, **shared)
-        self.admin_service = AdminService(kit=kit, describe=lambda: DESCRIPTION, **shared)
         self.identities = Identities(
             clock=world.clock,
             store=world.store,
@@ -68,10 +67,51 @@ class Network:
             passphrase=None,
         )
         self.identities.load()
+        self.operations = Operations(
+            server="server",
+            clock=world.clock,
+            store=world.store,
+            registry=world.registry,
+            sessions=world.sessions,
+            jobs=world.jobs,
+            identities=self.identities,
+            blobs=world.blobs,
+        )
+        self.operations.load()
+        self.log = ServerLog(
+            clock=world.clock,
+            store=world.store,
+            registry=world.registry,
+            sessions=world.sessions,
+            project_id=kit.project_id,
+            anchors=lambda: self.identities.around.trust.current.anchors["sites"],
+        )
+        self.log.load()
+        self.site_service = SiteService(
+            installation="the-server",
+            heartbeat_seconds=5.0,
+            witnesses=self.log.witnesses,
+            note_leaving=self.operations.orders.left,
+            **shared,
+        )
+        self.scene = Scene(
+            clock=world.clock,
+            registry=world.registry,
+            sessions=world.sessions,
+            jobs=world.jobs,
+            complete=self.operations.complete,
+        )
+        self.admin_service = AdminService(
+            kit=kit,
+            describe=lambda: DESCRIPTION,
+            scene=self.scene,
+            commands=self.identities.around.commands,
+            **shared,
+        )
         self.listener = InProcessNetwork(
-            service_table(self.site_service, self.admin_service, self.identities),
+            service_table(self.site_service, self.admin_service, self.identities, self.operations, self.log),
             gate=world.registry.verify_enrolled,
-            on_refusal=self.denials.note,
+            on_refusal=self.log.denials.note,
         )
         self.identities.attach(self.listener)
 
@@ -80,8 +120,9 @@ class Network:
 
     async def close(self) -> None:
         await self.listener.stop()
+        await self.operations.close()
         await self.identities.close()
-        await self.denials.close()
+        await self.log.close()
 
 
 class WireSite:

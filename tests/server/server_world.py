@@ -47,6 +47,7 @@ class World:
         self.store = FailingStore(clock=self.clock)
         self.blobs = BlobStore(folder / "blobs")
         entries = tuple(RegistryEntry(name=name, org=org) for name, org in SITE_ORGS.items())
+        self.checkpoints = 10
         self.kit = SimpleNamespace(trust_domain="heart.example", registry=entries)
         self.boot()
 
@@ -68,6 +69,7 @@ class World:
             folder=self.folder / "jobs",
             python=Path("python"),
             unconfined=False,
+            checkpoints=self.checkpoints,
         )
 
     async def reboot(self) -> None:

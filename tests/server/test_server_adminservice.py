@@ -103,7 +103,7 @@ async def test_job_with_its_rounds(ask, world, dial):
 
 async def test_why_is_a_sentence_and_the_next_thing_to_type(ask, jobs):
     found = await ask(doc.WhyDocument, m.WHY_JOB, pb.Query(id="leos"))
-    assert (found.answer, found.hint) == ("queued: it is about to start", "flprov site ls")
+    assert (found.answer, found.hint) == ("queued: it is about to start", "flprov site why site-1")
 
 
 async def test_results_as_a_list(ask, world):

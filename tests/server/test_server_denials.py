@@ -8,7 +8,7 @@ from server_fakes import FailingStore
 from server_parties import LEA, LEO
 
 from flprov.errors import PermissionRefused
-from flprov.server.denials import Denials
+from flprov.server.log import Denials
 from flprov.testing.clock import FakeClock
 
 ABORT, SUBMIT = "/flprov.v1.Admin/AbortJob", "/flprov.v1.Admin/SubmitJob"

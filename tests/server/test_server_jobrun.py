@@ -104,16 +104,18 @@ async def test_update_is_acknowledged_once_it_is_on_disk(world):
     assert (answer.samples, answer.HasField("weight"), dict(answer.metrics)) == (33, False, {"loss": 0.5})
 
 
-async def test_disk_that_is_full_at_an_update_fails_the_job_and_says_so(world):
+async def test_disk_that_is_full_at_an_update_puts_it_off_and_says_so(world):
     running = await train(world, "site-1", "site-2")
     world.store.full = True
     running["site-1"].updates(running.run, "train/0/0")
-    await world.until(running.run, lambda seen: "could not be recorded" in seen.record.reason)
+    await world.until(running.run, lambda seen: "disk is full; tried again until" in seen.record.reason)
     assert running.run.record.state is JobState.RUNNING  # nothing has changed on disk, so nothing is shown
     assert world.store.load("update") == {}
     world.store.full = False
     running["site-2"].updates(running.run, "train/0/0")
     await running["site-2"].hears("ack")
+    assert not (await running["site-1"].hears("ack")).HasField("refused")  # nobody had to say it again
+    assert len(world.store.load("update")) == 2
 
 
 async def test_second_broadcast_of_a_round_waits_for_the_first(world):
@@ -271,5 +273,7 @@ async def test_workflows_log_outlives_its_job_and_its_work_does_not(world):
 @pytest.mark.parametrize("state", ["ready", "training"])
 async def test_progress_is_shown_beside_the_site(world, state):
     running = await (train if state == "training" else deploy)(world, "site-1", "site-2")
-    running.run.sites.note_progress("site-1", 2**64 - 1)
-    assert running.run.sites.parts["site-1"].progress == "round 1, step 18446744073709551615, at 00:00:00 UTC"
+    running.run.note_progress("site-1", pb.Progress(step=2**64 - 1))
+    part = running.run.sites.parts["site-1"]
+    assert part.progress == f"round 1, step {2**53}, at 00:00:00 UTC"  # what JSON can say exactly
+    assert (part.step, part.progress_at) == (2**53, world.clock.now())

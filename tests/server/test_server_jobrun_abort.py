@@ -105,7 +105,7 @@ async def test_abort_of_a_job_whose_run_broke_is_answered(world, monkeypatch):
 
 async def test_fault_of_ours_at_an_event_ends_the_job_and_answers_who_waits(world, monkeypatch):
     running = await train(world, *TWO)
-    monkeypatch.setattr(running.run, "_abort", lambda event: 1 / 0)
+    monkeypatch.setattr(running.run._ending, "abort", lambda event: 1 / 0)
     with pytest.raises(LocalError, match="internal error at the server; its log has the details"):
         await abort(world, running.run)
     await world.reaches(running.run, JobState.FINISHING)
@@ -179,6 +179,7 @@ async def test_site_that_does_not_answer_is_named_after_its_time(world):
     await running["site-1"].hears("stop")
     await running["site-1"].fence(running.run)
     assert running.run.record.state is JobState.ABORTING
+    world.clock.advance(10)
     running.run.tell(ev.LookAgain())
     await world.reaches(running.run, JobState.ABORTED)
     assert running.run.record.unconfirmed == ("site-2",)

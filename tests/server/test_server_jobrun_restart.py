@@ -137,8 +137,9 @@ async def test_finishing_job_finishes_as_it_would_have(world):
         targets=TWO, state=JobState.FINISHING, members=TWO, outcome="completed", results={"m": inline(b"1")}
     )
     run = await restarted(world)
-    await world.reaches(run, JobState.COMPLETED)
+    await world.reaches(run, JobState.DEGRADED)
     assert run.record.unconfirmed == TWO  # nobody was there to prove that nothing runs
+    assert run.record.reason == "site-1, site-2 could not confirm that nothing of it runs any more"
     assert world.launcher.started == []
     site = world.connect("site-1")
     assert (await site.hears("stop")).job_id == run.record.id

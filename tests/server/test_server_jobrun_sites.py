@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from server_parties import SITES, spec
 from server_world import broadcast, close_round, deploy, ready, train
@@ -268,15 +270,64 @@ async def test_update_for_another_task_is_told_that_the_round_goes_on_without_it
     assert world.store.load("update") == {}
 
 
-async def test_late_update_of_a_site_that_was_given_up_does_not_count(world):
+async def test_late_update_of_a_site_that_was_given_up_counts_while_others_are_waited_for(world):
     running = await train(world, "site-1", "site-2", spec=SPARE)
+    run = running.run
+    await given_up(world, running, "site-2")
+    assert (await running.workflow.hears("answer")).answer.HasField("absent")
+    back = world.connect("site-2")
+    await back.deploys(run)
+    assert (await back.hears("task")).task_id == "train/0/0"  # it may have lost it
+    back.updates(run, "train/0/0", samples=5)
+    assert not (await back.hears("ack")).HasField("refused")
+    answer = (await running.workflow.hears("answer")).answer
+    assert (answer.site, answer.update.samples, answer.last) == ("site-2", 5, False)
+    assert run.rounds.open.absent == {}
+    running["site-1"].updates(run, "train/0/0")
+    assert (await running.workflow.hears("answer")).answer.last
+    running.workflow.say(close_round())
+    await running.workflow.hears("saved")
+    assert (world.jobs.rounds(run.record.id)[0].absent, run.record.degraded) == ((), False)
+    assert [row.reason for row in world.store.told("site.rejoin")] == ["not connected since 00:00:00 UTC"]
+
+
+async def test_late_update_after_its_task_is_refused_told_why_and_counted(world):
+    running = await train(world, "site-1", "site-2", spec=SPARE)
+    run = running.run
+    await given_up(world, running, "site-2")
+    running["site-1"].updates(run, "train/0/0")
+    for _ in range(2):
+        await running.workflow.hears("answer")
+    back = world.connect("site-2")
+    await back.deploys(run)
+    told = (await back.hears("ack")).refused  # before it says anything: it is what it was away from
+    assert told.message == "the round went on without it: not connected since 00:00:00 UTC"
+    assert told.hint == "it is part of the next round again"
+    for _ in range(3):
+        back.updates(run, "train/0/0")
+        assert (await back.hears("ack")).refused.message == told.message
+    assert run.record.late == {"site-2": 1}
+    assert [row.outcome for row in world.store.told("update.accept")] == ["ok", "late"]
+    running.workflow.say(close_round())
+    await running.workflow.hears("saved")
+    back.updates(run, "train/0/0")
+    await back.hears("closed")
+    assert (await back.hears("ack")).refused.message == "the round went on without it: its round is saved"
+
+
+async def test_late_update_of_a_site_that_was_given_up_does_not_count_where_the_job_says_so(world):
+    running = await train(
+        world, "site-1", "site-2", spec=spec(sites=replace(SPARE.sites, late="refuse"))
+    )
     run = running.run
     await given_up(world, running, "site-2")
     await running.workflow.hears("answer")
     back = world.connect("site-2")
     await back.deploys(run)
+    told = "the round went on without it: not connected since 00:00:00 UTC"
+    assert (await back.hears("ack")).refused.message == told
     back.updates(run, "train/0/0")
-    assert (await back.hears("ack")).refused.message == "the round went on without it"
+    assert (await back.hears("ack")).refused.message == told
     assert set(run.rounds.open.taken) == set()
 
 

@@ -245,7 +245,9 @@ async def big(world, running, name, *values):
     return running.workflow.leave(name, data), await world.blobs.put(data)
 
 
-async def test_saved_state_takes_the_place_of_the_one_before(world):
+async def test_saved_state_takes_the_place_of_the_oldest_that_is_kept(world):
+    world.checkpoints = 2
+    world.boot()
     running = await deploy(world, *TWO)
     digests = []
     for number in range(3):
@@ -254,7 +256,8 @@ async def test_saved_state_takes_the_place_of_the_one_before(world):
         await running.workflow.hears("saved")
         await running["site-1"].fence(running.run)
         digests.append(digest)
-    assert world.blobs.digests() == {world.app.digest, digests[2]}
+    assert world.blobs.digests() == {world.app.digest, digests[1], digests[2]}
+    assert [round_.state is not None for round_ in world.jobs.rounds("0job")] == [False, True, True]
 
 
 async def test_state_that_did_not_change_is_not_removed_with_the_round(world):
@@ -315,7 +318,7 @@ async def test_app_is_never_collected(world):
     assert world.blobs.has(world.app.digest)
 
 
-async def test_results_outlive_their_job_and_its_state_does_not(world):
+async def test_results_and_checkpoints_outlive_their_job(world):
     running = await deploy(world, *TWO)
     state, state_digest = await big(world, running, "state", 1)
     result, result_digest = await big(world, running, "result", 2)
@@ -326,8 +329,9 @@ async def test_results_outlive_their_job_and_its_state_does_not(world):
     for fake in running.sites.values():
         fake.stops(running.run)
     await world.over(running.run)
-    assert world.blobs.has(result_digest)
-    assert not world.blobs.has(state_digest)
+    assert running.run.record.model is None
+    world.jobs.collect(world.blobs.digests())
+    assert world.blobs.digests() == {world.app.digest, result_digest, state_digest}
 
 
 async def test_start_removes_blobs_that_no_record_names_and_keeps_the_others(world):

@@ -139,7 +139,7 @@ def test_reasons_to_wait_are_kept_with_the_time_at_which_they_changed(held):
 def test_progress_is_of_sites_that_work(held):
     for name, state in (("site-1", "training"), ("site-2", "stopping")):
         held.sites.set(name, state)
-        held.sites.note_progress(name, 120)
+        held.sites.note_progress(name, pb.Progress(step=120))
     assert held.sites.parts["site-1"].progress == "round 1, step 120, at 00:00:00 UTC"
     assert held.sites.parts["site-2"].progress == ""
 

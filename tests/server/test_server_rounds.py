@@ -14,6 +14,8 @@ from flprov.testing.clock import FakeClock
 from flprov.wire import pb
 from flprov.wire.documents import Missing
 
+STATE = BlobRef(inline="00", size=1)
+
 
 class FakeWorkflow:
     """Takes tensors out by value and keeps what it is sent."""
@@ -164,7 +166,7 @@ async def test_task_that_is_larger_than_a_message_to_a_site_may_be_opens_nothing
 
 
 async def test_nothing_to_judge_between_broadcasts(rounds):
-    verdict = rounds.judge({})
+    verdict = rounds.judge({}, {})
     assert (verdict.hopeless, verdict.waiting, dict(verdict.give_up)) == (False, "", {})
 
 
@@ -175,7 +177,7 @@ async def test_record_of_a_round_of_two_broadcasts_has_one_line_per_site(rounds,
     await rounds.begin(frame(name="evaluate", sites=("site-1", "site-2")), {})
     await answered(rounds, "site-1", task="evaluate/0/0", metrics={"acc": 0.5}, seconds=1.0, samples=3)
     rounds.open.refuse("site-2", "metric 'acc' is nan")
-    record = rounds.close(close_round(0, acc=0.5).close)
+    record = rounds.summary(close_round(0, acc=0.5).close, STATE)
     assert (record.key, record.metrics) == ("0job/000000", {"acc": 0.5})
     assert (record.finished_at - record.started_at).total_seconds() == 5
     one, two = record.contributors
@@ -189,7 +191,7 @@ async def test_weight_defaults_to_the_samples(rounds):
     await rounds.begin(frame(), {})
     await answered(rounds, "site-1", samples=7)
     await answered(rounds, "site-2", samples=7, weight=0.0)
-    lines = rounds.close(close_round().close).contributors
+    lines = rounds.summary(close_round().close, STATE).contributors
     assert [line.weight for line in lines] == [7.0, 0.0]
 
 
@@ -197,7 +199,7 @@ async def test_missing_sites_are_sorted_and_told_apart(rounds):
     await rounds.begin(frame(), {"site-3": "no"})
     rounds.open.fail("site-1", "boom")
     rounds.open.refuse("site-2", "NaN")
-    record = rounds.close(close_round().close)
+    record = rounds.summary(close_round().close, STATE)
     assert [line.site for line in record.absent] == ["site-1", "site-3"]
     assert [line.site for line in record.refused] == ["site-2"]
 
@@ -206,7 +208,7 @@ async def test_next_round_starts_empty(rounds):
     await rounds.begin(frame(), {})
     await answered(rounds, "site-1")
     rounds.note_sent("site-2", "b" * 64)
-    rounds.close(close_round().close)
+    rounds.drop()
     assert (rounds.open, rounds.updates(), rounds.blobs()) == (None, [], set())
     assert not rounds.sent_by("site-2", "b" * 64)
 
@@ -243,5 +245,5 @@ async def test_site_sends_only_so_many_blobs_a_round(rounds):
         rounds.verify_may_send("site-1", "f" * 64)
     assert not rounds.verify_may_send("site-1", f"{5:064x}")  # again is not more
     assert not rounds.verify_may_send("site-2", "f" * 64)
-    rounds.close(close_round(0, payload(b"")).close)
+    rounds.drop()
     rounds.verify_may_send("site-1", "f" * 64)

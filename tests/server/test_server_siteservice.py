@@ -70,7 +70,7 @@ async def test_stream_that_does_not_begin_with_hello_is_refused(world, dial, net
     with pytest.raises(ProtocolError, match="a control stream begins with Hello"):
         await one.next()
     assert "site-1" not in world.sessions
-    await network.denials.close()
+    await network.log.denials.close()
     [row] = world.store.told("call")
     assert (row.who, row.outcome, row.object) == (site("site-1").uri, "denied", "/flprov.v1.Site/Control")
 

@@ -11,6 +11,7 @@ from server_parties import SITES, job_record, site, spec
 from server_world import hello
 
 from flprov.jobs import JobState
+from flprov.server.jobs.events import SiteStopped
 from flprov.server.jobs.ledger import JobLedger
 from flprov.server.jobs.sites import JobSites
 from flprov.server.jobs.stopping import Stopping
@@ -45,6 +46,7 @@ class Held:
             state=JobState.ABORTING,
             reason="by ada",
             members=members,
+            unconfirmed=members,
             spec=spec(grace=3.0),
             **changes,
         )
@@ -62,7 +64,7 @@ class Held:
 
     async def proves(self, *names: str, clean: bool = True) -> None:
         for name in names:
-            await self.stopping.site_stopped(name, clean=clean, reason="")
+            await self.stopping.site_stopped(SiteStopped(site=name, clean=clean, reason=""))
 
 
 async def test_done_when_every_site_and_the_workflow_have_proven_it():
@@ -89,23 +91,27 @@ def test_sites_have_the_jobs_grace_and_ten_seconds():
     assert held.stopping.begin() == held.clock.now() + timedelta(seconds=13)
 
 
-def test_members_that_are_away_are_named_at_once_and_not_waited_for():
+async def test_members_that_are_away_are_named_at_once_and_not_waited_for():
     held = Held(here=("site-1",), members=("site-1", "site-2"))
     held.stopping.begin()
-    assert held.unconfirmed == ("site-2",)  # site-3 never had anything of the job
+    assert held.unconfirmed == ("site-1", "site-2")  # site-3 never had anything of the job
+    await held.proves("site-1")
+    held.stopping.workflow_ended(())
+    assert held.stopping.done
+    assert held.unconfirmed == ("site-2",)
 
 
 def test_site_that_refused_the_job_has_nothing_to_prove():
-    held = Held(here=(), refusals={"site-1": "no", "site-2": "no", "site-3": "no"})
-    held.stopping.begin()
-    assert held.unconfirmed == ()
+    held = Held(refusals={"site-1": "no", "site-2": "no"})
+    assert held.ledger.record.holders == ("site-3",)
 
 
 async def test_unclean_word_names_the_site():
     held = Held()
     held.stopping.begin()
     await held.proves("site-1", "site-3")
-    await held.stopping.site_stopped("site-2", clean=False, reason="processes 7 could not be killed")
+    left = "processes 7 could not be killed"
+    await held.stopping.site_stopped(SiteStopped(site="site-2", clean=False, reason=left))
     held.stopping.workflow_ended(())
     assert held.stopping.done
     assert held.unconfirmed == ("site-2",)
@@ -117,17 +123,18 @@ async def test_unclean_and_later_clean_is_confirmed_with_a_row():
     held.stopping.begin()
     await held.proves("site-2", clean=False)
     await held.proves("site-2")
-    assert held.unconfirmed == ()
-    assert held.store.get("job", "0job")["unconfirmed"] == []
+    assert held.unconfirmed == ("site-1", "site-3")
+    assert held.store.get("job", "0job")["unconfirmed"] == ["site-1", "site-3"]
     assert [row.object for row in held.store.told("job.stopped")] == ["0job/site-2"]
 
 
-async def test_proof_of_who_was_never_doubted_is_no_row():
+async def test_proof_that_is_repeated_is_one_row():
     held = Held()
     held.stopping.begin()
     for _ in range(100):
         await held.proves("site-1")
-    assert held.store.head == 0
+    assert held.store.head == 1
+    assert held.ledger.record.holders == ("site-2", "site-3")
 
 
 async def test_giving_up_names_all_that_are_still_asked():
@@ -144,7 +151,7 @@ def test_giving_up_who_was_not_asked_names_nobody():
     held = Held(here=("site-1",), members=("site-1",))
     held.stopping.begin()
     held.stopping.give_up("site-2")
-    assert held.unconfirmed == ()
+    assert held.unconfirmed == ("site-1",)
 
 
 @pytest.mark.parametrize("left", [(), (7, 8)])

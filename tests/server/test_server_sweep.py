@@ -41,28 +41,31 @@ LISTS = {
     "FetchTrust",
     "ShowTrust",
 }
-SHOW = LISTS | {"ShowSite", "ShowApp", "ShowJob", "WatchJob", "WhyJob", "JobLogs"}
+SHOW = LISTS | {"ShowSite", "WhySite", "ShowApp", "ShowJob", "WatchJob", "WhyJob", "JobLogs", "WatchEvents"}
 RESULTS = {"ListResults", "DownloadResult"}
-RUN = {"UploadApp", "DownloadApp", "SubmitJob"}
+RUN = {"UploadApp", "DownloadApp", "SubmitJob", "PlanJob"}
 # These change site-3, mia, leo or the server, who are all of org-a.
 PARTIES = {"AddSite", "RemoveSite", "LockSite", "UnlockSite", "RemovePerson", "RevokeCertificate"}
 INVITES = {"CreateInvite", "RelayJoin", "DecideInvite"}
-ENROL = PARTIES | INVITES | {"RenewCertificate"}
+DRAIN = {"DrainSite", "EnableSite", "WatchDrain"}  # site-3, of org-a
+OPERATE = {"DrainServer", "EnableServer", "Clean"}
+ENROL = PARTIES | INVITES | DRAIN | {"RenewCertificate", "OrderSite"}
 # A good call of these needs more than this sweep has; it is let in, and told what is wrong with it.
-LET_IN = {"RelayJoin", "DecideInvite", "PublishTrust"}
+LET_IN = {"DeleteJob", "RelayJoin", "DecideInvite", "PublishTrust", "OrderSite"}
 EVERYTHING = {method.path.rpartition("/")[2] for method in METHODS}
 
 # Of another organisation she sees no invites at all, so she is not told that they are not hers.
 LET_IN_BY_OLGA = {"ListInvites", "DecideInvite", "RelayJoin"}
+LOG = {"ReadAudit", "ExportLog", "ShowWitnesses"}
 
 # caller -> what works, what the object rule refuses; the table refuses the rest
 PLAN: dict[str, tuple[set[str], set[str]]] = {
     "site-1": (SITE, set()),
     "site-2": ({"Control", "Renew"}, {"FetchBlob", "SendBlob", "SendLogs"}),
-    "ada": (SHOW | RESULTS | RUN | ENROL | {"AbortJob", "ListInvites", "PublishTrust"}, set()),
-    "leo": (SHOW | RESULTS | RUN | {"AbortJob"}, set()),
-    "lea": (SHOW | RUN, RESULTS | {"AbortJob"}),
-    "olga": (SHOW | LET_IN_BY_OLGA, RESULTS | (ENROL - LET_IN_BY_OLGA) | {"AbortJob"}),
+    "ada": (SHOW | RESULTS | RUN | ENROL | LOG | OPERATE | {"AbortJob", "DeleteJob", "ListInvites", "PublishTrust"}, set()),
+    "leo": (SHOW | RESULTS | RUN | {"AbortJob", "DeleteJob"}, set()),
+    "lea": (SHOW | RUN, RESULTS | {"AbortJob", "DeleteJob"}),
+    "olga": (SHOW | LET_IN_BY_OLGA | {"ReadAudit"}, RESULTS | (ENROL - LET_IN_BY_OLGA) | {"AbortJob"}),
     "mia": (SHOW | RESULTS, set()),
     "milo": (SHOW, RESULTS),
     "obi": (LISTS, set()),
@@ -72,18 +75,25 @@ DOCUMENTS = {
     "Status": doc.StatusDocument,
     "ListSites": doc.SiteListDocument,
     "ShowSite": doc.SiteDocument,
+    "WhySite": doc.SiteWhyDocument,
     "ListApps": doc.AppListDocument,
     "ShowApp": doc.AppDocument,
     "SubmitJob": doc.SubmitDocument,
+    "PlanJob": doc.JobPlanDocument,
     "ListJobs": doc.JobListDocument,
     "ShowJob": doc.JobDocument,
     "WatchJob": doc.JobDocument,
     "WhyJob": doc.WhyDocument,
     **dict.fromkeys(PARTIES, doc.PartyChangeDocument),
+    **dict.fromkeys(DRAIN | OPERATE, doc.DrainDocument),
+    "Clean": doc.CleanDocument,
     "ListPeople": doc.PersonListDocument,
     "ListCertificates": doc.CertificateListDocument,
     "ExportCRLs": doc.CRLListDocument,
     "AbortJob": doc.JobDocument,
+    "WatchEvents": doc.EventListDocument,
+    "ReadAudit": doc.AuditListDocument,
+    "ShowWitnesses": doc.WitnessListDocument,
     "ListResults": doc.ResultsDocument,
 }
 
@@ -110,13 +120,22 @@ class Caller:
             "RenewCertificate": lambda: pb.PartyChange(name="server", key="renew"),
             "FetchBlob": lambda: pb.BlobRequest(digest=self._app.digest, job_id="0job"),
             "ShowSite": lambda: pb.Query(id="site-1"),
+            "WhySite": lambda: pb.Query(id="site-1"),
             "ShowApp": lambda: pb.Query(id="heart"),
             "DownloadApp": lambda: pb.BlobRequest(digest="heart"),
             "SubmitJob": self._submit,
+            "PlanJob": self._submit,
+            **dict.fromkeys(("WatchEvents", "ReadAudit", "ExportLog"), lambda: pb.EventsRequest(start=1)),
             "JobLogs": lambda: pb.LogsRequest(job_id="0job"),
             "AbortJob": lambda: pb.AbortRequest(job_id="0job"),
+            "DeleteJob": lambda: pb.JobChange(job_id="0job"),
             "AddSite": lambda: pb.PartyChange(name="site-9", org="org-a"),
             **dict.fromkeys(("RemoveSite", "LockSite", "UnlockSite"), lambda: pb.PartyChange(name="site-3")),
+            **dict.fromkeys(("DrainSite", "EnableSite"), lambda: pb.PartyChange(name="site-3")),
+            **dict.fromkeys(("DrainServer", "EnableServer"), pb.PartyChange),
+            "Clean": lambda: pb.CleanRequest(dry_run=True),
+            "WatchDrain": lambda: pb.Query(id="site-3"),
+            "OrderSite": lambda: pb.SiteOrder(name="site-3"),
             "RemovePerson": lambda: pb.PartyChange(name="mia"),
             "RevokeCertificate": lambda: pb.CertificateChange(target="leo"),
             "CreateInvite": lambda: pb.InviteRequest(
@@ -195,7 +214,7 @@ async def test_denials_are_in_the_log(kit_folder, tmp_path, made_at, app, kit):
     rows = [entry.row for entry in store.rows() if entry.row.outcome == "denied"]
     await store.close()
     assert [(row.who, row.object) for row in rows] == [
-        (kit("obi").identity.uri, method.path) for method in (m.ABORT_JOB, m.SHOW_JOB)
+        (kit("obi").identity.uri, method.path) for method in (m.ABORT_JOB, m.SHOW_JOB, m.ABORT_JOB)
     ]
 
 

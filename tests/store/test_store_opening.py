@@ -77,6 +77,7 @@ async def test_commits_sync_to_disk_in_wal_mode(tmp_path):
 
 # ---- versions ------------------------------------------------------------------------------
 
+NOW = len(schema.SCHEMA)  # the version that this flprov writes
 NEXT = (*schema.SCHEMA, ("ALTER TABLE log ADD COLUMN note TEXT", "UPDATE records SET value = '{\"new\":1}'"))
 
 
@@ -84,12 +85,12 @@ async def test_older_store_is_brought_forward_and_its_copy_kept(tmp_path):
     await (await fill(tmp_path)).close()
     schema.open_database(tmp_path / "store.db", NEXT).close()
     with contextlib.closing(sqlite3.connect(tmp_path / "store.db")) as new:
-        assert new.execute("PRAGMA user_version").fetchone() == (2,)
+        assert new.execute("PRAGMA user_version").fetchone() == (NOW + 1,)
         assert new.execute("SELECT DISTINCT value FROM records").fetchall() == [('{"new":1}',)]
         assert new.execute("SELECT count(*), count(note) FROM log").fetchone() == (3, 0)
-    assert modes(tmp_path)["store.v1.backup"] == 0o600
+    assert modes(tmp_path)[f"store.v{NOW}.backup"] == 0o600
     (tmp_path / "old").mkdir()
-    (tmp_path / "store.v1.backup").rename(tmp_path / "old/store.db")
+    (tmp_path / f"store.v{NOW}.backup").rename(tmp_path / "old/store.db")
     old = open_store(tmp_path / "old", clock=FakeClock())
     assert (old.head, len(old.load("job")), verify_chain(old.rows())) == (3, 3, None)
     await old.close()
@@ -116,7 +117,7 @@ async def test_newer_store_is_refused_naming_both_versions_and_left_as_it_was(tm
     await (await fill(tmp_path)).close()
     schema.open_database(tmp_path / "store.db", NEXT).close()
     before = (tmp_path / "store.db").read_bytes()
-    with pytest.raises(StateDamaged, match=r"version is 2.* up to 1") as caught:
+    with pytest.raises(StateDamaged, match=rf"version is {NOW + 1}.* up to {NOW}") as caught:
         open_store(tmp_path, clock=FakeClock())
     assert "newer flprov" in caught.value.hint
     assert (tmp_path / "store.db").read_bytes() == before

@@ -35,6 +35,9 @@ class _Waived:
 
         return await self._launcher.launch(dataclasses.replace(order, unconfined=True))
 
+    async def adopt(self, folder):
+        return await self._launcher.adopt(folder)
+
 
 class TestProcessLauncher(LauncherConformance):
     @pytest.fixture(params=EVERY_METHOD, ids=lambda method: method.value)

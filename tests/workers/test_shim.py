@@ -26,7 +26,18 @@ from flprov.testing.launcher_conformance import (
     told,
     write_job,
 )
-from flprov.workers import ExitRecord, LaunchOrder, Method, ProcessLauncher, read_exit_record, reap_leftovers
+from flprov.workers import (
+    ExitRecord,
+    LaunchOrder,
+    Method,
+    ProcessLauncher,
+    log_segments,
+    log_size,
+    log_start,
+    read_exit_record,
+    read_log,
+    reap_leftovers,
+)
 from flprov.workers.joblog import JobLog
 from flprov.workers.processes import boot_id, start_time
 
@@ -67,29 +78,38 @@ async def test_log_takes_any_bytes_of_stdout_and_stderr(tmp_path):
     await process.stop(0)
 
 
-async def test_log_is_capped_with_a_note_while_the_job_goes_on(tmp_path):
+async def test_log_keeps_the_newest_bytes_while_the_job_goes_on(tmp_path):
     script = """
         import sys
         for _ in range(200):
-            sys.stdout.write("x" * 10_000)
+            sys.stdout.write("x" * 9_999 + "\\n")
+        print("the end")
     """
     process = await launch(tmp_path / "job", script, log_limit=100_000)
     record = await process.wait()
     assert record.clean
-    text = process.log.read_text()
-    assert text[:100_000] == "x" * 100_000
-    assert text[100_000:] == "\n[flprov: more than 100000 bytes of output; the rest is dropped]\n"
-    assert record.log_dropped == 1_900_000
+    assert log_size(process.log) == 2_000_008
+    start = log_start(process.log)
+    assert 80_000 < 2_000_008 - start <= 100_000
+    assert record.log_dropped == start
+    assert sum(Path(path).stat().st_size for _, path in log_segments(process.log)) == 2_000_008 - start
+    assert read_log(process.log, 2_000_000, 100) == (2_000_000, b"the end\n")
     await process.stop(0)
 
 
 async def test_log_is_appended_to_and_the_cap_counts_what_was_there(tmp_path):
-    folder = write_job(tmp_path / "job", "print('y' * 100)")
+    folder = write_job(tmp_path / "job", "print('y' * 99)")
     (folder / "log").write_text("x" * 50)
     order = LaunchOrder(job_id="job", folder=folder, main=MAIN, log_limit=100)
     process = await ProcessLauncher().launch(order)
     await process.wait()
-    assert process.log.read_text().startswith("x" * 50 + "y" * 50 + "\n[flprov: more than 100 bytes")
+    assert log_size(process.log) == 150
+    start = log_start(process.log)
+    assert 50 <= start < 80
+    parts = b""
+    while (found := read_log(process.log, start + len(parts), 100))[1]:
+        parts += found[1]
+    assert parts == (b"x" * 50 + b"y" * 99 + b"\n")[start:]
     await process.stop(0)
 
 
@@ -344,7 +364,7 @@ async def test_killed_shim_leaves_nothing(tmp_path, method):
     assert await process.stop(5) == ()
     assert alive_with(str(tmp_path / "job")) == []
     record = await process.wait()
-    assert record.reason == "the job's shim was killed (-9)"
+    assert record.reason == "the job's shim was killed by SIGKILL"
     assert record == read_exit_record(tmp_path / "job")
     assert gone(process.pid)
 

@@ -14,6 +14,7 @@ import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from flprov._base import Tasks, canonical_json, from_document, to_document
 from flprov.errors import Conflict, IdentityRefused
@@ -41,6 +42,7 @@ class Holding:
 
     identity: str
     version: int
+    at: datetime | None = None  # since when the server knows it; None in older records
 
 
 class TrustService:
@@ -49,6 +51,7 @@ class TrustService:
     def __init__(self, around: Surroundings) -> None:
         self._around = around
         self._held: dict[str, int] = {}  # by identity
+        self._since: dict[str, datetime | None] = {}
         self._tasks = Tasks("trust")
         self._publishing = asyncio.Lock()
         around.sessions.listen(self._met)
@@ -58,6 +61,13 @@ class TrustService:
         for value in self._around.store.load(HELD).values():
             holding = from_document(Holding, value)
             self._held[holding.identity] = holding.version
+            self._since[holding.identity] = holding.at
+
+    def holding(self, identity: str) -> Holding:
+        """What somebody has said to hold last; version 0: nothing newer than the kit."""
+        return Holding(
+            identity=identity, version=self._held.get(identity, 0), at=self._since.get(identity)
+        )
 
     async def close(self) -> None:
         """Wait until what was said is on the disk."""
@@ -229,8 +239,10 @@ class TrustService:
 
     async def _hold(self, identity: str, version: int) -> None:
         self._held[identity] = version
-        holding = Holding(identity=identity, version=version)
-        if self._around.store.get(HELD, identity) != to_document(holding):
+        kept = self._around.store.get(HELD, identity)
+        if kept is None or from_document(Holding, kept).version != version:
+            self._since[identity] = now = self._around.clock.now()
+            holding = Holding(identity=identity, version=version, at=now)
             await self._around.store.commit([Put(HELD, identity, to_document(holding))], None)
 
 

@@ -34,6 +34,7 @@ class SiteWent:
     """A site of this job lost its control stream."""
 
     site: str
+    reason: str = ""  # when it left of its own accord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class SiteDeployed:
     refusal: str = ""
     code: str = ""
     hint: str = ""
+    transient: bool = False  # it has no room now; later it may
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +121,27 @@ class AbortAsked:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Faulted:
+    """Something at the server itself ends the job, and that could not be written down before."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakenUp:
+    """This server drives the job from now on: it is new, or the server was started again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoveOn:
+    """What the job waits for may have come: a site has moved, or the disk takes what it refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LookAgain:
-    """An absence or a stop deadline ran out, or a site that stood still has moved."""
+    """An absence or a stop deadline ran out."""
 
 
 Event = (
@@ -137,5 +158,8 @@ Event = (
     | WorkflowGone
     | WorkflowStopped
     | AbortAsked
+    | Faulted
+    | TakenUp
+    | MoveOn
     | LookAgain
 )

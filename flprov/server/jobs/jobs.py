@@ -4,26 +4,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 from flprov._base import Clock, from_document, to_document
 from flprov.blobs import BlobStore
-from flprov.errors import LocalError, Misuse, NotFound
+from flprov.errors import Conflict, LocalError, Misuse, NotFound
 from flprov.jobs import JobState, Submission, match_prefix, new_job_id
 from flprov.pki import Identity
+from flprov.server.durable import commit_through
 from flprov.server.jobs import events as ev
-from flprov.server.jobs.run import JobRun, Surroundings
+from flprov.server.jobs.checkpoints import find_checkpoint
+from flprov.server.jobs.removal import blobs_of, changes_for_removal, remove_folder, verify_removable
+from flprov.server.jobs.planning import JobPlans
+from flprov.server.jobs.run import JobRun
 from flprov.server.jobs.scheduling import Scheduler
 from flprov.server.jobs.submissions import verify_same
+from flprov.server.jobs.surroundings import CHECKPOINTS, Surroundings
 from flprov.server.logs import LogBook
-from flprov.server.records import AppRecord, JobRecord, RoundRecord, UpdateRecord
+from flprov.server.records import AppRecord, BlobRef, JobRecord, RoundRecord, UpdateRecord
 from flprov.server.registry import Registry
 from flprov.server.sessions import Session, Sessions
-from flprov.store import Put, Row, Store
+from flprov.store import Change, Put, Row, Store
 from flprov.wire import pb
 from flprov.workers import Launcher
 
@@ -50,6 +57,7 @@ class Jobs:
         folder: Path,
         python: Path,
         unconfined: bool,
+        checkpoints: int = CHECKPOINTS,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -57,15 +65,27 @@ class Jobs:
         self._sessions = sessions
         self._registry = registry
         self.logs = logs
+        self._folder = folder
+        self._cloning: Counter[str] = Counter()  # saved states that a clone is about to name
         self._runs: dict[str, JobRun] = {}
         self._loops: dict[str, asyncio.Task[None]] = {}
         self._rounds: dict[str, list[RoundRecord]] = {}
         self._tokens: dict[str, str] = {}
         self._changed: dict[str, asyncio.Event] = {}
         self._listeners: list[Callable[[str], None]] = []
-        self.scheduler = Scheduler(runs=self.all, sessions=sessions, registry=registry)
+        self.scheduler = Scheduler(
+            runs=self.all, sessions=sessions, registry=registry, apps=lambda: self.apps
+        )
         self._submitting = asyncio.Lock()
         self.apps: dict[str, AppRecord] = {}
+        self.plans = JobPlans(
+            scheduler=self.scheduler,
+            sessions=sessions,
+            apps=lambda: self.apps,
+            clock=clock,
+            folder=folder,
+            checkpoints=checkpoints,
+        )
         self._around = Surroundings(
             clock=clock,
             store=store,
@@ -78,6 +98,10 @@ class Jobs:
             log_grew=logs.tell,
             on_change=self._on_change,
             collect=self.collect,
+            rounds=self.rounds,
+            keep_round=self._keep_round,
+            checkpoints=checkpoints,
+            model_size=self._model_size,
         )
         sessions.listen(self._on_session)
 
@@ -91,11 +115,20 @@ class Jobs:
             self._rounds.setdefault(record.job_id, []).append(record)
         for rounds in self._rounds.values():
             rounds.sort(key=lambda record: record.round)
-        updates = self._read("update", UpdateRecord)
+        updates: dict[str, dict[str, UpdateRecord]] = {}
+        for key, update in self._read("update", UpdateRecord).items():
+            updates.setdefault(update.job_id, {})[key] = update
         for job in sorted(self._read("job", JobRecord).values(), key=lambda job: (job.submitted_at, job.id)):
-            known = {key: update for key, update in updates.items() if update.job_id == job.id}
-            self._add(job, known)
+            self._add(job, updates.get(job.id, {}))
+        self._sweep()
         self.collect(self._blobs.digests())
+
+    def _sweep(self) -> None:
+        """Remove the folders of jobs that were deleted, and of which a kill kept something."""
+        if self._folder.is_dir():
+            for left in self._folder.iterdir():
+                if left.name not in self._runs:
+                    remove_folder(left)
 
     def _read(self, kind: str, record: type[T]) -> dict[str, T]:
         return {key: from_document(record, value) for key, value in self._store.load(kind).items()}
@@ -141,7 +174,7 @@ class Jobs:
 
     def all(self) -> list[JobRun]:
         """Every job, oldest first."""
-        return sorted(self._runs.values(), key=lambda run: (run.record.submitted_at, run.record.id))
+        return list(self._runs.values())  # in order: so they are loaded, and so they come
 
     def rounds(self, job_id: str) -> list[RoundRecord]:
         """The rounds of a job that are over."""
@@ -196,8 +229,9 @@ class Jobs:
         async with self._submitting:
             key = f"{submission.submitted_by}|{submission.token}"
             if key in self._tokens:
-                return verify_same(self._runs[self._tokens[key]].record, submission), True
+                return verify_same(self._of_token(key), submission), True
             now = self._clock.now()
+            start = self._verify_origin(submission)
             job = JobRecord(
                 id=self._new_id(),
                 name=submission.spec.name,
@@ -210,19 +244,96 @@ class Jobs:
                 token=submission.token,
                 submitted_by=submission.submitted_by,
                 submitted_at=now,
+                origin=submission.origin,
+                base=submission.origin.round if submission.origin else 0,
+                round=submission.origin.round if submission.origin else 0,
+                model=start,
             )
-            await self._store.commit(
-                [Put("job", job.id, to_document(job)), Put("token", key, {"job_id": job.id})],
-                Row(who=submission.submitted_by, what="job.submit", object=job.id, data={"app": job.app}),
-            )
-            self._tokens[key] = job.id
-            self._add(job, {})
-        self.scheduler.wake()
+            origin = to_document(submission.origin) if submission.origin else None
+            data = {"app": job.app, **({"origin": origin} if origin else {})}
+            with self._kept(start):
+                await commit_through(
+                    self._store,
+                    [Put("job", job.id, to_document(job)), Put("token", key, {"job_id": job.id})],
+                    Row(who=submission.submitted_by, what="job.submit", object=job.id, data=data),
+                )
+                self._tokens[key] = job.id
+                run = self._add(job, {})
+        self.scheduler.wake_for(run)
         return job, False
+
+    def _of_token(self, key: str) -> JobRecord:
+        run = self._runs.get(self._tokens[key])
+        if run is None:
+            raise Conflict(
+                f"token {key.partition('|')[2]!r} has made job {self._tokens[key]}, which was deleted",
+                hint="use another --token, or none",
+            )
+        return run.record
+
+    def _verify_origin(self, submission: Submission) -> BlobRef | None:
+        """The saved state that a clone starts with; None: it starts from the start."""
+        origin = submission.origin
+        if origin is None:
+            return None
+        source = self._runs.get(origin.job_id)
+        if source is None:
+            raise NotFound(f"no job {origin.job_id!r} to clone", hint="flprov job ls")
+        if source.record.app != submission.app:
+            raise Conflict(
+                f"job {origin.job_id} runs another app than its clone would: a clone has the same code",
+                hint="flprov job submit APP",
+            )
+        if not origin.round:
+            return None
+        return find_checkpoint(source.record, self.rounds(origin.job_id), origin.round)
+
+    @contextlib.contextmanager
+    def _kept(self, ref: BlobRef | None) -> Iterator[None]:
+        """No collection of this blob: a record that names it is being written."""
+        digest = ref.digest if ref else ""
+        self._cloning[digest] += 1
+        try:
+            yield
+        finally:
+            self._cloning[digest] -= 1
+            self._cloning += Counter()  # drops what is at 0
 
     def _new_id(self) -> str:
         found = new_job_id(self._clock.now())
-        return self._new_id() if found in self._runs else found
+        taken = found in self._runs or found in self._tokens.values()  # also of jobs that were deleted
+        return self._new_id() if taken else found
+
+    async def delete(self, run: JobRun, who: str, reason: str, more: Sequence[Change] = ()) -> int:
+        """Remove a job that has ended; returns how many rounds went with it. `more`: in one transaction.
+
+        Raises:
+            Conflict: it has not ended everywhere.
+            NotFound: somebody else has just done so.
+        """
+        async with self._submitting:  # a clone of it may be under way
+            job, rounds = run.record, list(self.rounds(run.record.id))
+            if job.id not in self._runs:
+                raise NotFound(f"job {job.id} was deleted", hint="flprov job ls")
+            verify_removable(job, self._registry.sites.keys())
+            data = {"name": job.name, "state": job.state.value, "rounds": len(rounds)}
+            changes = changes_for_removal(job, rounds, run.rounds.updates())
+            row = Row(who=who, what="job.delete", object=job.id, reason=reason, data=data)
+            await commit_through(self._store, [*changes, *more], row)
+            self._forget(job.id)
+        await asyncio.to_thread(remove_folder, self._folder / job.id)
+        self.collect(blobs_of(job, rounds))
+        return len(rounds)
+
+    def _forget(self, job_id: str) -> None:
+        self._runs.pop(job_id)
+        self._rounds.pop(job_id, None)
+        loop = self._loops.pop(job_id, None)
+        if loop is not None:  # it waited for a site that has left the project
+            loop.cancel()
+        event = self._changed.pop(job_id, None)
+        if event is not None:
+            event.set()
 
     async def abort(self, run: JobRun, caller: Identity, reason: str) -> None:
         """Have a job end. That it will is on disk when this returns; its run does the rest.
@@ -247,37 +358,60 @@ class Jobs:
         self._listeners.append(listener)
 
     def _on_change(self, job_id: str) -> None:
-        run = self._runs[job_id]
-        if run.record.round > len(self._rounds.get(job_id, [])):
-            stored = self._store.get("round", f"{job_id}/{run.record.round - 1:06d}")
-            if stored is not None:
-                self._rounds.setdefault(job_id, []).append(from_document(RoundRecord, stored))
+        run = self._runs.get(job_id)
+        if run is None:
+            return
         if run.record.state.terminal:
             self.logs.tell(job_id, ended=True)
         event = self._changed.pop(job_id, None)
         if event is not None:
             event.set()
-        if run.record.state is not JobState.RUNNING:
-            self.scheduler.wake()
+        self.scheduler.changed(run)
         for listener in self._listeners:
             listener(job_id)
 
     def _on_session(self, session: Session, connected: bool) -> None:
-        kind: Callable[..., ev.Event] = ev.SiteCame if connected else ev.SiteWent
-        for run in self._runs.values():
-            if run.record.id in self._loops and session.name in run.record.targets:
-                run.tell(kind(site=session.name))
+        name = session.name
+        event = ev.SiteCame(site=name) if connected else ev.SiteWent(site=name, reason=_left(session))
+        for job_id in self._loops:
+            run = self._runs[job_id]
+            if name in run.record.targets:
+                run.tell(event)
         self.scheduler.wake()
+
+    def _keep_round(self, record: RoundRecord) -> None:
+        """A round is over, or its checkpoint has gone."""
+        rounds = self._rounds.setdefault(record.job_id, [])
+        place = next((n for n, known in enumerate(rounds) if known.round == record.round), None)
+        if place is None:
+            rounds.append(record)
+        else:
+            rounds[place] = record
 
     def collect(self, digests: Iterable[str]) -> None:
         """Remove these blobs, save those that a record or an open round names, and uploads given up."""
-        needed = set(self.apps)
-        for run in self._runs.values():
-            refs = [*run.record.results.values(), *([run.record.model] if run.record.model else [])]
-            needed |= {ref.digest for ref in refs} | run.rounds.blobs()
-        for digest in set(digests) - needed:
+        for digest in self.unneeded(digests):
             self._blobs.remove(digest)
         self._blobs.prune(self._clock.now() - _GIVEN_UP)
+
+    def unneeded(self, digests: Iterable[str]) -> set[str]:
+        """Those of these blobs that no record and no open round names."""
+        unsure = set(digests) - self.apps.keys() - self._cloning.keys()
+        for job_id, run in self._runs.items() if unsure else ():
+            unsure -= blobs_of(run.record, self._rounds.get(job_id, ())) | run.rounds.blobs()
+        return unsure
+
+    async def trim(self, rounds: Sequence[RoundRecord], row: Row) -> None:
+        """Let go of the saved states of these rounds, of jobs that have ended."""
+        trimmed = [record.without_state() for record in rounds]
+        await commit_through(self._store, [Put("round", one.key, to_document(one)) for one in trimmed], row)
+        for record in trimmed:
+            self._keep_round(record)
+        self.collect({record.state.digest for record in rounds if record.state} - {""})
+
+    def _model_size(self, job: JobRecord) -> int:
+        app = self.apps.get(job.app)
+        return app.model_size(job.spec.model) if app else 0
 
     # ---- the scheduler -------------------------------------------------------------------
 
@@ -288,6 +422,12 @@ class Jobs:
     async def run_scheduler(self) -> None:
         """Start jobs whenever something changed that may let one start."""
         await self.scheduler.run()
+
+
+def _left(session: Session) -> str:
+    """What is said of a site that has gone by its own decision; empty: its connection broke."""
+    reason = str(getattr(session, "leaving", ""))
+    return f"it has left: {reason}" if reason else ""
 
 
 def _verify_not_ended(run: JobRun) -> None:

@@ -68,3 +68,17 @@ class Pace:
             return None
         until = self.moved_at + max(absence, STEPS * self.slowest)
         return Still(site=site, since=self.moved_at, until=until, seen=self.seen)
+
+
+def in_words(round_: int, step: int, doing: str, done: int, total: int) -> str:
+    """`round 3, step 120`, or `fetching model, 4 MiB of 10 MiB`."""
+    if doing:
+        return f"{doing}, {_size(done)} of {_size(total)}" if total else doing
+    return f"round {round_ + 1}, step {step}"
+
+
+def _size(count: int) -> str:
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} bytes"

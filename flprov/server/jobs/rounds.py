@@ -12,11 +12,13 @@ from datetime import datetime, timedelta
 from flprov._base import Clock
 from flprov.errors import ProtocolError
 from flprov.server.jobs.gather import Asked, Gather, Verdict
+from flprov.server.jobs.patience import Still
 from flprov.server.jobs.workflow import Workflow, to_payload
-from flprov.server.records import JobRecord, RoundRecord, UpdateRecord
+from flprov.server.records import BlobRef, JobRecord, RoundRecord, UpdateRecord
 from flprov.wire import pb
 from flprov.wire.documents import Contributor, Missing
 
+LATE = "the round went on without it"
 _TASK_ID = re.compile(r"[!-~]{1,200}")  # becomes part of a record's id and of rows in the log
 _MOST_SCALARS = 64 << 10  # bytes
 _LONGEST_NAME = 100  # characters
@@ -43,6 +45,8 @@ class Rounds:
         self._closed: list[Gather] = []
         self._announced: dict[str, set[str]] = {}  # site -> digests that it began to send in this round
         self._sent: dict[str, set[str]] = {}  # site -> digests that it sent whole
+        self._asked: set[str] = set()  # ids of the tasks of this round and of the one before
+        self._before: set[str] = set()
         self.open: Gather | None = None
         self.total: int | None = None
 
@@ -78,16 +82,18 @@ class Rounds:
             quorum=self._quorum,
             required=self._membership.required,
             absence=timedelta(seconds=self._membership.absence_seconds),
+            takes_late=self._membership.late == "take",
         )
+        self._asked.add(asked.task_id)
         for site in gather.open:
             known = self._known.get(f"{self._job_id}/{asked.task_id}/{site}")
             if known is not None:
                 gather.take(known)
             elif site in refusals:
                 gather.lose(site, f"refused the job: {refusals[site]}")
-        for site in asked.sites:
-            if site in gather.taken or site in gather.absent:
-                await self.pass_on(site)
+        settled = [site for site in asked.sites if site in gather.taken or site in gather.absent]
+        for site in settled:
+            await self.pass_on(site, more=site != settled[-1])
         return gather
 
     def order(self) -> pb.TaskOrder:
@@ -109,16 +115,35 @@ class Rounds:
         """Whether this site's answer to this task is still wanted."""
         return self.open is not None and self.open.asked.task_id == task_id and site in self.open.open
 
+    def takes(self, task_id: str, site: str) -> bool:
+        """Whether this site's answer to this task counts: awaited, or given up and taken all the same."""
+        if self.awaits(task_id, site):
+            return True
+        return self.open is not None and self.open.asked.task_id == task_id and self.open.takes_late(site)
+
+    def missed(self, task_id: str, site: str) -> str:
+        """Why this site's answer to this task comes too late; empty when nobody asked for it here."""
+        for gather in self._gathers():
+            if gather.asked.task_id == task_id:
+                why = gather.missing.get(site, "")
+                return f"{LATE}: {why}" if why else LATE
+        return f"{LATE}: its round is saved" if task_id in self._before else ""
+
+    def reopen(self) -> None:
+        """The workflow begins the round anew: what was taken is kept for when it asks again."""
+        self._known = {update.key: update for update in self.updates()}
+        self._closed, self.open = [], None
+
     def holds(self, task_id: str, site: str) -> bool:
         """Whether this site's answer to this task was taken before."""
         known = f"{self._job_id}/{task_id}/{site}" in self._known
         return known or any(g.asked.task_id == task_id and site in g.taken for g in self._gathers())
 
-    async def pass_on(self, site: str) -> None:
-        """Hand one site's outcome in the open broadcast to the workflow."""
+    async def pass_on(self, site: str, *, more: bool = False) -> None:
+        """Hand one site's outcome in the open broadcast to the workflow; `more`: another one follows."""
         gather = self.open
         assert gather is not None
-        answer = pb.SiteAnswer(task_id=gather.asked.task_id, site=site, last=not gather.open)
+        answer = pb.SiteAnswer(task_id=gather.asked.task_id, site=site, last=not (more or gather.open))
         update = gather.taken.get(site)
         if update is None:
             answer.absent.CopyFrom(pb.Failure(code="absent", message=gather.missing[site]))
@@ -135,11 +160,11 @@ class Rounds:
             )
         await self._workflow.send(pb.ToWorker(answer=answer))
 
-    def judge(self, away: Mapping[str, datetime]) -> Verdict:
+    def judge(self, away: Mapping[str, datetime], still: Mapping[str, Still]) -> Verdict:
         """See `Gather.judge`; nothing to do when no broadcast is open."""
         if self.open is None:
             return Verdict()
-        return self.open.judge(away, self._clock.now())
+        return self.open.judge(away, self._clock.now(), still)
 
     # ---- blobs ---------------------------------------------------------------------------
 
@@ -176,12 +201,12 @@ class Rounds:
 
     # ---- its end -------------------------------------------------------------------------
 
-    def close(self, frame: pb.CloseRound) -> RoundRecord:
-        """The record of the round that the workflow committed; the next one starts empty."""
+    def summary(self, frame: pb.CloseRound, state: BlobRef) -> RoundRecord:
+        """The record of the round that the workflow has committed."""
         gathers = self._gathers()
         absent = {site: reason for g in gathers for site, reason in (g.absent | g.failed).items()}
         refused = {site: reason for g in gathers for site, reason in g.refused.items()}
-        record = RoundRecord(
+        return RoundRecord(
             job_id=self._job_id,
             round=frame.round,
             started_at=self._began,
@@ -190,13 +215,13 @@ class Rounds:
             absent=_missing(absent),
             refused=_missing(refused),
             metrics={name: value for name, value in frame.metrics.items() if math.isfinite(value)},
+            state=state,
         )
-        self.drop()
-        return record
 
     def drop(self) -> None:
         """Forget the round: it is saved, or the job has ended."""
         self._closed, self.open, self._began = [], None, None
+        self._before, self._asked = self._asked, set()
         self._known.clear()
         self._announced.clear()
         self._sent.clear()

@@ -1,27 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A job's sites: how far each is, who is away since when, and the messages that go to them."""
+"""A job's sites: how far each is, who is away or stands still since when, and the messages to them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from flprov._base import Clock
 from flprov.errors import SiteUnavailable
+from flprov.server.foreign import foreign_line
 from flprov.server.jobs.ledger import JobLedger
+from flprov.server.jobs.patience import Pace, Still, in_words
 from flprov.server.sessions import Sessions
 from flprov.wire import pb
+
+_AT_WORK = frozenset({"deploying", "ready", "training", "stalled"})
+_DEPLOYED = _AT_WORK - {"deploying"}
+_LONGEST_DOING = 120  # characters
+_MOST = 1 << 53  # steps or bytes; what JSON's readers take for whole numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class SitePart:
     """How far a site is with this job."""
 
-    state: str = "waiting"  # waiting, deploying, ready, training, refused, absent, stopping, stopped
+    # waiting, deploying, ready, training, stalled, refused, absent, stopping, stopped
+    state: str = "waiting"
     reason: str = ""
     since: datetime | None = None
-    progress: str = ""
+    progress: str = ""  # in words
+    progress_at: datetime | None = None  # when that was heard
+    deployed_at: datetime | None = None  # since when its process is up
+    step: int = 0
+    doing: str = ""
+    bytes_done: int = 0
+    bytes_total: int = 0
 
 
 class JobSites:
@@ -32,8 +46,10 @@ class JobSites:
         self._sessions = sessions
         self._clock = clock
         self.parts = {site: SitePart() for site in ledger.record.targets}
-        self.granted = set(ledger.record.members)  # sites that the scheduler gave to this job
+        # Sites that the scheduler gave to this job; what is written down of it is record.granted.
+        self.granted = {*ledger.record.granted, *ledger.record.members}
         self.away: dict[str, datetime] = {}  # members without a control stream
+        self._paces: dict[str, Pace] = {}
 
     # ---- what is known -------------------------------------------------------------------
 
@@ -55,21 +71,65 @@ class JobSites:
 
     def set(self, site: str, state: str, reason: str = "") -> None:
         """A site is somewhere else now."""
-        self.parts[site] = SitePart(state=state, reason=reason, since=self._clock.now())
+        now, older = self._clock.now(), self.parts[site].deployed_at
+        deployed = (older or now) if state in _DEPLOYED else None
+        self.parts[site] = SitePart(state=state, reason=reason, since=now, deployed_at=deployed)
         self._ledger.changed()
 
     def note_waiting(self, reasons: Mapping[str, str]) -> None:
         """Why a queued job cannot use these sites."""
         for site, reason in reasons.items():
-            if self.parts[site].reason != reason:
+            part = self.parts[site]
+            free = part.state == "waiting" or (part.state == "absent" and site not in self.granted)
+            if free and part.reason != reason:
                 self.set(site, "waiting", reason)
 
-    def note_progress(self, site: str, step: int) -> None:
-        """How far the site's task is, by its own word."""
-        if self.parts[site].state in ("ready", "training"):
-            at = f"{self._clock.now():%H:%M:%S} UTC"
-            text = f"round {self._ledger.record.round + 1}, step {step}, at {at}"
-            self.parts[site] = replace(self.parts[site], progress=text)
+    def note_progress(self, site: str, said: pb.Progress) -> bool:
+        """How far the site is, by its own word; whether it has moved since it said so last."""
+        part = self.parts[site]
+        if part.state not in _AT_WORK:
+            return False
+        now, doing = self._clock.now(), foreign_line(said.doing, _LONGEST_DOING)
+        step = said.step or (part.step if doing else 0)
+        moved = (step, doing, said.bytes_done) != (part.step, part.doing, part.bytes_done)
+        done, total = (min(number, _MOST) for number in (said.bytes_done, said.bytes_total))
+        text = in_words(self._ledger.record.round, min(step, _MOST), doing, done, total)
+        if part.state == "stalled":
+            part = replace(part, state="training" if site in self._ledger.record.members else "deploying")
+        self.parts[site] = replace(
+            part,
+            progress=f"{text}, at {now:%H:%M:%S} UTC",
+            progress_at=now,
+            step=min(step, _MOST),
+            doing=doing,
+            bytes_done=done,
+            bytes_total=total,
+        )
+        if moved:
+            self._pace(site).move(now, text, stepped=step != part.step and not doing)
+        return moved
+
+    def note_moved(self, site: str) -> None:
+        """The site fetches or sends bytes of this job, as we see ourselves."""
+        if site in self._paces and self.parts[site].state in _AT_WORK:
+            pace = self._paces[site]
+            pace.move(self._clock.now(), pace.seen, stepped=False)
+
+    def still(self) -> dict[str, Still]:
+        """Connected sites that are at work, and since when each has not moved."""
+        absence = timedelta(seconds=self._ledger.record.spec.sites.absence_seconds)
+        working = [site for site in self.in_state("deploying", "training") if site in self._paces]
+        found = {site: self._paces[site].still(site, absence) for site in working}
+        return {site: still for site, still in found.items() if still is not None}
+
+    def _pace(self, site: str) -> Pace:
+        if site not in self._paces:
+            self._paces[site] = Pace(moved_at=self._clock.now(), seen="")
+        return self._paces[site]
+
+    def _begin(self, site: str, state: str, seen: str, *, judged: bool) -> None:
+        self.set(site, state)
+        self._pace(site).begin(self._clock.now(), seen, judged=judged)
 
     def miss_all(self) -> None:
         """After a restart: every member that is not here is away since now."""
@@ -84,11 +144,11 @@ class JobSites:
         """The site has a control stream."""
         self.away.pop(site, None)
 
-    def went(self, site: str) -> None:
+    def went(self, site: str, reason: str = "") -> None:
         """The site has none any more."""
         if site in self._ledger.record.members:
             self.away[site] = self._clock.now()
-        self.set(site, "absent", "connection lost")
+        self.set(site, "absent", reason or "connection lost")
 
     # ---- what they are told --------------------------------------------------------------
 
@@ -100,7 +160,7 @@ class JobSites:
             return False
         return True
 
-    def deploy(self, site: str, app_size: int) -> None:
+    def deploy(self, site: str, app_size: int, model_size: int = 0) -> None:
         """Tell a site to get ready; telling it again does no harm."""
         record = self._ledger.record
         if site in record.refusals:
@@ -112,22 +172,23 @@ class JobSites:
             signature=bytes.fromhex(record.signature),
             chain=record.chain.encode(),
             app_size=app_size,
+            model_size=model_size,
         )
         if self.send(site, pb.ToSite(deploy=message)):
-            self.set(site, "deploying")
+            self._begin(site, "deploying", "no answer to Deploy", judged=True)
         else:
             self.set(site, "absent", "not connected")
 
     def order(self, site: str, order: pb.TaskOrder) -> None:
         """Give a site its task."""
         if self.send(site, pb.ToSite(task=order)):
-            self.set(site, "training")
+            self._begin(site, "training", "no step yet", judged=False)
 
-    def acknowledge(self, site: str, task_id: str, refused: str = "") -> None:
+    def acknowledge(self, site: str, task_id: str, refused: str = "", hint: str = "") -> None:
         """Tell a site that its answer is on our disk, or why it was not taken."""
         ack = pb.AnswerAck(job_id=self._ledger.record.id, task_id=task_id)
         if refused:
-            ack.refused.CopyFrom(pb.Failure(code="update-refused", message=refused))
+            ack.refused.CopyFrom(pb.Failure(code="update-refused", message=refused, hint=hint))
         self.send(site, pb.ToSite(ack=ack))
 
     def close_round(self, number: int, sites: Iterable[str]) -> None:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The end of a job everywhere: told to every site, proven by each, or the site is named."""
+"""The end of a job everywhere: told to every site that may hold it, proven by each, or the site is named."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
 from flprov._base import Clock
+from flprov.server.jobs.events import SiteStopped
 from flprov.server.jobs.ledger import JobLedger
 from flprov.server.jobs.sites import JobSites
 from flprov.server.jobs.workflow import Workflow
+from flprov.server.records import Proof
 from flprov.store import Row
 from flprov.wire import pb
 
@@ -16,7 +18,11 @@ _CONFIRM_SECONDS = 10.0  # beyond the job's grace, a site that does not confirm 
 
 
 class Stopping:
-    """Who still has to prove that nothing of the job runs there: the sites and the workflow."""
+    """Who still has to prove that nothing of the job runs there: the sites and the workflow.
+
+    The sites are the record's `unconfirmed`, written with the step that begins the end, and each leaves
+    it with its proof. Here is only for whom the job's end still waits.
+    """
 
     def __init__(self, ledger: JobLedger, sites: JobSites, workflow: Workflow, clock: Clock) -> None:
         self._ledger = ledger
@@ -25,6 +31,7 @@ class Stopping:
         self._clock = clock
         self._asked: set[str] = set()
         self._workflow_ended = False
+        self._until: datetime | None = None  # then nobody is waited for any more
 
     @property
     def done(self) -> bool:
@@ -32,15 +39,29 @@ class Stopping:
         return not self._asked and self._workflow_ended
 
     def begin(self) -> datetime:
-        """Tell every site; returns when to stop waiting for those that do not answer."""
-        for site in self._sites.in_state("waiting", "deploying", "ready", "training", "absent", "stopping"):
+        """Tell every site that may hold it; returns when to stop waiting for those that do not answer."""
+        record = self._ledger.record
+        for site in record.unconfirmed:
             if self._sites.stop(site):
                 self._asked.add(site)
                 self._sites.set(site, "stopping")
-        record = self._ledger.record
-        away = set(record.members) - self._asked - set(record.refusals)
-        self._ledger.note(unconfirmed=tuple(sorted(away)))
-        return self._clock.now() + timedelta(seconds=record.spec.resources.grace_seconds + _CONFIRM_SECONDS)
+            else:
+                self._sites.set(site, "absent", "not connected; it stops the job when it is back")
+        seconds = record.spec.resources.grace_seconds + _CONFIRM_SECONDS
+        self._until = self._clock.now() + timedelta(seconds=seconds)
+        return self._until
+
+    def look_again(self) -> datetime | None:
+        """Give up who has not confirmed in time; returns when to ask again, if it was too early."""
+        if self._until is not None and self._clock.now() < self._until:
+            return self._until
+        self.give_up()
+        return None
+
+    def ask(self, site: str) -> None:
+        """Tell a site that was away; nobody waits for its answer."""
+        if self._sites.stop(site):
+            self._sites.set(site, "stopping")
 
     async def end_workflow(self) -> tuple[int, ...]:
         """Kill the workflow's processes; returns those that are left."""
@@ -57,22 +78,28 @@ class Stopping:
                 causes=self._ledger.causes("server", "local-error", f"processes {pids} could not be killed")
             )
 
-    async def site_stopped(self, site: str, *, clean: bool, reason: str) -> None:
+    async def site_stopped(self, event: SiteStopped) -> None:
         """A site's proof, or its word that something is left."""
-        if not clean:
-            self._sites.set(site, "stopping", reason)
+        site = event.site
+        if not event.clean:
+            self._sites.set(site, "stopping", event.reason)
             self.give_up(site)
             return
-        self._asked.discard(site)
-        self._sites.set(site, "stopped", reason)
         unconfirmed = self._ledger.record.unconfirmed
         if site in unconfirmed:
-            left = tuple(name for name in unconfirmed if name != site)
-            row = Row(who=site, what="job.stopped", object=self._ledger.about(site))
-            await self._ledger.save(row, unconfirmed=left)
+            await self._confirm(site, event.freed)
+        self._asked.discard(site)
+        self._sites.set(site, "stopped", event.reason)
+
+    async def _confirm(self, site: str, freed: tuple[str, ...]) -> None:
+        record = self._ledger.record
+        row = Row(who=site, what="job.stopped", object=self._ledger.about(site), data={"freed": list(freed)})
+        await self._ledger.save(
+            row,
+            unconfirmed=tuple(name for name in record.unconfirmed if name != site),
+            proofs={**record.proofs, site: Proof(at=self._clock.now(), freed=freed)},
+        )
 
     def give_up(self, *sites: str) -> None:
         """Wait no longer for these (all, when none is named): the record names them until they confirm."""
-        gone = self._asked & set(sites) if sites else set(self._asked)
-        self._asked -= gone
-        self._ledger.note(unconfirmed=tuple(sorted({*self._ledger.record.unconfirmed, *gone})))
+        self._asked -= set(sites) if sites else set(self._asked)

@@ -9,7 +9,7 @@ from datetime import datetime
 from flprov.errors import Conflict, Misuse, NotFound, PermissionRefused
 from flprov.jobs import Submission, decode_submission, verify_spec
 from flprov.kits import Kit
-from flprov.pki import Anchors, Identity, Kind, verify_signed
+from flprov.pki import Anchors, Identity, Kind, Role, verify_signed
 from flprov.server.records import AppRecord, JobRecord
 from flprov.wire import pb
 
@@ -44,6 +44,11 @@ def verify_submission(
     if submission.app not in apps:
         raise NotFound(f"no app {submission.app[:12]} on the server", hint="flprov app upload APP")
     verify_spec(submission.spec, apps[submission.app].files)
+    if submission.spec.priority > 0 and caller.role is not Role.PROJECT_ADMIN:
+        raise PermissionRefused(
+            f"the job asks for priority {submission.spec.priority}; above 0 is for a project_admin to give",
+            hint="leave priority at 0, or ask a project_admin to submit it",
+        )
     _verify_sites(submission, enrolled)
     return submission
 
@@ -71,10 +76,11 @@ def verify_same(job: JobRecord, submission: Submission) -> JobRecord:
     Raises:
         Conflict: the token was used for something else.
     """
-    same = (job.app, job.spec, job.targets) == (
+    same = (job.app, job.spec, job.targets, job.origin) == (
         submission.app,
         submission.spec,
         tuple(sorted(submission.sites)),
+        submission.origin,
     )
     if not same:
         raise Conflict(

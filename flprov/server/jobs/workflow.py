@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import re
 import shutil
-import signal
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from flprov.jobs import JobSpec, unpack_bundle
 from flprov.server.jobs.events import Event, WorkflowGone, WorkflowSaid
 from flprov.server.records import BlobRef
 from flprov.wire import pb
-from flprov.workers import ExitRecord, Launcher, LaunchOrder, Process, reap_leftovers
+from flprov.workers import Launcher, LaunchOrder, Process, reap_leftovers
 
 _RESULT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _OURS = frozenset({"metrics.json", "record.json", "logs"})  # what we put beside the results
@@ -25,7 +24,6 @@ _MOST_RESULTS = 100
 
 INLINE = 64 << 10  # bytes; larger tensors travel as files
 _MOST_RESULT = 64 << 30
-_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 
 
 def verify_names(names: Collection[str]) -> None:
@@ -39,15 +37,6 @@ def verify_names(names: Collection[str]) -> None:
     for name in names:
         if not _RESULT_NAME.fullmatch(name) or name in _OURS:
             raise ProtocolError(f"the workflow named a result {ascii(name)[:80]}")
-
-
-def was_killed(record: ExitRecord) -> bool:
-    """Whether somebody outside ended the process: not its own code, not want of memory, not we."""
-    if record.oom:
-        return False
-    if record.signal is not None and not record.stopped:
-        return record.signal in _OUTSIDE
-    return record.code is None and record.stopped and "shim was" in record.reason  # killed, or told to stop
 
 
 def to_payload(ref: BlobRef) -> pb.Payload:
@@ -103,7 +92,7 @@ class Workflow:
                 await self._hear(WorkflowSaid(frame=frame))
             record = await process.wait()
             why = f"the workflow's process ended: {record.reason}"
-            self._tell(WorkflowGone(code="job-failed", message=why, killed=was_killed(record)))
+            self._tell(WorkflowGone(code="job-failed", message=why, killed=record.outside))
         except FlprovError as error:
             self._tell(WorkflowGone(code=error.code, message=str(error), hint=error.hint or ""))
         except OSError as error:
@@ -133,7 +122,8 @@ class Workflow:
 
     def clear(self) -> None:
         """Remove what the process worked with; its log stays."""
-        for name in ("app", "in", "out", "work"):
+        halves = [path.name for path in self.folder.glob(".*.partial")]  # of a server that was killed
+        for name in ("app", "in", "out", "work", *halves):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     async def send(self, message: pb.ToWorker) -> None:
@@ -153,6 +143,10 @@ class Workflow:
             return (await asyncio.to_thread(reap_leftovers, self.folder)).remaining
         return await self._process.stop(grace)
 
+    def forget_taken(self) -> None:
+        """What was taken out is where it belongs: the next file of the same name is another one."""
+        self._taken.clear()
+
     def hand_in(self, ref: BlobRef) -> pb.Payload:
         """Bytes for the process: by value, or as a file in its in/ folder."""
         if not ref.digest:
@@ -164,7 +158,6 @@ class Workflow:
 
     def drop_inputs(self) -> None:
         """Remove what was handed in; the process has committed its round."""
-        self._taken.clear()
         with contextlib.suppress(OSError):  # an unconfined job may have taken the folder away
             for path in (self.folder / "in").iterdir():
                 path.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server that was restored from a backup knows about that, until an admin has looked and enabled it."""
+"""What a restored server knows about having been restored, until an admin has looked and enabled it."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def restore_notes(store: Store) -> tuple[str, ...]:
     if found is None:
         return ()
     known = [f"not in the backup, so do it again: {line}" for line in found.forgotten]
+    made = f"{found.backup_made_at:%Y-%m-%d %H:%M} UTC (row {found.backup_index})"
     return (
-        f"restored on {found.at:%Y-%m-%d %H:%M} UTC from a backup of {found.backup_made_at:%Y-%m-%d %H:%M} UTC"
-        f" (row {found.backup_index}): what was decided after that is forgotten, so no job starts until you"
-        " have looked and typed: flprov server enable",
+        f"restored on {found.at:%Y-%m-%d %H:%M} UTC from a backup of {made}: what was decided after that is"
+        " forgotten, so no job starts until you have looked and typed: flprov server enable",
         *known,
         *(f"look at {line}" for line in CHECK),
     )

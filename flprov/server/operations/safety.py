@@ -61,6 +61,6 @@ def progress(run: JobRun) -> str:
     """`round 4 of 20`, or the state of a job that is in no round."""
     job = run.record
     if job.state is not JobState.RUNNING:
-        return job.state.value
+        return str(job.state.value)
     total = run.rounds.total or (job.spec.workflow.rounds if job.spec.workflow.type else None)
     return f"round {job.round + 1}" + (f" of {total}" if total else "")

@@ -6,12 +6,22 @@ from __future__ import annotations
 from flprov.blobs import digest_of
 from flprov.server.jobs.run import JobRun
 from flprov.server.records import BlobRef, RoundRecord
-from flprov.wire.documents import JobDocument, JobSiteDocument, ResultFile, RoundDocument
+from flprov.wire.documents import (
+    Contribution,
+    JobDocument,
+    JobOrigin,
+    JobSiteDocument,
+    ResultFile,
+    RoundDocument,
+)
 
 
-def job_document(run: JobRun, rounds: list[RoundRecord] | None = None) -> JobDocument:
-    """A job as it is now; with its rounds when they are given."""
+def job_document(
+    run: JobRun, rounds: list[RoundRecord] | None = None, contributions: tuple[Contribution, ...] = ()
+) -> JobDocument:
+    """A job as it is now; with its rounds, and who gave what, when they are given."""
     job = run.record
+    origin = JobOrigin(job_id=job.origin.job_id, round=job.origin.round) if job.origin else None
     total = run.rounds.total or (job.spec.workflow.rounds if job.spec.workflow.type else None)
     return JobDocument(
         id=job.id,
@@ -30,17 +40,34 @@ def job_document(run: JobRun, rounds: list[RoundRecord] | None = None) -> JobDoc
         token=job.token,
         unconfirmed=job.unconfirmed,
         results=tuple(file.name for file in result_files(run)),
+        origin=origin,
+        contributions=contributions,
     )
 
 
 def _job_site(run: JobRun, site: str) -> JobSiteDocument:
-    part = run.sites.parts[site]
-    state, reason = part.state, part.reason
-    if site in run.record.refusals:
+    part, proof = run.sites.parts[site], run.record.proofs.get(site)
+    state, reason, since = part.state, part.reason, part.since
+    if proof is not None:
+        state, since = "stopped", proof.at
+    elif site in run.record.refusals:
         state, reason = "refused", run.record.refusals[site]
     elif run.record.state.terminal:
         state = "unconfirmed" if site in run.record.unconfirmed else "stopped"
-    return JobSiteDocument(site=site, state=state, reason=reason, since=part.since, progress=part.progress)
+    return JobSiteDocument(
+        site=site,
+        state=state,
+        reason=reason,
+        since=since,
+        progress=part.progress,
+        step=part.step,
+        doing=part.doing,
+        bytes_done=part.bytes_done,
+        bytes_total=part.bytes_total,
+        at=part.progress_at,
+        freed=proof.freed if proof else (),
+        late=run.record.late.get(site, 0),
+    )
 
 
 def round_document(record: RoundRecord) -> RoundDocument:
@@ -53,6 +80,7 @@ def round_document(record: RoundRecord) -> RoundDocument:
         absent=record.absent,
         refused=record.refused,
         metrics=record.metrics,
+        checkpoint=record.state is not None,
     )
 
 

@@ -1,52 +1,129 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ladder of a site: how far it has come, each rung with since when and why."""
+"""The ladder of a site: how far it has come, each rung with since when and why.
+
+    enrolled, connected, kit_current, environment_ready     of the site
+    job_deployed, training, contributed                     of each job that runs there
+
+The first rung of the site that fails is the last that is shown; one of a job ends that job's part alone.
+Nothing is a guess: where the server cannot know since when something is so, `since` is empty.
+"""
 
 from __future__ import annotations
 
-from flprov.server.jobs.jobs import Jobs
-from flprov.server.records import SiteRecord
-from flprov.server.registry import Barred
-from flprov.server.sessions import Session
-from flprov.wire.documents import Rung, Vitals
+from collections.abc import Iterator
+from datetime import datetime
 
-_LEAST_DISK = 1 << 30  # bytes; below this a site's environment is not ready
+from flprov.server.jobs.run import JobRun
+from flprov.server.jobs.sites import SitePart
+from flprov.server.sights.scene import SiteView
+from flprov.wire.documents import Rung, environment_rung
+
+_DEPLOYED = frozenset({"ready", "training", "stalled"})
 
 
-def ladder(
-    site: SiteRecord, session: Session | None, jobs: Jobs, barred: Barred | None = None
-) -> tuple[Rung, ...]:
-    """The rungs in order, up to and including the first that fails."""
-    if session is None and barred is not None:
-        good = () if barred.rung == "enrolled" else (Rung(name="enrolled", ok=True, since=None),)
-        return (*good, Rung(name=barred.rung, ok=False, since=barred.since, reason=barred.reason))
-    rungs = [Rung(name="enrolled", ok=True, since=None)]
-    if session is None:
-        since = f"last seen {site.last_seen:%Y-%m-%d %H:%M:%S} UTC" if site.last_seen else "never connected"
-        return (*rungs, Rung(name="connected", ok=False, since=site.last_seen, reason=since))
-    rungs.append(Rung(name="connected", ok=True, since=session.since, reason=session.hello.host))
-    problem = environment_problem(session.vitals)
-    rungs.append(Rung(name="environment_ready", ok=not problem, since=session.since, reason=problem))
-    if problem:
-        return tuple(rungs)
-    for run in jobs.active_at(site.name):
-        part = run.sites.parts[site.name]
-        deployed = part.state in ("ready", "training")
-        about = f"job {run.record.id}: {part.reason or part.progress or part.state}"
-        rungs.append(Rung(name="job_deployed", ok=deployed, since=part.since, reason=about))
-        if part.state == "training":
-            rungs.append(Rung(name="training", ok=True, since=part.since, reason=about))
-        last = jobs.rounds(run.record.id)[-1:]
-        if any(site.name == line.site for record in last for line in record.contributors):
-            rungs.append(Rung(name="contributed", ok=True, since=last[0].finished_at, reason=about))
+def ladder(view: SiteView) -> tuple[Rung, ...]:
+    """The rungs in order."""
+    rungs: list[Rung] = []
+    for rung in _site_rungs(view):
+        rungs.append(rung)
+        if not rung.ok:
+            return tuple(rungs)
+    for run in view.runs:
+        rungs += _until_one_fails(_job_rungs(view.site.name, run, view))
     return tuple(rungs)
 
 
-def environment_problem(vitals: Vitals | None) -> str:
-    """Why jobs cannot run at a connected site; empty when they can."""
-    if vitals is None:
-        return "no heartbeat yet"
-    if vitals.disk.available < _LEAST_DISK:
-        return f"{vitals.disk.available >> 20} MiB of disk left"
-    if vitals.confinement == "none":
-        return "job code cannot be confined there (neither Landlock nor bubblewrap)"
-    return vitals.notes[0] if vitals.notes else ""
+def _until_one_fails(rungs: Iterator[Rung]) -> Iterator[Rung]:
+    for rung in rungs:
+        yield rung
+        if not rung.ok:
+            return
+
+
+def _site_rungs(view: SiteView) -> Iterator[Rung]:
+    barred, site, session = view.barred, view.site, view.session
+    if barred is not None and barred.rung == "enrolled":
+        yield Rung(name="enrolled", ok=False, since=barred.since, reason=barred.reason)
+        return
+    yield Rung(name="enrolled", ok=True, since=view.enrolled_at)
+    if barred is not None:
+        yield Rung(name=barred.rung, ok=False, since=barred.since, reason=barred.reason)
+        return
+    if session is None:
+        yield Rung(name="connected", ok=False, since=site.gone_at or site.last_seen, reason=say_away(view))
+        return
+    yield Rung(name="connected", ok=True, since=session.since, reason=session.hello.host)
+    yield kit_rung(view)
+    yield environment_rung(session.vitals, session.clock_off)
+
+
+def say_away(view: SiteView) -> str:
+    """Why a site has no control stream, as far as the server saw it."""
+    site = view.site
+    if not site.first_connected:
+        return "it has never connected"
+    seen = f"; last seen {site.last_seen:%Y-%m-%d %H:%M:%S} UTC" if site.last_seen else ""
+    return f"{site.gone_because or 'connection lost'}{seen}"
+
+
+def kit_rung(view: SiteView) -> Rung:
+    """Whether what the site holds is the newest: its certificate, and whom it believes."""
+    site, session, scene = view.site, view.session, view.scene
+    assert session is not None
+    held = scene.held_trust(session.identity.uri)
+    newest = scene.newest_trust()
+    if view.overdue is not None:
+        return Rung(name="kit_current", ok=False, since=None, reason=view.overdue.text)
+    if newest is not None and held.version < newest.version:
+        has = f"trust bundle {held.version}" if held.version else "only the trust that came with its kit"
+        text = f"it holds {has}; the newest is {newest.version}, which was sent to it"
+        return Rung(name="kit_current", ok=False, since=newest.made_at, reason=text)
+    return Rung(
+        name="kit_current", ok=True, since=_both(site.cert_issued_at, held.since), reason=_kit_text(view)
+    )
+
+
+def _both(*moments: datetime | None) -> datetime | None:
+    """Since when all of it is so; None if that is not known of one."""
+    known = [moment for moment in moments if moment is not None]
+    return max(known) if len(known) == len(moments) else None
+
+
+def _kit_text(view: SiteView) -> str:
+    assert view.session is not None
+    hello, own = view.session.hello, view.scene.version
+    parts = []
+    if view.site.cert_not_after is not None:
+        parts.append(f"certificate until {view.site.cert_not_after:%Y-%m-%d %H:%M} UTC")
+    same = hello.version == own
+    parts.append(f"flprov {hello.version}" + ("" if same else f" there, {own} here; both speak one protocol"))
+    if hello.manifest:
+        parts.append(f"kit {hello.manifest[:12]}; the server has no list of kits to compare it with")
+    return "; ".join(parts)
+
+
+def _job_rungs(name: str, run: JobRun, view: SiteView) -> Iterator[Rung]:
+    part, job = run.sites.parts[name], run.record.id
+    if not run.active:
+        text = f"{run.record.state.value}: it is being ended there, which is not proven yet"
+        yield Rung(name="job_deployed", ok=False, since=part.since, reason=text, job=job)
+        return
+    if part.state not in _DEPLOYED:
+        text = part.reason or part.progress or part.state
+        yield Rung(name="job_deployed", ok=False, since=part.since, reason=text, job=job)
+        return
+    yield Rung(name="job_deployed", ok=True, since=part.deployed_at, job=job)
+    if part.state == "stalled":
+        yield Rung(name="training", ok=False, since=part.since, reason=_progress(part), job=job)
+        return
+    if part.state == "training":
+        yield Rung(name="training", ok=True, since=part.since, reason=_progress(part), job=job)
+    for record in reversed(view.scene.jobs.rounds(job)):
+        if any(name == line.site for line in record.contributors):
+            text = f"to round {record.round + 1}"
+            yield Rung(name="contributed", ok=True, since=record.finished_at, reason=text, job=job)
+            return
+
+
+def _progress(part: SitePart) -> str:
+    return "; ".join(text for text in (part.reason, part.progress or "no progress heard yet") if text)

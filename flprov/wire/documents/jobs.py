@@ -206,7 +206,7 @@ class Seen:
     """What was last seen of a party, and when: no opinion, so that a person can form one."""
 
     party: str  # "server", a site's name, "workflow"
-    what: str  # heartbeat, progress, link, clock, round
+    what: str  # heartbeat, progress, state, link, clock, round
     at: datetime | None  # by the server's clock
     text: str = ""
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+Data = Mapping[str, object]
+
 
 @dataclass(frozen=True, kw_only=True)
 class EventDocument:
@@ -19,7 +21,7 @@ class EventDocument:
     object: str  # what it was done to: a job id, a site's name
     outcome: str
     reason: str
-    data: Mapping[str, object] = field(default_factory=dict)  # what else belongs to it, by verb
+    data: Data = field(default_factory=dict)  # what else belongs to it, by verb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class AuditRowDocument:
     object: str
     outcome: str
     reason: str
-    data: Mapping[str, object]
+    data: Data
     previous: str  # `digest` of the row before; 64 zeros before the first
     digest: str  # BLAKE3-256 (hex) over `previous` and the canonical JSON of the row
 
@@ -97,12 +99,12 @@ class WitnessVerdict:
     at: datetime
     vouched: str  # the digest that the site signed
     found: str  # the digest that the log has there; empty: there is no such row
-    verdict: str  # agrees | differs | missing | restored | forged | unknown: under a CA that is not trusted now
+    verdict: str  # agrees | differs | missing | restored | forged | unknown: under a CA not trusted now
     text: str = ""  # what is wrong, in words
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditVerdict:
+class AuditVerdictDocument:
     """`audit verify --json`."""
 
     source: str  # the server's name, or the file

@@ -15,7 +15,6 @@ class GPUProcess:
     pid: int
     memory: int | None = None  # bytes; None where the driver does not tell
     ours: bool = False  # it belongs to one of flprov's jobs
-    user: str = ""  # whose it is on that machine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from flprov.wire.documents.log import LogWarning, RefusedDocument, WitnessStatus
 from flprov.wire.documents.machines import CPU, GPU, Space, Vitals
 
 
@@ -27,7 +28,9 @@ class SiteDocument:
 
     name: str
     org: str
-    state: str  # connected | disconnected | never_connected | locked | refused: its certificate was revoked
+    # connected | disconnected | stopped: by itself, no link was lost | never_connected | locked
+    # | refused: its certificate was revoked, or has expired
+    state: str
     ladder: tuple[Rung, ...]
     gpus: tuple[GPU, ...]
     gpu_note: str
@@ -46,6 +49,7 @@ class SiteDocument:
     safe_to_stop: bool = False  # no job would lose anything if it stopped now
     safe_when: str = ""  # the same in words: which jobs run there
     order: str = ""  # what its agent was told and has not done yet: to stop, to start anew
+    refused: tuple[RefusedDocument, ...] = ()  # calls that were refused lately and may have been this site's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,8 @@ class ServerDocument:
     safe_to_stop: bool = False  # no job runs, here or at any site
     safe_when: str = ""  # the same in words
     notes: tuple[str, ...] = ()  # anything else that an operator should see
+    metrics: str = ""  # where Prometheus finds it, "off", or why there is nothing
+    log_warnings: tuple[LogWarning, ...] = ()  # what is wrong with the log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +96,7 @@ class StatusDocument:
 
     server: ServerDocument
     sites: tuple[SiteDocument, ...]
+    refused: tuple[RefusedDocument, ...] = ()  # whose calls were refused lately, newest first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +117,8 @@ class RenewalStatus:
     due_at: datetime  # when it is tried next, unless something fails
     last_at: datetime | None = None  # when the one in use was made, if by renewal
     last_error: str = ""  # why the last try failed; it is tried again by itself
+    tries: int = 0  # that failed since it was due
+    next_at: datetime | None = None  # when it is tried again, after a failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +144,8 @@ class SiteStatusDocument:
     hint: str = ""  # the next thing to do about that
     drained: str = ""  # why the server gives it no new jobs, as it was told last
     retrying: tuple[str, ...] = ()  # what is being tried again: reason, count and when next
+    witness: WitnessStatus | None = None  # what this site has vouched for of the server's log
+    metrics: str = ""  # where Prometheus finds it, "off", or why there is nothing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What sites answer to the open task: each answer is on disk before it is acknowledged or counts."""
+
+from __future__ import annotations
+
+from flprov._base import to_document
+from flprov.server.jobs import events as ev
+from flprov.server.jobs.rounds import LATE
+from flprov.server.jobs.surroundings import Parts
+from flprov.server.records import UpdateRecord
+from flprov.store import Put, Row
+
+
+class Answers:
+    """Updates and failures, in time, late, and twice."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._too_late: set[tuple[str, str]] = set()  # tasks and sites that were counted
+
+    async def updated(self, event: ev.SiteUpdated) -> None:
+        """An update that passed our checks."""
+        parts, site, update = self._parts, event.site, event.update
+        if not (parts.active and parts.rounds.takes(update.task_id, site)):
+            await self.late(site, update.task_id)
+            return
+        gather = parts.rounds.open
+        assert gather is not None
+        late = site in gather.given_up
+        await parts.around.store.commit([Put("update", update.key, to_document(update))], _row(update, late))
+        gather.take(update)
+        parts.sites.acknowledge(site, update.task_id)
+        parts.sites.set(site, "ready")
+        await parts.rounds.pass_on(site)
+
+    async def late(self, site: str, task_id: str) -> None:
+        """An answer that does not count: the site hears why, once it is known."""
+        parts = self._parts
+        if parts.rounds.holds(task_id, site):
+            parts.sites.acknowledge(site, task_id)
+            return
+        missed = parts.rounds.missed(task_id, site)
+        if missed and parts.active:
+            await self._count(site, task_id, missed)
+        elif parts.active and parts.rounds.open is None:
+            return  # the workflow has not asked yet, after a restart: the site is asked again then
+        parts.sites.acknowledge(site, task_id, missed or LATE)
+
+    async def _count(self, site: str, task_id: str, reason: str) -> None:
+        if (task_id, site) in self._too_late:
+            return
+        parts = self._parts
+        late = {**parts.record.late, site: parts.record.late.get(site, 0) + 1}
+        about = f"{parts.record.id}/{task_id}/{site}"
+        row = Row(who=site, what="update.accept", object=about, outcome="late", reason=reason)
+        await parts.ledger.save(row, late=late)
+        self._too_late.add((task_id, site))
+
+    async def failed(self, event: ev.SiteFailed) -> None:
+        """A task that failed at a site, or an update that our checks refused."""
+        parts, site, message = self._parts, event.site, event.message
+        if not (parts.active and parts.rounds.awaits(event.task_id, site)):
+            parts.sites.acknowledge(site, event.task_id, message)
+            return
+        gather = parts.rounds.open
+        assert gather is not None
+        refused = event.code == "update-refused"
+        row = Row(
+            who=site,
+            what="update.accept" if refused else "task.fail",
+            object=f"{parts.record.id}/{event.task_id}/{site}",
+            outcome="refused" if refused else "failed",
+            reason=message,
+        )
+        causes = parts.ledger.causes(site, event.code, message, event.traceback, event.hint)
+        await parts.ledger.save(row, causes=causes)
+        (gather.refuse if refused else gather.fail)(site, message)
+        parts.sites.acknowledge(site, event.task_id, message, event.hint)
+        parts.sites.set(site, "ready", message)
+        await parts.rounds.pass_on(site)
+
+
+def _row(update: UpdateRecord, late: bool) -> Row:
+    data = {"samples": update.samples, **({"late": True} if late else {})}
+    return Row(who=update.site, what="update.accept", object=update.key, data=data)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The saved states of a job's rounds: which are kept, and which one a clone may start with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flprov.errors import Conflict, NotFound
+from flprov.server.records import BlobRef, JobRecord, RoundRecord
+
+
+def outdated(rounds: Sequence[RoundRecord], most: int) -> list[RoundRecord]:
+    """The rounds whose saved state goes, so that the newest `most` stay (0: all stay)."""
+    kept = [round_ for round_ in rounds if round_.state is not None]
+    return kept[:-most] if most else []
+
+
+def find_checkpoint(job: JobRecord, rounds: Sequence[RoundRecord], done: int) -> BlobRef:
+    """The state of a job after `done` rounds.
+
+    Raises:
+        NotFound: the job has not done so many.
+        Conflict: it has, and the state is not kept any more; the message says which ones are.
+    """
+    hint = f"flprov job show {job.id}"
+    if done > job.round:
+        raise NotFound(f"job {job.id} has done {job.round} rounds, not {done}", hint=hint)
+    if done <= job.base:
+        source = job.origin.job_id if job.origin else ""
+        raise NotFound(
+            f"job {job.id} is a clone of job {source} and began with {job.base} rounds done:"
+            f" it has no state of its own after {done}",
+            hint=f"flprov job clone {source} --from-round {done}",
+        )
+    found = {round_.round + 1: round_.state for round_ in rounds}
+    state = found.get(done)
+    if state is None:
+        kept = [number for number, state in sorted(found.items()) if state is not None]
+        there = f"there are those after {in_ranges(kept)}" if kept else "there is none of this job"
+        raise Conflict(
+            f"the checkpoint of job {job.id} after {done} rounds is not kept any more; {there}", hint=hint
+        )
+    return state
+
+
+def in_ranges(numbers: Sequence[int]) -> str:
+    """`1-3, 7` for 1, 2, 3 and 7."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A job's sites as they come, go, get ready and refuse; and the rule of membership on the open round."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from flprov.jobs import JobState
+from flprov.server.jobs import events as ev
+from flprov.server.jobs.ending import Ending
+from flprov.server.jobs.surroundings import Parts
+from flprov.store import Row
+
+
+class Membership:
+    """Who takes part. Nothing here ends a process: who was given up may come back."""
+
+    def __init__(self, parts: Parts, ending: Ending) -> None:
+        self._parts = parts
+        self._ending = ending
+        self._noted: dict[str, datetime | None] = {}  # site -> since when it lacks, as written down last
+        self._lost: dict[str, str] = {}  # sites that rounds went on without -> why; told when they return
+
+    # ---- they come and go ----------------------------------------------------------------
+
+    def came(self, site: str) -> None:
+        """The site has a control stream."""
+        parts = self._parts
+        parts.sites.came(site)
+        if parts.active and site in parts.sites.granted:
+            parts.deploy(site)
+        elif site in parts.record.unconfirmed:
+            self._ending.ask(site)
+
+    def went(self, site: str, reason: str) -> None:
+        """The site has none any more."""
+        parts = self._parts
+        parts.sites.went(site, reason)
+        gather = parts.rounds.open
+        if parts.record.state is JobState.RUNNING and gather is not None and site in gather.open:
+            parts.sites.miss(site)  # also one that was never ready: it was asked, and is waited for
+
+    async def granted(self, sites: tuple[str, ...]) -> None:
+        """The scheduler gave the job further sites: on disk before any of them hears of it."""
+        parts = self._parts
+        parts.sites.granted |= set(sites)
+        await self._save_granted()
+        parts.deploy(*sites)
+
+    async def _save_granted(self) -> None:
+        parts = self._parts
+        everyone = tuple(sorted(parts.sites.granted))
+        if everyone != parts.record.granted:
+            names = ", ".join(sorted(set(everyone) - set(parts.record.granted)))
+            row = Row(who="server", what="job.join", object=parts.record.id, reason=f"room at {names}")
+            await parts.ledger.save(row, granted=everyone)
+
+    # ---- ready or not --------------------------------------------------------------------
+
+    async def deployed(self, event: ev.SiteDeployed) -> None:
+        """A site is ready for the job, or will not run it."""
+        if event.ready:
+            await self._ready(event.site)
+        elif event.transient:
+            self._waits(event.site, event.refusal)
+        else:
+            await self._refused(event)
+
+    def _waits(self, site: str, reason: str) -> None:
+        """A site that has no room just now: the scheduler proposes it again. No row: it may say so often."""
+        parts = self._parts
+        parts.sites.granted.discard(site)
+        parts.sites.set(site, "waiting", reason)
+        parts.ledger.note(granted=tuple(name for name in parts.record.granted if name != site))
+        if site in parts.record.members:
+            parts.sites.miss(site)  # the rule of absence decides while it waits
+
+    async def _ready(self, site: str) -> None:
+        parts = self._parts
+        if parts.sites.parts[site].state not in ("deploying", "stalled"):
+            return  # nobody asked
+        record, about = parts.record, parts.ledger.about(site)
+        if site not in record.members:
+            members = tuple(sorted({*record.members, site}))
+            await parts.ledger.save(Row(who="server", what="job.ready", object=about), members=members)
+        elif site in self._lost:
+            row = Row(who=site, what="site.rejoin", object=about, reason=self._lost[site])
+            await parts.ledger.save(row)
+        parts.sites.set(site, "ready")
+        self._resume(site)
+
+    def _resume(self, site: str) -> None:
+        """Give a site that is ready the open task, or tell it what went on without it."""
+        parts, gather = self._parts, self._parts.rounds.open
+        lost = self._lost.pop(site, "")
+        if gather is None:
+            return
+        if parts.rounds.takes(gather.asked.task_id, site):
+            parts.sites.order(site, parts.rounds.order())
+        elif lost and site in gather.given_up:
+            late = parts.rounds.missed(gather.asked.task_id, site)
+            parts.sites.acknowledge(site, gather.asked.task_id, late, "it is part of the next round again")
+
+    async def _refused(self, event: ev.SiteDeployed) -> None:
+        parts, site, reason = self._parts, event.site, event.refusal
+        record, about = parts.record, parts.ledger.about(site)
+        refusals = {**record.refusals, site: reason}
+        await parts.ledger.save(
+            Row(who=site, what="job.deploy", object=about, outcome="refused", reason=reason),
+            refusals=refusals,
+            members=tuple(name for name in record.members if name != site),
+            causes=parts.ledger.causes(site, event.code, reason, hint=event.hint),
+        )
+        parts.sites.set(site, "refused", reason)
+        required = site in record.spec.sites.required
+        left = len(record.targets) - len(refusals)
+        if required or left < record.quorum:
+            need = "it is required" if required else f"{record.quorum} sites are needed, {left} are left"
+            message = f"{site} refused the job: {reason} ({need})"
+            await self._ending.fail(site, event.code, message, noted=True)
+            return
+        gather = parts.rounds.open
+        if gather is not None and (site in gather.open or site in gather.given_up):
+            waited = site in gather.open
+            gather.lose(site, f"refused the job: {reason}")
+            if waited:
+                await parts.rounds.pass_on(site)
+
+    # ---- the rule ------------------------------------------------------------------------
+
+    async def settle(self) -> None:
+        """Apply the rule of membership to the open broadcast."""
+        parts, gather = self._parts, self._parts.rounds.open
+        if gather is None:
+            return
+        verdict = parts.rounds.judge(parts.sites.away, parts.sites.still())
+        if verdict.hopeless:
+            noted = bool(parts.record.causes)
+            await self._ending.fail("server", "job-failed", verdict.waiting, noted=noted)
+            return
+        for site, reason in verdict.give_up.items():
+            await self.note_lack(site, reason, parts.record.round)
+            gather.give_up(site, reason)
+            self._lost[site] = reason
+            parts.sites.set(site, "absent" if site in parts.sites.away else "stalled", reason)
+            await parts.rounds.pass_on(site)
+        parts.ledger.note(reason=verdict.waiting)
+        parts.arm(verdict.look_again)
+
+    async def note_lack(self, site: str, reason: str, number: int) -> None:
+        """Write down, once for each time a site goes away, that the job went on without it."""
+        parts = self._parts
+        still = parts.sites.still().get(site)
+        since = parts.sites.away.get(site) or (still.since if still else None)
+        if site in self._noted and self._noted[site] == since:
+            return
+        message = f"{reason}; the job goes on without it from round {number + 1}"
+        row = Row(
+            who=site, what="site.absent", object=parts.ledger.about(site), outcome="absent", reason=message
+        )
+        causes = parts.ledger.causes(site, "site-unavailable", message, hint=f"flprov site show {site}")
+        await parts.ledger.save(row, causes=causes)
+        self._noted[site] = since
