@@ -40,6 +40,7 @@ SCHEMAS: dict[str, tuple[type, str]] = {
     "app-build": (doc.AppBuildDocument, "flprov app build FOLDER --json"),
     "app-list": (doc.AppListDocument, "flprov app ls --json"),
     "submit": (doc.SubmitDocument, "flprov job submit|clone --json"),
+    "job-plan": (doc.JobPlanDocument, "flprov job plan APP --json"),
     "job-delete": (doc.JobDeletedDocument, "flprov job delete ID --json"),
     "why": (doc.WhyDocument, "flprov job why ID --json"),
     "download": (doc.DownloadDocument, "flprov job download ID --json"),

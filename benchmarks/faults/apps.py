@@ -20,6 +20,15 @@ import time
 import numpy as np
 from flprov.messages import Update
 
+
+def flood_of(session):
+    from flprov.wire import pb
+
+    task_id = session.open.order.task_id
+    update = pb.UpdateMessage(kind="full", samples=1)
+    return pb.FromWorker(answer=pb.TaskAnswer(job_id=session.job_id, task_id=task_id, update=update))
+
+
 STEP = {{"site-1": 1, "site-2": 2, "site-3": 4}}
 
 
@@ -35,15 +44,20 @@ def train(task, site):
 
 # Each of these is put before the `time.sleep` of a task.
 FLOODS = {
+    "updates": (  # as code that wants to do harm would: frames of the same answer, again and again
+        "    if site.name == 'site-2' and task.round == 1:\n"
+        "        from flprov.client import _session\n"
+        "        session = _session()\n"
+        "        frame = flood_of(session)\n"
+        "        for _ in range(50_000):\n            session._channel.send(frame)\n"
+    ),
     "log lines": "    for n in range(20_000):\n        print('flood ' * 100, n)\n",
     "progress": (
-        "    import flprov.client as fl\n"
-        "    for n in range(20_000):\n        fl.log('loss', float(n), n)\n"
+        "    import flprov.client as fl\n    for n in range(20_000):\n        fl.log('loss', float(n), n)\n"
     ),
 }
-GATE = (
-    "    while not (site.data('gate') / site.name).exists():\n        time.sleep(0.02)\n"  # opened by the campaign
-)
+# Opened by the campaign.
+GATE = "    while not (site.data('gate') / site.name).exists():\n        time.sleep(0.02)\n"
 
 
 def write_steps(

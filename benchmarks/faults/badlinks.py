@@ -19,7 +19,7 @@ from faults.rig import ROOT, Rig
 
 sys.path.insert(0, str(ROOT / "tests" / "links"))
 
-from netns import BadLinks, Way, missing  # noqa: E402
+from netns import BadLinks, Way, missing
 
 SITE = "site-2"
 SITES = ("site-1", "site-2", "site-3")
@@ -68,7 +68,9 @@ def _heal(rig: Rig) -> None:
     rig.note("heal", SITE)
 
 
-def _shaken(seconds: float, begin: Callable[[Rig, ExitStack], Any], what: str) -> Callable[[Rig, ExitStack], None]:
+def _shaken(
+    seconds: float, begin: Callable[[Rig, ExitStack], Any], what: str
+) -> Callable[[Rig, ExitStack], None]:
     def harm(rig: Rig, held: ExitStack) -> None:
         rig.note("shake", SITE, what)
         held.callback(_heal, rig)
@@ -142,9 +144,8 @@ CASES = (
     ),
     Case(
         name=f"partition for {_LONG:g} s of a site that is required",
-        rule="it is required and away for longer than `absence`: failed, and it is named",
+        rule="what is required is waited for, however long: completed",
         harm=_cut(_LONG),
-        states=("failed",),
         sites=f"{_MIN}, required: [{SITE}]",
         quick=False,
     ),
@@ -196,6 +197,14 @@ CASES = (
         rule="the log is capped: completed",
         harm=_nothing,
         first=FLOODS["log lines"],
+        rounds=4,
+    ),
+    Case(
+        name="a worker that floods with updates",
+        rule="more answers than were asked for end its process; all sites are needed: failed, it is named",
+        harm=_nothing,
+        states=("failed",),
+        first=FLOODS["updates"],
         rounds=4,
     ),
     Case(

@@ -48,7 +48,11 @@ class Settings:
 
 
 def try_case(
-    settings: Settings, part: str, number: int, name: str, play: Callable[[Path], tuple[History | None, list[str], dict]]
+    settings: Settings,
+    part: str,
+    number: int,
+    name: str,
+    play: Callable[[Path], tuple[History | None, list[str], dict]],
 ) -> Verdict:
     """Play a case in a folder of its own and judge it; what fails is kept, with its history and logs.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges a recorded history: every promise of the issue as one rule. No I/O; the same history, the same verdict.
+"""Judges a recorded history: every promise is one rule. No I/O; the same history, the same verdict.
 
 python -m faults.checker history.json     (in benchmarks/)
 """
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faults.history import Expectation, History, JobClaim, LogLine, Sample, read_history
-
 from flprov.jobs import TRANSITIONS, JobState
 
 TERMINAL = frozenset(state.value for state in JobState if state.terminal)
@@ -22,6 +21,8 @@ LEFT_AFTER = 10.0  # seconds after a job's end in which everything of it must be
 NO_PROCESS = 15.0  # seconds for which a running job may have no process at all: killed and started again
 # Rows that change a job's state; their outcome is the new state.
 STEPS = frozenset({"job.deploy", "job.run", "job.finish", "job.fail", "job.abort", "job.end"})
+# Rows of a job that goes on.
+LIFE = frozenset({"job.deploy", "job.run", "job.ready", "update.accept", "round.close"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,11 @@ def rule(function: Rule) -> Rule:
 
 
 def check(history: History) -> list[Violation]:
-    """Every violation, in the order of the rules."""
-    return [violation for one in RULES for violation in one(history)]
+    """Every violation, in the order of the rules; of those that differ by their moment only, the first."""
+    found: dict[tuple[str, str], Violation] = {}
+    for violation in (violation for one in RULES for violation in one(history)):
+        found.setdefault((violation.rule, violation.about), violation)
+    return list(found.values())
 
 
 # ---- nothing that was acknowledged is lost -----------------------------------------------------
@@ -134,7 +138,9 @@ def updates_are_kept(history: History) -> Iterator[Violation]:
         job, number, site = row.object.split("/")[0], row.object.split("/")[1], row.object.split("/")[-1]
         record = rounds.get(job, {}).get(int(number))
         if record is not None and site not in _sites_of(record, "contributors"):
-            yield Violation(rule="update-lost", about=row.object, text="accepted, and not in its round's record")
+            yield Violation(
+                rule="update-lost", about=row.object, text="accepted, and not in its round's record"
+            )
         if record is None and _final(history, job) in ("completed", "degraded"):
             yield Violation(rule="update-lost", about=row.object, text="accepted, and its round is not there")
     for key, count in accepted.items():
@@ -161,7 +167,9 @@ def contributors_have_answered(history: History) -> Iterator[Violation]:
                     )
                 if (job, number, site) not in accepted:
                     yield Violation(
-                        rule="contribution-invented", about=f"{job}/{number}", text=f"{site} was never accepted"
+                        rule="contribution-invented",
+                        about=f"{job}/{number}",
+                        text=f"{site} was never accepted",
                     )
 
 
@@ -169,16 +177,19 @@ def contributors_have_answered(history: History) -> Iterator[Violation]:
 def answers_are_kept_once(history: History) -> Iterator[Violation]:
     """A site answers each task once, and what the server accepted is in the site's own log."""
     for name, books in history.sites.items():
-        answers = Counter(row.object for row in books.rows if row.what == "task.answer" and row.outcome == "ok")
+        answers = Counter(
+            row.object for row in books.rows if row.what == "task.answer" and row.outcome == "ok"
+        )
         for key, count in answers.items():
             if count > 1:
                 yield Violation(rule="answer-doubled", about=f"{name}: {key}", text=f"kept {count} times")
         for row in history.server.rows:
-            if row.what == "update.accept" and row.outcome == "ok" and row.object.endswith(f"/{name}"):
-                if row.object.removesuffix(f"/{name}") not in answers:
-                    yield Violation(
-                        rule="answer-lost", about=row.object, text="accepted, and the site has no row of it"
-                    )
+            if row.what != "update.accept" or row.outcome != "ok" or not row.object.endswith(f"/{name}"):
+                continue
+            if row.object.removesuffix(f"/{name}") not in answers:
+                yield Violation(
+                    rule="answer-lost", about=row.object, text="accepted, and the site has no row of it"
+                )
 
 
 @rule
@@ -194,10 +205,14 @@ def committed_rounds_are_kept(history: History) -> Iterator[Violation]:
         begin = _first_round(record)
         done = int(record.get("round", 0))
         if have != list(range(begin, done)):
-            yield Violation(rule="round-lost", about=job, text=f"the job is in round {done}, there are {have}")
+            yield Violation(
+                rule="round-lost", about=job, text=f"the job is in round {done}, there are {have}"
+            )
         in_log = sum(1 for key in closed if key.startswith(f"{job}/"))
         if in_log != done - begin:
-            yield Violation(rule="round-lost", about=job, text=f"{in_log} rows of rounds, {done - begin} records")
+            yield Violation(
+                rule="round-lost", about=job, text=f"{in_log} rows of rounds, {done - begin} records"
+            )
         shown = max((claim.rounds for _, claim in _claims(history, job)), default=0)
         if shown > done:
             yield Violation(rule="round-lost", about=job, text=f"{shown} rounds were shown, {done} are there")
@@ -252,15 +267,16 @@ def ends_are_final(history: History) -> Iterator[Violation]:
         job = row.object.split("/")[0]
         if row.what == "job.end":
             ended[job] = row.index
-        elif job in ended and row.what in ("job.deploy", "job.run", "job.ready", "update.accept", "round.close"):
-            if row.outcome != "refused":
-                yield Violation(rule="restarted-after-end", about=job, text=f"{row.what} in row {row.index}")
+        elif job in ended and row.what in LIFE and row.outcome != "refused":
+            yield Violation(rule="restarted-after-end", about=job, text=f"{row.what} in row {row.index}")
     for job in history.server.records.get("job", {}):
         over = ""
         for sample, claim in _claims(history, job):
             if over and claim.state != over:
                 yield Violation(
-                    rule="claim-taken-back", about=job, text=f"{over}, then {claim.state} at {sample.answered:.1f}"
+                    rule="claim-taken-back",
+                    about=job,
+                    text=f"{over}, then {claim.state} at {sample.answered:.1f}",
                 )
             over = claim.state if claim.state in TERMINAL else over
 
@@ -298,9 +314,13 @@ def _rounds_as_expected(history: History, job: str, wanted: Expectation, state: 
         named = sites | set(_sites_of(record, "absent")) | set(_sites_of(record, "refused"))
         if not set(wanted.contributors) <= named:
             missing = sorted(set(wanted.contributors) - named)
-            yield Violation(rule="site-unnamed", about=f"{job}/{number}", text=f"nothing is said of {missing}")
+            yield Violation(
+                rule="site-unnamed", about=f"{job}/{number}", text=f"nothing is said of {missing}"
+            )
     if state == "completed" and lacking:
-        yield Violation(rule="degraded-hidden", about=job, text=f"completed, and rounds {sorted(lacking)} lacked")
+        yield Violation(
+            rule="degraded-hidden", about=job, text=f"completed, and rounds {sorted(lacking)} lacked"
+        )
     if state == "degraded" and not lacking:
         yield Violation(rule="degraded-unexplained", about=job, text="degraded, and no round lacked a site")
 
@@ -364,7 +384,9 @@ def sites_have_let_go(history: History) -> Iterator[Violation]:
         for site, books in history.sites.items():
             if site in record.get("unconfirmed", ()) or site not in record.get("targets", ()):
                 continue
-            if any(job in key.split("/") for kind in ("job", "answer") for key in books.records.get(kind, {})):
+            if any(
+                job in key.split("/") for kind in ("job", "answer") for key in books.records.get(kind, {})
+            ):
                 yield Violation(rule="site-keeps", about=job, text=f"{site} has records of an ended job")
 
 
@@ -378,11 +400,21 @@ def stops_are_proven(history: History) -> Iterator[Violation]:
             took = [row.index for row in books.rows if row.what == "job.accept" and _accepts(row, job)]
             stopped = [row.index for row in books.rows if row.what == "job.stop" and row.object == job]
             if took and site not in record.get("unconfirmed", ()) and max(stopped, default=0) < max(took):
-                yield Violation(rule="stop-unproven", about=job, text=f"{site} took it and has no row of its stop")
+                yield Violation(
+                    rule="stop-unproven", about=job, text=f"{site} took it and has no row of its stop"
+                )
 
 
 def _accepts(row: LogLine, job: str) -> bool:
     return row.object == job and row.outcome == "ok"
+
+
+@rule
+def nobody_dies_alone(history: History) -> Iterator[Violation]:
+    """Server and agents end when they are killed or stopped, and not otherwise."""
+    for line in history.died:
+        party, _, text = line.partition(": ")
+        yield Violation(rule="died", about=party, text=text)
 
 
 # ---- what was claimed --------------------------------------------------------------------------
@@ -428,12 +460,16 @@ def away_is_true(history: History) -> Iterator[Violation]:
     for sample in history.samples:
         for site, state in sample.sites.items():
             if state == "disconnected" and _undisturbed(history, site, sample.asked):
-                yield Violation(rule="false-disconnected", about=site, text=f"at {sample.asked:.1f}, with no cause")
+                yield Violation(
+                    rule="false-disconnected", about=site, text=f"at {sample.asked:.1f}, with no cause"
+                )
 
 
 def _undisturbed(history: History, site: str, moment: float) -> bool:
     """Whether site and server are both up, and nothing was done to either for the time to reconnect."""
-    last = [a for a in history.actions if a.at <= moment and a.party in (site, "server") and a.what != "strike"]
+    last = [
+        a for a in history.actions if a.at <= moment and a.party in (site, "server") and a.what != "strike"
+    ]
     up = {a.party: a.what in ("ready", "heal") for a in last}
     return all(up.get(party) for party in (site, "server")) and moment - last[-1].at > history.detection
 

@@ -21,7 +21,6 @@ from faults.apps import write_steps
 from faults.cases import Settings, summary, try_case
 from faults.history import Expectation, History
 from faults.rig import Rig
-
 from flprov.errors import FlprovError
 
 SIZE = "32M"

@@ -128,6 +128,7 @@ class History:
     sites: Mapping[str, Books] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)  # job id -> digest of its result
     expected: Mapping[str, Expectation] = field(default_factory=dict)
+    died: tuple[str, ...] = ()  # parties that ended though nobody killed them: "site-1: exit 1: ..."
     detection: float = 35.0  # seconds after which a cut connection must be noticed
     death: float = 3.0  # seconds after which a killed agent must be noticed
 

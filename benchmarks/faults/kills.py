@@ -72,7 +72,9 @@ def run(settings: Settings) -> dict[str, Any]:
     cases = [case for case in plan(count, settings.seed) if settings.case in (None, case.number)]
     models = {size: undisturbed(settings.folder / f"calm-{size}", size) for size in {c.size for c in cases}}
     verdicts = [
-        try_case(settings, "kills", case.number, case.name, lambda place, case=case: play(place, case, models))
+        try_case(
+            settings, "kills", case.number, case.name, lambda place, case=case: play(place, case, models)
+        )
         for case in cases
     ]
     return report(verdicts)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The eight state-changing operations in whose middle the server, or a site's agent, is killed."""
+"""The state-changing operations in whose middle the server, or a site's agent, is killed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 from faults.apps import LARGE, SMALL, write_steps
 from faults.history import Expectation
 from faults.rig import Rig
-
 from flprov.errors import Conflict
 
 
@@ -60,7 +59,7 @@ class Operation:
 
     name: str
     act: Callable[[Stage], None]
-    ready: Callable[[Stage], None] = lambda stage: None
+    ready: Callable[[Stage], None] = lambda _: None
     party: str = "server"
     sites: bool = True  # are connected meanwhile
     lasting: bool = False  # goes on by itself: nobody has to wait for `act`
@@ -82,6 +81,16 @@ def _lock(stage: Stage) -> None:
     _mark(stage, "unlock")
 
 
+def _drain(stage: Stage) -> None:
+    _mark(stage, "drain")
+    _mark(stage, "enable")
+
+
+def _clean(stage: Stage) -> None:
+    """`server gc`: what nobody needs goes, what is needed stays."""
+    stage.rig.insist(lambda admin: admin.clean())
+
+
 def _mark(stage: Stage, what: str) -> None:
     def call(admin: Any) -> None:
         try:
@@ -95,7 +104,10 @@ def _mark(stage: Stage, what: str) -> None:
 
 def _long_job(stage: Stage, *, size: int = SMALL, rounds: int = 400, seconds: float = 0.05) -> None:
     """A job that goes on for as long as this stage is used."""
-    if stage.jobs and stage.rig.insist(lambda admin: admin.job(stage.jobs[-1]).state) in ("running", "deploying"):
+    if stage.jobs and stage.rig.insist(lambda admin: admin.job(stage.jobs[-1]).state) in (
+        "running",
+        "deploying",
+    ):
         job = stage.jobs[-1]
     else:
         job = stage.submit(stage.app(size=size, rounds=rounds, seconds=seconds), states=("aborted",))
@@ -107,6 +119,12 @@ def _short_job(stage: Stage) -> None:
     """A job in its last round."""
     job = stage.submit(stage.app(rounds=2, seconds=0.4))
     stage.until(job, lambda seen: seen.rounds_done >= 1)
+
+
+def _old_job(stage: Stage) -> None:
+    """A job that has ended, and an app that no job needs: something to clean up."""
+    stage.rig.wait(stage.submit(stage.app(rounds=1)))
+    _upload(stage)
 
 
 def _finish(stage: Stage) -> None:
@@ -134,9 +152,13 @@ OPERATIONS = (
     Operation(name="submit", act=_submit, sites=False),
     Operation(name="app upload", act=_upload, sites=False),
     Operation(name="site lock", act=_lock, sites=False),
+    Operation(name="site drain", act=_drain, sites=False),
+    Operation(name="server gc", ready=_old_job, act=_clean),
     Operation(name="update accept", ready=lambda s: _long_job(s, size=LARGE), act=_go_on, lasting=True),
     Operation(name="round close", ready=_long_job, act=_go_on, lasting=True),
     Operation(name="job finish", ready=_short_job, act=_finish),
     Operation(name="abort", ready=_running_job, act=_abort),
-    Operation(name="answer keep", ready=lambda s: _long_job(s, size=LARGE), act=_go_on, party="site-1", lasting=True),
+    Operation(
+        name="answer keep", ready=lambda s: _long_job(s, size=LARGE), act=_go_on, party="site-1", lasting=True
+    ),
 )

@@ -14,7 +14,6 @@ from faults.apps import write_steps
 from faults.cases import Settings, summary, try_case
 from faults.history import History
 from faults.rig import Rig
-
 from flprov.admin import open_admin
 from flprov.jobs import Submission, build_bundle
 from flprov.pki import sign

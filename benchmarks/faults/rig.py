@@ -28,7 +28,6 @@ from faults.history import (
     Seen,
 )
 from faults.sightings import see_files, see_processes
-
 from flprov._base import SystemClock, to_document
 from flprov.admin import Admin, open_admin
 from flprov.errors import FlprovError, NotFound, ServerUnavailable, TimedOut
@@ -65,6 +64,7 @@ class Rig:
             self.network = Network(folder, sites, listen=links.server, host=links.server)
             self.network.command = links.command
         self.sampling = True
+        self.died: list[str] = []  # parties that had ended by themselves, when all was stopped
         self.sites = list(self.network.names)
         self.restarts: list[float] = []  # seconds until the server was ready again
         self.detection, self.death = 35.0, 3.0
@@ -90,6 +90,14 @@ class Rig:
         return self
 
     def __enter__(self) -> Rig:
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _begin(self) -> None:
         self.start("server")
         if self._with_sites:
             for site in self.sites:
@@ -100,7 +108,6 @@ class Rig:
         if self.sampling:
             self._sampler = threading.Thread(target=self._sample_on, daemon=True)
             self._sampler.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -113,8 +120,11 @@ class Rig:
             self._sampler.join(20)
             self._sampler = None
         self.drop_admin()
-        for site in self.sites:
-            self.note("stop", site)
+        for party, running in self.network.running.items():
+            code = running.process.poll()
+            if code is not None:
+                self.died.append(f"{party}: exit {code}: {_last_line(running.log)}")
+            self.note("stop", party)
         self.network.close()
 
     def note(self, what: str, party: str, detail: str = "") -> None:
@@ -290,7 +300,9 @@ class Rig:
         last = max(self._ended.values(), default=time.time())
         while True:
             look = self._look()
-            dirty = [p for p in look.processes if p.job in look.ended] or look.files or any(look.leases.values())
+            dirty = (
+                [p for p in look.processes if p.job in look.ended] or look.files or any(look.leases.values())
+            )
             if not dirty or look.at - last > _UNTIL_CLEAN:
                 self._left.append(look)
                 return look.at - last
@@ -321,10 +333,16 @@ class Rig:
             server=read_books(self.network.local("server") / "state"),
             sites={site: read_books(self.network.local(site) / "state") for site in self.sites},
             models=self._models,
+            died=tuple(self.died),
             expected=self._expected,
             detection=self.detection,
             death=self.death,
         )
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    return lines[-1][-300:] if lines else "it said nothing"
 
 
 def _is(seen: Seen, kind: str) -> bool:

@@ -15,6 +15,7 @@ import argparse
 import importlib
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -25,9 +26,9 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent)  # not this folder itself: its modules are faults.something
 
-from faults.cases import Settings  # noqa: E402
 from report import machine  # noqa: E402
 
+from faults.cases import Settings  # noqa: E402
 from flprov import __version__  # noqa: E402
 
 PARTS = ("kills", "syscalls", "queueing", "slowlinks", "badlinks", "fulldisk", "audit")
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("--kept", type=Path, default=Path("faults-kept"), help="for what fails")
     parser.add_argument("-o", "--output", type=Path, default=HERE.parent / "results")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every network is stopped, too
     load = os.getloadavg()[0]
     found = []
     with tempfile.TemporaryDirectory(prefix="flprov-faults-") as folder:

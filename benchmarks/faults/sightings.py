@@ -23,12 +23,12 @@ def see_processes(folder: Path) -> tuple[Seen, ...]:
     found: list[Seen] = []
     tags: dict[bytes, Seen] = {}
     others: list[tuple[int, int, bytes]] = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError, ValueError):
-            pid = int(name)
-            command = Path(f"/proc/{name}/cmdline").read_bytes()
+            pid = int(entry.name)
+            command = (entry / "cmdline").read_bytes()
             started = _started(pid)
             if not command or started is None:
                 continue
@@ -62,9 +62,9 @@ def _one(pid: int, started: int, command: bytes, root: bytes) -> Seen | None:
 
 def _party_of_shim(pid: int, root: bytes) -> str:
     """Whose it is: by the log in the job's folder, which it holds open."""
-    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            target = os.fsencode(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+            target = os.fsencode(descriptor.readlink())
             place = _PLACE.search(target)
             if target.startswith(root) and place is not None:
                 return place[1].decode()
@@ -92,8 +92,12 @@ def see_files(folder: Path, ended: set[str]) -> tuple[str, ...]:
         for pattern in _TEMPORARY:
             found += [str(path.relative_to(folder)) for path in state.rglob(pattern) if not _own_socket(path)]
         if state.parent.name != "server.local":
-            found += [str(state.relative_to(folder) / "jobs" / job) for job in ended if (state / "jobs" / job).exists()]
-    for name in Path("/dev/shm").glob("flprov-*"):  # noqa: S108 - the place that flprov uses
+            found += [
+                str(state.relative_to(folder) / "jobs" / job)
+                for job in ended
+                if (state / "jobs" / job).exists()
+            ]
+    for name in Path("/dev/shm").glob("flprov-*"):
         with contextlib.suppress(OSError):
             if name.is_symlink() and str(name.readlink()).startswith(f"{folder}/"):
                 found.append(f"{name} -> {name.readlink()}")

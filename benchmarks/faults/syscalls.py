@@ -55,7 +55,9 @@ def run(settings: Settings) -> dict[str, Any]:
                 "syscalls",
                 number,
                 name,
-                lambda place, operation=operation, points=points, seed=seed: play(place, operation, points, seed),
+                lambda place, operation=operation, points=points, seed=seed: play(
+                    place, operation, points, seed
+                ),
             )
         )
     return _report(verdicts, count)

@@ -209,10 +209,10 @@ def _conclude(
     against = [one for one in verdicts if one.verdict in ("differs", "missing")]
     forged = [one for one in verdicts if one.verdict == "forged"]
     first, problem = None, ""
-    if seen.broken is not None:
+    if against and (seen.broken is None or against[0].index < seen.broken.index):
+        first, problem = _place(against[0], seen), _rewritten(against[0], _agreed(verdicts))
+    elif seen.broken is not None:
         first, problem = seen.broken.index, seen.broken.problem
-    elif against:
-        first, problem = against[0].index, _rewritten(against[0], _agreed(verdicts))
     elif forged:
         problem = forged[0].text
     return AuditVerdictDocument(
@@ -227,6 +227,11 @@ def _conclude(
         agreed=_agreed(verdicts),
         notes=tuple(_notes(verdicts, judge, asked=asked)),
     )
+
+
+def _place(against: WitnessVerdict, seen: _Seen) -> int:
+    """The first row that is known to be bad. Of rows that were cut off, that is the first one."""
+    return seen.head.index + 1 if against.verdict == "missing" else against.index
 
 
 def _agreed(verdicts: Iterable[WitnessVerdict]) -> int | None:

@@ -24,6 +24,7 @@ from flprov.admin import jobs, operations, parties
 from flprov.admin.apps import Progress, fetch_spec, upload_bundle
 from flprov.admin.download import Progress as FileProgress
 from flprov.admin.download import download_results
+from flprov.admin.joblogs import read_logs
 from flprov.admin.link import Link, read_document
 from flprov.admin.plots import draw_metrics
 from flprov.admin.renewals import renew_certificate
@@ -106,6 +107,7 @@ class Admin:
         self._clock = clock or SystemClock()
         self._link = Link(connection)
         self._trust = trust  # None: nothing is learnt
+        self._specs: dict[str, JobSpec] = {}  # of apps that were read here, by digest
 
     def __enter__(self) -> Admin:
         return self
@@ -418,12 +420,36 @@ class Admin:
         """
         digest, spec = self._resolve(app, progress)
         spec = jobs.change_spec(spec, settings, min_sites)
+        return jobs.submit_job(
+            self._link, self.kit, self._clock, app=digest, spec=spec, sites=self._targets(sites), token=token
+        )
+
+    def plan(
+        self,
+        app: str | Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        sites: Sequence[str] = (),
+        min_sites: int | None = None,
+        progress: Progress | None = None,
+    ) -> doc.JobPlanDocument:
+        """What would come of `submit` with the same arguments; the app is uploaded, and no job is made.
+
+        Raises:
+            ConfigError, Misuse: the job's own mistakes.
+            NotFound: no such app or site.
+        """
+        digest, spec = self._resolve(app, progress)
+        spec = jobs.change_spec(spec, settings, min_sites)
+        return jobs.plan_job(
+            self._link, self.kit, self._clock, app=digest, spec=spec, sites=self._targets(sites)
+        )
+
+    def _targets(self, sites: Sequence[str]) -> tuple[str, ...]:
         chosen = tuple(sorted(sites)) or tuple(site.name for site in self.sites())
         if not chosen:
             raise Misuse("the project has no site yet", hint="add one to project.yml and provision again")
-        return jobs.submit_job(
-            self._link, self.kit, self._clock, app=digest, spec=spec, sites=chosen, token=token
-        )
+        return chosen
 
     def clone(
         self,
@@ -477,10 +503,14 @@ class Admin:
             return bundle.digest, bundle.spec
         if isinstance(app, Path) or "/" in app:
             raise NotFound(f"no folder {app}", hint="flprov app ls")
+        if app in self._specs:
+            return app, self._specs[app]
         found = self.app(app)
         if app != found.name and not found.digest.startswith(app):
             raise ProtocolError(f"the server answered with app {found.name} ({found.digest}) for {app!r}")
-        return found.digest, fetch_spec(self._link, found)
+        if found.digest not in self._specs:
+            self._specs[found.digest] = fetch_spec(self._link, found)
+        return found.digest, self._specs[found.digest]
 
     def jobs(
         self, name: str = "", *, state: str = "", limit: int | None = None
@@ -537,22 +567,43 @@ class Admin:
         return wait_for_end(
             lambda seconds: self.watch(job_id, timeout=seconds),
             clock=self._clock,
-            rest=lambda seconds: self._link.run(self._clock.sleep(seconds)),
+            rest=self._rest,
             timeout=timeout,
             on_change=on_change or (lambda _job: None),
             on_retry=on_retry,
+            job_id=job_id,
         )
 
     def why(self, job_id: str) -> doc.WhyDocument:
         """The earliest cause of a job's trouble, or what it waits for."""
         return self._link.document(doc.WhyDocument, m.WHY_JOB, pb.Query(id=job_id))
 
+    def _rest(self, seconds: float) -> None:
+        self._link.run(self._clock.sleep(seconds))
+
     def logs(
-        self, job_id: str, *, site: str = "", offset: int = 0, follow: bool = False
+        self,
+        job_id: str,
+        *,
+        site: str = "",
+        offset: int = 0,
+        tail: int = 0,
+        follow: bool = False,
+        on_retry: OnRetry | None = None,
     ) -> Iterator[LogText]:
-        """The logs of all parties or of one; with `follow`, as they grow, until the job has ended."""
-        request = pb.LogsRequest(job_id=job_id, site=site, offset=offset, follow=follow)
-        for part in self._link.download(m.JOB_LOGS, request):
+        """The logs of all parties or of one, in parts. A part that begins later than expected: what lay
+        between was dropped.
+
+        Args:
+            job_id: which job.
+            site: only this party's; "server" is the workflow's.
+            offset: from this byte on.
+            tail: instead, so many lines before the end.
+            follow: as they grow, until the job has ended.
+            on_retry: told of each try after the connection broke; None: that is the end.
+        """
+        request = pb.LogsRequest(job_id=job_id, site=site, offset=offset, tail=tail, follow=follow)
+        for part in read_logs(self._link, request, rest=self._rest, on_retry=on_retry):
             yield LogText(party=part.site, offset=part.offset, data=part.data)
 
     def abort(self, job_id: str, *, reason: str = "") -> doc.JobDocument:

@@ -20,6 +20,7 @@ from flprov.wire import pb
 
 _COMMAND_LIFE = timedelta(minutes=2)  # a command that arrives later is not carried out
 _SUBMISSION_LIFE = timedelta(days=7)  # so long a site may be away before its part is refused
+_PLAN_LIFE = timedelta(minutes=5)  # clocks may be so far apart; nobody is to start a job with it later
 _MOST_RECORD = 64 << 20  # bytes of a record.json
 
 
@@ -42,7 +43,7 @@ def submit_job(
 ) -> doc.SubmitDocument:
     """Sign a submission and hand it in."""
     now = clock.now()
-    submission = Submission(
+    wish = Submission(
         project_id=kit.project_id,
         app=app,
         spec=spec,
@@ -52,11 +53,31 @@ def submit_job(
         made_at=now,
         not_after=now + _SUBMISSION_LIFE,
         origin=origin,
-    ).encode()
-    request = pb.SubmitRequest(
-        submission=submission, signature=sign(kit.private_pem, submission), chain=kit.chain_pem
     )
-    return link.document(doc.SubmitDocument, m.SUBMIT_JOB, request)
+    return link.document(doc.SubmitDocument, m.SUBMIT_JOB, _sign(kit, wish))
+
+
+def plan_job(
+    link: Link, kit: Kit, clock: Clock, *, app: str, spec: JobSpec, sites: Sequence[str]
+) -> doc.JobPlanDocument:
+    """Ask what would come of a submission. It is signed for the sites to judge, and soon worth nothing."""
+    now = clock.now()
+    wish = Submission(
+        project_id=kit.project_id,
+        app=app,
+        spec=spec,
+        sites=tuple(sorted(sites)),
+        token=secrets.token_hex(16),
+        submitted_by=kit.identity.uri,
+        made_at=now,
+        not_after=now + _PLAN_LIFE,
+    )
+    return link.document(doc.JobPlanDocument, m.PLAN_JOB, _sign(kit, wish))
+
+
+def _sign(kit: Kit, wish: Submission) -> pb.SubmitRequest:
+    data = wish.encode()
+    return pb.SubmitRequest(submission=data, signature=sign(kit.private_pem, data), chain=kit.chain_pem)
 
 
 def fetch_submission(link: Link, job_id: str, people: Anchors) -> Submission:

@@ -25,6 +25,7 @@ def wait_for_end(
     timeout: float | None,
     on_change: Callable[[JobDocument], None],
     on_retry: OnRetry | None,
+    job_id: str,
 ) -> JobDocument:
     """The job once it has ended.
 
@@ -35,6 +36,7 @@ def wait_for_end(
         timeout: seconds, over all tries.
         on_change: told the job at first and after each change.
         on_retry: told of each try; None: a watch that breaks off is the end.
+        job_id: for the words.
 
     Raises:
         TimedOut: it had not ended in time.
@@ -49,7 +51,9 @@ def wait_for_end(
                 on_change(job)
                 if job.state in ENDED:
                     return job
-            raise ServerUnavailable("the server ended the watch of the job", hint="flprov job wait ID")
+            raise ServerUnavailable(
+                f"the server ended the watch of job {job_id}", hint=f"flprov job wait {job_id}"
+            )
         except FlprovError as error:
             hopeless = error.nature is not Nature.TRANSIENT or isinstance(error, TimedOut)
             if on_retry is None or hopeless or not seen:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from flprov.errors import (
 )
 from flprov.jobs import Resources, Submission, decode_submission
 from flprov.pki import Anchors, Identity, Kind, verify_signed
-from flprov.policy import SitePolicy, judge, load_policy, load_site_settings
+from flprov.policy import LogRules, SitePolicy, judge, load_policy, load_site_settings
 from flprov.rpc.methods import SUBMIT_JOB
 from flprov.wire import pb
 from flprov.workers import confinement_method
@@ -42,6 +42,7 @@ class Admitted:
     python: Path
     unconfined: bool
     tracebacks: bool
+    logs: LogRules = field(default_factory=LogRules)
 
 
 def admit(
@@ -81,6 +82,7 @@ def admit(
         python=settings.python or config.python,
         unconfined=policy.unconfined,
         tracebacks=policy.tracebacks,
+        logs=policy.logs,
     )
 
 

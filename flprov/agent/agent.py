@@ -48,6 +48,7 @@ class Agent:
         launcher: Launcher | None = None,
         store: Callable[[Path], Store] | None = None,
         local_status: bool = True,
+        orphan_seconds: float = 60.0,
     ) -> None:
         self.config = config
         self._clock = clock or SystemClock()
@@ -55,6 +56,7 @@ class Agent:
         self._launcher = launcher or ProcessLauncher()
         self._open_store = store or (lambda folder: open_store(folder, clock=self._clock))
         self._local_status = local_status
+        self._orphan_seconds = orphan_seconds  # so long jobs' processes wait for an agent that was killed
         self._stopping = asyncio.Event()
         self.ready = asyncio.Event()  # set by the first Welcome
         self.again = False  # after `run`: this process is to start anew, as an admin asked
@@ -136,8 +138,8 @@ class Agent:
             trust=trust,
             report=lambda message: self._control.report(message),
             leases_changed=lambda: self._control.beat_soon(),
+            orphan_seconds=self._orphan_seconds,
         )
-        await jobs.load()
         self._control = Control(
             connect=self._connect,
             hello=self._hello,
@@ -146,6 +148,7 @@ class Agent:
             obey=self._obey,
             clock=self._clock,
         )
+        await jobs.load()  # may report: what ran here before goes on
         await store.commit([], Row(who="site", what="site.start", object=self.config.kit.name))
         async with contextlib.AsyncExitStack() as stack:
             if self._local_status:
@@ -217,7 +220,7 @@ class Agent:
             manifest=self.config.kit.manifest_digest,
             jobs=self._jobs.ids,
             trust=self._trust.version,
-            witness=self._witness.newest,
+            witness=self._witness.begin(),
             disputed=self._witness.disputed,
             started_at=to_iso(self._started_at),
         )

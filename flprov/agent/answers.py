@@ -58,7 +58,8 @@ class Answers:
         outcome = "ok" if answer.WhichOneof("outcome") == "update" else "failed"
         row = Row(who="site", what="task.answer", object=key, outcome=outcome, reason=answer.failure.message)
         value = {"answer": answer.SerializeToString().hex(), "round": round}
-        await self._store.commit([Put("answer", key, value), *also], row)
+        # That a task failed is a small thing to keep, also when the disk has no room for more.
+        await self._store.commit([Put("answer", key, value), *also], row, urgent=outcome != "ok")
         self._kept[key] = _Kept(answer=answer, round=round)
 
     async def drop(self, job_id: str, *, up_to: int | None = None) -> set[str]:
@@ -70,7 +71,7 @@ class Answers:
         ]
         if not gone:
             return set()
-        await self._store.commit([Delete("answer", key) for key in gone], None)
+        await self._store.commit([Delete("answer", key) for key in gone], None, urgent=True)
         # Meanwhile another call may have dropped some: a round that is closed while its job is stopped.
         dropped = [self._kept.pop(key, None) for key in gone]
         return {kept.answer.update.tensors.digest for kept in dropped if kept is not None} - {""}

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 # A dead link is found by HTTP/2 pings within half a minute, however slow it is. This is for a server that
 # answers those and does not get to its Welcome, which takes one small write to its disk.
 PATIENCE = 120.0
+_SOON, _LATE = 5.0, 30.0  # seconds between two dials, at most
+_SOON_TRIES = 200  # some ten minutes; 200 sites with jitter are 70 dials a second then
 _LAST_WORD = 2.0  # seconds in which a leaving site's last word reaches the server
 
 
@@ -109,7 +112,7 @@ class Control:
             FlprovError: waiting will not help: the server does not take this site, or the two do not
                 speak the same protocol. A lock is another matter: it can be opened at any time.
         """
-        waits, tries = backoff(), 0
+        waits, tries = _waits(), 0
         while True:
             try:
                 await self._session()
@@ -121,7 +124,7 @@ class Control:
                     self._note(LinkState.REFUSED, _with_hint(error), tries)
                     raise
                 if self._was_connected:
-                    waits, tries = backoff(), 0
+                    waits, tries = _waits(), 0
                 self._was_connected = False
                 tries += 1
                 wait = next(waits)
@@ -212,6 +215,12 @@ class Control:
 # Tries that are said in the log although nothing is new; all of them are in `site status`.
 _SAID = frozenset({1, 2, 5, 10, 20})
 _SAID_EVERY = 50
+
+
+def _waits() -> Iterator[float]:
+    """Soon for as long as a server takes to be started again; later on less often."""
+    yield from itertools.islice(backoff(most=_SOON), _SOON_TRIES)
+    yield from backoff(first=_SOON, most=_LATE)
 
 
 def _with_hint(error: FlprovError) -> str:

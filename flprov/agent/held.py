@@ -16,10 +16,10 @@ from flprov.agent.admission import Admitted, admit, names_folder
 from flprov.agent.answers import Answers
 from flprov.agent.bulk import Bulk
 from flprov.agent.config import AgentConfig
-from flprov.agent.jobrecord import OpenTasks, deploy_again, job_record, verify_same
+from flprov.agent.jobrecord import Begun, OpenTasks, deploy_again, job_record, verify_same
 from flprov.agent.leases import HeldLease, Leases
 from flprov.agent.probing import examine
-from flprov.agent.sitejob import MOST_TRIES, SiteJob, Tools, killed_in_words, refusal_of
+from flprov.agent.sitejob import MOST_TRIES, SiteJob, Tools, killed_in_words, note_in_log, refusal_of
 from flprov.agent.trust import SiteTrust
 from flprov.agent.vitals import GPUs, read_vitals
 from flprov.blobs import BlobStore, digest_of
@@ -123,7 +123,7 @@ class SiteJobs:
                 job = self._jobs[job_id] = SiteJob(
                     job_id=job_id, admitted=admitted, folder=self.folder / job_id, tools=self._tools
                 )
-                job.take_back(process, self._tasks.get(job_id))
+                job.take_back(process, self._open_task(job_id))
                 await self._store.commit([], Row(who="site", what="job.adopt", object=job_id))
                 return
         left = await asyncio.to_thread(reap_leftovers, self.folder / job_id)
@@ -131,6 +131,11 @@ class SiteJobs:
             self._unclean.add(job_id)
         if left.record is not None:
             await self._note_interrupted(job_id, reason, left.record)
+
+    def _open_task(self, job_id: str) -> Begun | None:
+        begun = self._tasks.get(job_id)
+        answered = begun is not None and self._answers.get(job_id, begun.order.task_id) is not None
+        return None if answered else begun
 
     def _readmit(self, message: pb.Deploy) -> Admitted:
         """As at admission, but for the time until which the submission was fresh."""
@@ -150,7 +155,7 @@ class SiteJobs:
         or was killed too often.
         """
         own_fault = not record.stopped and not record.outside
-        begun = self._tasks.get(job_id)
+        begun = self._open_task(job_id)
         if begun is None and own_fault:  # it had ended before, and that was told
             return
         ended = f"the job's process ended: {record.reason}"
@@ -159,6 +164,7 @@ class SiteJobs:
         row = Row(who="site", what="job.interrupt", object=job_id, outcome="failed", reason=why)
         await self._store.commit([], row)
         self._interrupted[job_id] = why
+        await asyncio.to_thread(note_in_log, self.folder / job_id, why)
         if begun is not None and (own_fault or (record.outside and begun.tries >= MOST_TRIES)):
             last = "" if own_fault else f"; this was try {begun.tries} of {MOST_TRIES}"
             failure = pb.Failure(code="job-failed", message=why + last)
@@ -262,27 +268,26 @@ class SiteJobs:
         job = self._jobs[job_id] = SiteJob(
             job_id=job_id, admitted=admitted, folder=self.folder / job_id, tools=self._tools
         )
+        record = job_record(message, admitted)
         if job_id not in self._accepted:
-            await self._store.commit(
-                [
-                    Put("job", job_id, job_record(message, admitted)),
-                    Put("token", key, {"job_id": job_id}),
-                ],
-                Row(
-                    who=submission.submitted_by,
-                    what="job.accept",
-                    object=job_id,
-                    data={"app": submission.app},
-                ),
+            row = Row(
+                who=submission.submitted_by, what="job.accept", object=job_id, data={"app": submission.app}
             )
+            changes = [Put("job", job_id, record), Put("token", key, {"job_id": job_id})]
+            await self._store.commit(changes, row)
             self._accepted.add(job_id)
+        elif self._store.get("job", job_id) != record:  # site.yml, or what is kept of a job, has changed
+            await self._store.commit([Put("job", job_id, record)], None)
         return job
 
     async def _refuse(self, job_id: str, error: FlprovError) -> None:
         logger.warning("job %s refused: %s", job_id, error)
         outcome = "refused" if isinstance(error, Refused) else "failed"
         row = Row(who="site", what="job.accept", object=job_id, outcome=outcome, reason=str(error))
-        await self._store.commit([], row)
+        try:
+            await self._store.commit([], row)
+        except LocalError as unwritten:  # a full disk: whoever waits for the answer gets it all the same
+            logger.warning("that job %s was refused could not be written down: %s", job_id, unwritten)
         job = self._jobs.get(job_id)
         if job is not None:
             await self._stop(job_id, str(error), 0.0, tell=False)
@@ -375,7 +380,8 @@ class SiteJobs:
             self._accepted.discard(job_id)
             app = (self._store.get("job", job_id) or {}).get("app")
             row = Row(who="site", what="job.stop", object=job_id, reason=reason)
-            await self._store.commit([Delete("job", job_id), *self._tasks.end(job_id)], row)
+            changes = [Delete("job", job_id), *self._tasks.end(job_id)]
+            await self._store.commit(changes, row, urgent=True)
             self._collect({app} if isinstance(app, str) else set())
 
     def _collect(self, digests: set[str]) -> None:

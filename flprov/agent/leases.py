@@ -28,7 +28,7 @@ from flprov.jobs import (
     site_disk,
 )
 from flprov.store import Delete, Put, Store
-from flprov.wire.documents import ProbeDocument, Vitals
+from flprov.wire.documents import SiteOffer, Vitals
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Offer:
     """What a job would get."""
 
     missing: str  # in words; empty: nothing
-    document: ProbeDocument
+    document: SiteOffer
 
 
 class Leases:
@@ -149,7 +149,7 @@ class Leases:
         room = vitals.room
         return Offer(
             missing=missing,
-            document=ProbeDocument(
+            document=SiteOffer(
                 cpus=room.cpus if room else 0,
                 memory=room.memory if room else 0,
                 disk=room.disk if room else 0,

@@ -15,10 +15,12 @@ from pathlib import Path
 from flprov._base import Clock, Tasks, canonical_json
 from flprov.agent.admission import Admitted
 from flprov.agent.answers import Answers
-from flprov.agent.bulk import Bulk
+from flprov.agent.bulk import Bulk, OnBytes
 from flprov.agent.jobrecord import Begun, OpenTasks
 from flprov.agent.leases import Leases
 from flprov.agent.logs import LogSender
+from flprov.agent.redaction import Redactor
+from flprov.agent.updates import clear_out, remove_out, take_out, verify_own_update
 from flprov.blobs import BlobStore
 from flprov.errors import (
     FlprovError,
@@ -26,21 +28,18 @@ from flprov.errors import (
     NotFound,
     PolicyRefused,
     ProtocolError,
-    UpdateRefused,
     error_class,
 )
 from flprov.jobs import check_needs, unpack_bundle
-from flprov.wire import failure_of, pb, tensor_infos, verify_numbers, verify_update
+from flprov.wire import failure_of, pb
 from flprov.workers import ExitRecord, Launcher, LaunchOrder, LogSegments, Process, reap_leftovers
 
 logger = logging.getLogger(__name__)
 
-INLINE = 64 << 10  # bytes of tensors in a message; what is larger travels as a blob
-_MOST_UPDATE = 64 << 30
-_MOST_SECONDS = 1e9  # that an update may say it took; as at the server
 _LONGEST_MESSAGE = 2000  # of a failure, as the job's process tells it
 _LONGEST_TRACEBACK = 64_000
 _MOST_PROGRESS = 16 << 10  # bytes
+_BYTES_EVERY = 2.0  # seconds; of a transfer
 _PROGRESS_EVERY = 0.2  # seconds; what a job says more often is passed over
 MOST_TRIES = 3  # of one task, by processes that are killed from outside one after the other
 _FAREWELL = 30.0  # seconds in which a process ends that has closed its channel
@@ -93,10 +92,17 @@ class SiteJob:
     _repeats: bool = False  # it may say its next answer twice
     _told: float = -_PROGRESS_EVERY  # when progress was last passed on
 
+    def __post_init__(self) -> None:
+        self._redactor = Redactor(self.admitted.logs.redact)
+
     @property
     def stopped(self) -> bool:
         """Its end was asked for: what fails from then on is nobody's news."""
         return self._stopping
+
+    @property
+    def _out(self) -> Path:
+        return self.folder / "out"
 
     # ---- deploy --------------------------------------------------------------------------
 
@@ -106,7 +112,7 @@ class SiteJob:
         async with self._up:
             self._verify_wanted()
             await self._lease(app_size, model_size)
-        await self._fetch(app, app_size)
+        await self._fetch(app, app_size, "fetching app")
         async with self._up:
             self._verify_wanted()
             await asyncio.to_thread(self._prepare, app)
@@ -124,10 +130,12 @@ class SiteJob:
         )
         return held.gpus
 
-    async def _fetch(self, digest: str, size: int) -> None:
+    async def _fetch(self, digest: str, size: int, doing: str) -> None:
         """Bring a blob here; a stop ends it."""
         self._verify_wanted()
-        self._fetching = asyncio.create_task(self.tools.bulk.fetch(self.job_id, digest, size))
+        self._fetching = asyncio.create_task(
+            self.tools.bulk.fetch(self.job_id, digest, size, self._teller(doing))
+        )
         try:
             await self._fetching
         except asyncio.CancelledError:
@@ -162,11 +170,12 @@ class SiteJob:
                 gpus=leased,
                 unconfined=admitted.unconfined,
                 grace=wanted.grace_seconds,
+                log_limit=admitted.logs.cap,
                 orphan_seconds=tools.orphan_seconds,
             )
         )
         self._handed, self._back, self._repeats = "", False, False
-        self._log = LogSender(self.tools.bulk, self.job_id, process.log)
+        self._log = self._make_log_sender(process.log)
         process.on_log(self._log.grew)
         start = pb.StartSite(
             job_id=self.job_id,
@@ -181,13 +190,23 @@ class SiteJob:
     def take_back(self, process: Process, begun: Begun | None) -> None:
         """Go on with a process that an earlier run of the agent has started."""
         self._process, self._back, self._repeats = process, True, True
-        self._log = LogSender(self.tools.bulk, self.job_id, process.log)
+        self._log = self._make_log_sender(process.log)
         process.on_log(self._log.grew)
         if begun is not None:
             self._open, self._tries = begun.order, begun.tries
             self.models = {begun.order.model.digest} - {""}
         self._be("ready" if begun is None else "training")
         self._work.spawn(self._listen(process))
+
+    def _make_log_sender(self, log: Path) -> LogSender:
+        return LogSender(
+            self.tools.bulk,
+            self.job_id,
+            log,
+            rules=self.admitted.logs,
+            redactor=self._redactor,
+            clock=self.tools.clock,
+        )
 
     def _be(self, state: str) -> None:
         self.state, self.since = state, self.tools.clock.now()
@@ -218,7 +237,7 @@ class SiteJob:
             async with self._up:
                 self._verify_wanted()
                 if self._process is None:
-                    await asyncio.to_thread(self._clear_out)
+                    await asyncio.to_thread(clear_out, self._out)
                     await self._start()
             await self.tools.tasks.begin(self.job_id, order, tries=self._tries)
             await self._tell_process(order, task)
@@ -235,18 +254,12 @@ class SiteJob:
         with contextlib.suppress(JobFailed):  # it has ended: who listens to it says so, or begins again
             await process.channel.send(pb.ToWorker(task=task))
 
-    def _clear_out(self) -> None:
-        """What a process has left that was killed while it wrote."""
-        for path in (self.folder / "out").iterdir():
-            with contextlib.suppress(OSError):
-                path.unlink()
-
     async def _fetch_model(self, digest: str, size: int) -> None:
         """Bring the model here, if it did not come with the task; it is named first, so that it stays."""
         older, self.models = self.models, {digest} - {""}
         self.tools.collect(older)
         if digest:
-            await self._fetch(digest, size)
+            await self._fetch(digest, size, "fetching model")
 
     def _lay_in(self, model: pb.Payload) -> pb.Payload:
         """Put the model where the job's process can read it."""
@@ -293,7 +306,7 @@ class SiteJob:
         what = killed_in_words(reason)
         order = self._open
         if order is None:  # the next task starts a process
-            await asyncio.to_thread(self._note_in_log, what)
+            await self._note_in_log(what)
         elif self._tries >= MOST_TRIES:
             last = f"{what}; this was try {self._tries} of {MOST_TRIES}"
             await self._answer_failure(order, pb.Failure(code="job-failed", message=last))
@@ -301,7 +314,7 @@ class SiteJob:
             self._tries += 1
             note = f"{what}; it is started again (try {self._tries} of {MOST_TRIES})"
             logger.warning("job %s: %s", self.job_id, note)
-            await asyncio.to_thread(self._note_in_log, note)
+            await self._note_in_log(note)
             self.say_doing(note)
             await self._hand_over(order)
 
@@ -311,10 +324,9 @@ class SiteJob:
         progress = pb.Progress(job_id=self.job_id, task_id=task_id, doing=text)
         self.tools.report(pb.FromSite(progress=progress))
 
-    def _note_in_log(self, text: str) -> None:
+    async def _note_in_log(self, text: str) -> None:
         """A line in the job's log, while no shim writes to it."""
-        with contextlib.suppress(OSError), contextlib.closing(open_log(self.folder)) as log:
-            log.append(f"[flprov: {text}]\n".encode())
+        await asyncio.to_thread(note_in_log, self.folder, text)
         if self._log is not None:
             self._log.grew()
 
@@ -353,11 +365,27 @@ class SiteJob:
         progress.job_id = self.job_id
         self.tools.report(pb.FromSite(progress=progress))
 
+    def _teller(self, doing: str, task_id: str = "") -> OnBytes:
+        """Passes on how far a transfer is, every few seconds and at its end: slow links carry this too."""
+        told = -_BYTES_EVERY
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            now = self.tools.clock.monotonic()
+            if now - told >= _BYTES_EVERY or done >= total:
+                told = now
+                task = task_id or (self._open.task_id if self._open is not None else "")
+                said = pb.Progress(job_id=self.job_id, task_id=task, doing=doing)
+                said.bytes_done, said.bytes_total = done, total
+                self.tools.report(pb.FromSite(progress=said))
+
+        return tell
+
     async def _worker_answered(self, answer: pb.TaskAnswer) -> None:
         order = self._open
         if answer.task_id in self._superseded:  # done while we were away, and no longer waited for
             self._superseded.discard(answer.task_id)
-            self._remove_out(answer.update.tensors)
+            remove_out(answer.update.tensors, self._out)
             return
         if order is None or answer.task_id != order.task_id:
             raise ProtocolError("the job answered a task that is not open")
@@ -372,59 +400,23 @@ class SiteJob:
         update.CopyFrom(answer.update)
         update.ClearField("tensors")
         try:
-            update.tensors.CopyFrom(await self._take_out(answer.update.tensors))
-            await asyncio.to_thread(self._verify, update, order)
+            update.tensors.CopyFrom(await take_out(answer.update.tensors, self._out, self.tools.blobs))
+            await asyncio.to_thread(verify_own_update, update, order, self.tools.blobs)
+            await self._answer(order, pb.TaskAnswer(job_id=self.job_id, task_id=order.task_id, update=update))
         except FlprovError as error:
             self.tools.collect({update.tensors.digest} - {""})
             await self._answer_failure(order, failure_of(error))
-        else:
-            await self._answer(order, pb.TaskAnswer(job_id=self.job_id, task_id=order.task_id, update=update))
         # Not before: if we are killed until then, the process says all this again.
-        self._remove_out(answer.update.tensors)
-
-    async def _take_out(self, payload: pb.Payload) -> pb.Payload:
-        """The worker's bytes, copied out of its reach."""
-        if payload.WhichOneof("where") == "inline":
-            data = payload.inline
-            if len(data) <= INLINE:
-                return pb.Payload(inline=data, size=len(data))
-            return pb.Payload(digest=await self.tools.blobs.put(data), size=len(data))
-        path = self._out_file(payload)
-        digest, size = await self.tools.blobs.adopt(path, limit=_MOST_UPDATE)
-        return pb.Payload(digest=digest, size=size)
-
-    def _remove_out(self, payload: pb.Payload) -> None:
-        """The file that the process has handed over, if it is one."""
-        with contextlib.suppress(JobFailed, OSError):
-            self._out_file(payload).unlink()
-
-    def _out_file(self, payload: pb.Payload) -> Path:
-        """Where the job's process says its tensors are. Raises JobFailed when that is no place for them."""
-        name = payload.file
-        if not name or "/" in name or "\0" in name or name in (".", ".."):
-            raise JobFailed("the job's process named tensors that are not a file in its own folder")
-        return self.folder / "out" / name
-
-    def _verify(self, update: pb.UpdateMessage, order: pb.TaskOrder) -> None:
-        """The server checks the same again; here a bad update does not leave the building."""
-        weight = update.weight if update.HasField("weight") else None
-        verify_numbers(update.samples, weight, update.metrics)
-        if not 0 <= update.seconds <= _MOST_SECONDS:  # also true of NaN
-            raise UpdateRefused(f"seconds is {update.seconds}; it must be from 0 to {_MOST_SECONDS:g}")
-        base = tensor_infos(self._source(order.model)) if order.model.size else None
-        verify_update(base, self._source(update.tensors), update.kind, order.expects)
-
-    def _source(self, payload: pb.Payload) -> Path | bytes:
-        return self.tools.blobs.path(payload.digest) if payload.digest else payload.inline
+        remove_out(answer.update.tensors, self._out)
 
     async def _answer_failure(self, order: pb.TaskOrder, said: pb.Failure) -> None:
         shown = said.traceback[-_LONGEST_TRACEBACK:] if self.admitted.tracebacks else ""
         known = said.code if error_class(said.code) is not FlprovError else "job-failed"
         failure = pb.Failure(
             code=known,
-            message=said.message[:_LONGEST_MESSAGE],
-            traceback=shown,
-            hint=said.hint[:_LONGEST_MESSAGE],
+            message=await self._redactor.redact(said.message[:_LONGEST_MESSAGE]),
+            traceback=await self._redactor.redact(shown),
+            hint=await self._redactor.redact(said.hint[:_LONGEST_MESSAGE]),
         )
         await self._answer(order, pb.TaskAnswer(job_id=self.job_id, task_id=order.task_id, failure=failure))
 
@@ -433,7 +425,11 @@ class SiteJob:
             return  # answered already, or the server has gone on
         self._open = None
         self._be("ready")
-        await self.tools.answers.keep(answer, round=order.round, also=self.tools.tasks.end(self.job_id))
+        try:
+            await self.tools.answers.keep(answer, round=order.round, also=self.tools.tasks.end(self.job_id))
+        except FlprovError:
+            self._open = self._open or order  # it is not answered, so that it can be given up
+            raise
         self.send_answer(answer)
 
     def send_answer(self, answer: pb.TaskAnswer) -> None:
@@ -445,7 +441,8 @@ class SiteJob:
     async def _send_answer(self, answer: pb.TaskAnswer) -> None:
         try:
             if answer.update.tensors.WhichOneof("where") == "digest":
-                await self.tools.bulk.send(self.job_id, answer.update.tensors.digest)
+                telling = self._teller("sending update", answer.task_id)
+                await self.tools.bulk.send(self.job_id, answer.update.tensors.digest, telling)
             self.tools.report(pb.FromSite(answer=answer))
         except FlprovError as error:  # the round was saved meanwhile and the blob is gone, or the job is over
             logger.info("job %s, task %s: not sent: %s", self.job_id, answer.task_id, error)
@@ -486,6 +483,7 @@ class SiteJob:
         await self._work.close()
         if process is not None:
             await process.leave()
+        await self._redactor.close()
 
     async def close(self) -> None:
         """The agent stops: end the job's process; the server will deploy it again."""
@@ -495,6 +493,7 @@ class SiteJob:
         if process is not None:
             await process.stop(self.admitted.submission.spec.resources.grace_seconds)
         await self._work.close()
+        await self._redactor.close()
 
 
 def killed_in_words(reason: str) -> str:
@@ -502,9 +501,14 @@ def killed_in_words(reason: str) -> str:
     return reason if reason.startswith("the ") else f"the job's process was {reason}"
 
 
-def open_log(folder: Path) -> LogSegments:
-    """The log of the job in `folder`, to be written to while no shim does. Raises OSError."""
-    return LogSegments(folder / "log", limit=LaunchOrder.log_limit)
+def note_in_log(folder: Path, text: str) -> None:
+    """A line of ours in the log of the job in `folder`, while no shim writes to it."""
+    try:
+        log = LogSegments(folder / "log", limit=LaunchOrder.log_limit)
+    except OSError:  # no such folder, or a full disk
+        return
+    log.append(f"[flprov: {text}]\n".encode())
+    log.close()
 
 
 def _verify_needs(needs: tuple[str, ...], python: Path) -> None:

@@ -103,6 +103,8 @@ class Witnessing:
         self._credential = credential
         self._report = report
         self._memory = _Memory()
+        self._session = 0
+        self._asked: _Receipt | None = None  # of this session: what the server has to answer for
         self._tasks = Tasks("witness")
         self._turn = asyncio.Lock()
 
@@ -112,10 +114,11 @@ class Witnessing:
         if found is not None:
             self._memory = from_document(_Memory, found)
 
-    @property
-    def newest(self) -> pb.Witness | None:
-        """For Hello: the newest row that this site has vouched for."""
-        return self._memory.newest.message() if self._memory.newest else None
+    def begin(self) -> pb.Witness | None:
+        """A new session: the newest row that this site has vouched for, for its Hello."""
+        self._session += 1
+        self._asked = self._memory.newest
+        return self._asked.message() if self._asked else None
 
     @property
     def disputed(self) -> list[pb.Witness]:
@@ -133,32 +136,35 @@ class Witnessing:
 
     def take(self, head: pb.LogHead) -> None:
         """The server says where its log ends, and what it says today of the row that was vouched for last."""
-        self._tasks.spawn(self._heed(head))
+        self._tasks.spawn(self._heed(head, self._session))
 
     async def close(self) -> None:
         """End what is under way."""
         await self._tasks.close()
 
-    async def _heed(self, head: pb.LogHead) -> None:
+    async def _heed(self, head: pb.LogHead, session: int) -> None:
         async with self._turn:  # one after the other, in the order in which they came
+            if session != self._session:
+                return  # it answers what an earlier session has asked
             try:
-                await self._vouch(head)
+                await self._vouch(head, session)
             except FlprovError as error:
                 logger.warning("the server's log was not vouched for: %s", error)
 
-    async def _vouch(self, head: pb.LogHead) -> None:
+    async def _vouch(self, head: pb.LogHead, session: int) -> None:
         dispute = self._compare(head)
         disputes = (*self._memory.disputes, *([dispute] if dispute else []))[:_MOST_DISPUTES]
         memory = _Memory(newest=self._sign(head) if head.index else None, disputes=disputes)
         row = self._row(dispute) if dispute else None
         await self._store.commit([Put(_KIND, _ID, to_document(memory))], row)
         self._memory = memory
-        if memory.newest is not None:
+        if memory.newest is not None and session == self._session:
+            self._asked = memory.newest
             self._report(pb.FromSite(witness=memory.newest.message()))
 
     def _compare(self, head: pb.LogHead) -> _Dispute | None:
         """A dispute, unless the row that was vouched for last is still what it was."""
-        known = self._memory.newest
+        known = self._asked
         if known is None:
             return None
         if (head.witnessed_index, head.witnessed_digest) == (known.index, known.digest):

@@ -54,6 +54,21 @@ def complete_person(ctx: click.Context, param: click.Parameter, incomplete: str)
     return _matching(_offers(ctx, "people"), incomplete)
 
 
+def complete_about(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """What a row of the log may be about: jobs and sites."""
+    return _matching([*_offers(ctx, "jobs"), *_offers(ctx, "sites")], incomplete)
+
+
+def complete_org(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Organisations that have a site."""
+    return _matching(_offers(ctx, "orgs"), incomplete)
+
+
+def complete_invite(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Sites with an invite that can still be decided on."""
+    return _matching(_offers(ctx, "invites"), incomplete)
+
+
 def complete_holder(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
     """Names of sites and people: whose certificate can be revoked."""
     return _matching([*_offers(ctx, "sites"), *_offers(ctx, "people")], incomplete)
@@ -132,16 +147,23 @@ async def _ask(kit: Path, what: str) -> list[Offer]:
             reply = await connection.unary(method, pb.Query())
     finally:
         await connection.close()
-    return [read(item) for item in getattr(from_document(document, parse_json(reply.json)), what)]
+    (found,) = vars(from_document(document, parse_json(reply.json))).values()
+    return [read(item) for item in found]
 
 
 def _questions() -> dict[str, tuple[Method, type, Callable[[Any], Offer]]]:
-    """By the name of the document's one field: what to ask, what comes, how to offer an item of it."""
+    """What to ask, the document of one list that comes, and how to offer an item of it."""
     from flprov.rpc import methods
     from flprov.wire import documents as doc
 
     return {
         "sites": (methods.LIST_SITES, doc.SiteListDocument, lambda site: (site.name, site.state)),
+        "orgs": (methods.LIST_SITES, doc.SiteListDocument, lambda site: (site.org, "")),
+        "invites": (
+            methods.LIST_INVITES,
+            doc.InviteListDocument,
+            lambda invite: (invite.site, f"{invite.state} {invite.id}"),
+        ),
         "people": (
             methods.LIST_PEOPLE,
             doc.PersonListDocument,

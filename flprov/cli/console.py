@@ -27,9 +27,13 @@ INTERRUPTED = 130
 _ELSEWHERE = frozenset(
     {"admin", "ca", "cert", "doctor", "init", "join", "kit", "plan", "poc", "provision", "simulate"}
 )
-_ON_ITS_MACHINE = {"server": frozenset({"start", "status"}), "site": frozenset({"start", "status"})}
+_ON_ITS_MACHINE = {
+    "server": frozenset({"start", "status", "backup", "restore"}),
+    "site": frozenset({"start", "status"}),
+}
 _OWN = {
-    "site": Entry(target="site:site", help="List and show the project's sites."),
+    "site": Entry(target="site:site", help="The project's sites: list, ask why, lock, drain, restart."),
+    "server": Entry(target="server:server", help="The server: drain and enable it, clean up there."),
     "help": Entry(target="console:explain", help="What there is, or what one command takes."),
     "exit": Entry(target="console:leave", help="Leave; so do `quit` and Ctrl-D."),
     "quit": Entry(target="console:leave", help="Leave."),

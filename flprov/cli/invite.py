@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flprov.cli.acting import acting
-from flprov.cli.completion import complete_site
+from flprov.cli.completion import complete_invite, complete_org, complete_site
 from flprov.cli.output import ago, clean, json_option, print_json, print_table, talk, until
 from flprov.errors import Conflict, LocalError, Misuse, NotFound, Refused
 
@@ -60,7 +60,12 @@ class _Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 @invite.command()
 @click.argument("site", shell_complete=complete_site)
-@click.option("--org", default="", help="The site's organisation; adds the site if the project lacks it.")
+@click.option(
+    "--org",
+    default="",
+    shell_complete=complete_org,
+    help="The site's organisation; adds the site if the project lacks it.",
+)
 @click.option(
     "--expires", "lifetime", type=_Duration(), default="24h", show_default=True, help="30m, 24h, 7d."
 )
@@ -143,7 +148,7 @@ def _row(one: InviteDocument) -> tuple[str, ...]:
 
 
 @invite.command()
-@click.argument("name", metavar="[INVITE]", required=False)
+@click.argument("name", metavar="[INVITE]", required=False, shell_complete=complete_invite)
 @click.option("--fingerprint", default="", help="What the hospital reads to you; refused if it differs.")
 @click.option("--request", "request_file", type=_path, help="A request that came as a file.")
 @click.option("--response", "response_file", type=_path, help="Where to write the answer to it.")
@@ -260,7 +265,7 @@ def _read(file: Path) -> bytes:
 
 
 @invite.command()
-@click.argument("name", metavar="INVITE")
+@click.argument("name", metavar="INVITE", shell_complete=complete_invite)
 @click.option("--reason", default="", help="For the log, and for whoever comes with it.")
 @json_option
 def revoke(name: str, reason: str, as_json: bool) -> None:

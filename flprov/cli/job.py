@@ -13,9 +13,10 @@ from flprov.cli.acting import acting
 from flprov.cli.completion import (
     complete_app_or_folder,
     complete_job,
-    complete_party,
     complete_sites,
 )
+from flprov.cli.jobplan import plan_job
+from flprov.cli.joblogs import logs
 from flprov.cli.jobshow import list_jobs, show
 from flprov.cli.ladder import print_causes, print_hint, print_seen
 from flprov.cli.output import clean, json_option, print_json, size, talk
@@ -39,8 +40,10 @@ def job() -> None:
     """
 
 
+job.add_command(plan_job)
 job.add_command(list_jobs)
 job.add_command(show)
+job.add_command(logs)
 
 
 def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -197,33 +200,6 @@ def wait(job_id: str, timeout: float | None, as_json: bool) -> None:
     """
     with acting() as admin:
         _wait(admin, job_id=job_id, timeout=timeout, as_json=as_json)
-
-
-@job.command()
-@click.argument("job_id", metavar="ID", shell_complete=complete_job)
-@click.option(
-    "--site",
-    default="",
-    shell_complete=complete_party,
-    help="Only this site's, or `server` for the workflow's.",
-)
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
-def logs(job_id: str, site: str, follow: bool) -> None:
-    """What the job's processes printed, at all sites and beside the server."""
-    rest: dict[str, bytes] = {}
-    with acting() as admin:
-        for part in admin.logs(job_id, site=site, follow=follow):
-            *lines, rest[part.party] = (rest.get(part.party, b"") + part.data).split(b"\n")
-            for line in lines:
-                _print_line(part.party, line, alone=bool(site))
-    for party, line in rest.items():
-        if line:
-            _print_line(party, line, alone=bool(site))
-
-
-def _print_line(party: str, line: bytes, *, alone: bool) -> None:
-    text = clean(line.decode(errors="replace"))
-    click.echo(text if alone else f"{click.style(clean(party), fg='cyan')} | {text}")
 
 
 @job.command()

@@ -13,7 +13,7 @@ from flprov.cli.own import ask_own
 from flprov.cli.passphrases import SERVER_CA, passphrase_options, read_passphrase
 from flprov.cli.serverops import backup, gc, restore_state
 from flprov.cli.siteops import drain_server, enable_server
-from flprov.cli.status import print_warnings
+from flprov.cli.status import print_notes, print_warnings
 from flprov.errors import ExitCode, Unavailable
 
 
@@ -39,20 +39,27 @@ def start(kit: Path, verbose: bool, ca_file: Path | None, ask_ca: bool) -> None:
 @server.command("status")
 @click.argument("kit", type=click.Path(path_type=Path))
 @json_option
-@click.option("--health", is_flag=True, help="No output; exit 0 when it serves, 4 when it does not.")
-def server_status(kit: Path, as_json: bool, health: bool) -> None:
-    """The server of this kit, asked on its own machine."""
+@click.option("--health", is_flag=True, help="No output; exit 0: it serves, 7: but see status, 4: not.")
+@click.option("--alive", is_flag=True, help="No output; exit 0 when it serves, 4 when it does not.")
+def server_status(kit: Path, as_json: bool, health: bool, alive: bool) -> None:
+    """The server of this kit, asked on its own machine.
+
+    \b
+    Examples:
+      flprov server status /srv/flprov/server
+      flprov server status /srv/flprov/server --health || echo "look at it"
+    """
     from flprov.pki import Kind
     from flprov.wire.documents import ServerDocument
 
     try:
         found = ask_own(kit, Kind.SERVER, ServerDocument)
     except Unavailable:
-        if health:
+        if health or alive:
             raise SystemExit(ExitCode.UNREACHABLE) from None
         raise
-    if health:
-        raise SystemExit(ExitCode.DONE)
+    if health or alive:
+        raise SystemExit(ExitCode.ATTENTION if found.notes and not alive else ExitCode.DONE)
     if as_json:
         print_json(found)
         return
@@ -65,9 +72,13 @@ def server_status(kit: Path, as_json: bool, health: bool) -> None:
             ("jobs", f"{found.jobs_running} running, {found.jobs_queued} queued"),
             ("certificate", until(found.cert_not_after)),
             ("flprov", found.version),
+            ("metrics", found.metrics),
+            ("drained", found.drained.removeprefix("drained ")),
+            ("safe to stop", found.safe_when),
         ]
     )
     print_warnings(found.warnings)
+    print_notes(found.notes)
 
 
 for _command in (drain_server, enable_server, backup, restore_state, gc):

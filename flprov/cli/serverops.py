@@ -47,8 +47,8 @@ def backup(kit: Path, output: Path, as_json: bool) -> None:
         talk(f"warning: a record names the blob {digest[:12]}, which this state does not have")
     if found.keys:
         talk(
-            f"NOTE: this file holds private keys ({', '.join(found.keys)}). Whoever has it can be this server:"
-            " keep it like the kit, and encrypt it before it leaves this machine."
+            f"NOTE: this file holds private keys ({', '.join(found.keys)}). Whoever has it can be this"
+            " server: keep it like the kit, and encrypt it before it leaves this machine."
         )
     talk(f"next: flprov server restore KIT {found.file}   (where it is needed)")
 
@@ -65,8 +65,8 @@ def restore_state(kit: Path, file: Path, force: bool, as_json: bool) -> None:
     Examples:
       flprov server restore /srv/flprov/server /backup/server-2026-11-22.tar
       flprov server restore /srv/flprov/server /backup/server-2026-11-22.tar --force
-    What was decided after the backup is forgotten: locks, revocations, invites that were used. Look at what this
-    command lists, then type `flprov server enable`.
+    What was decided after the backup is forgotten; who was kept out stays out, if the state that is replaced can
+    still say who. Look at what this command lists, then type `flprov server enable`.
     """
     import asyncio
     import getpass
@@ -98,9 +98,11 @@ def restore_state(kit: Path, file: Path, force: bool, as_json: bool) -> None:
     )
     if found.moved_aside:
         click.echo(f"what was there before: {found.moved_aside}")
+    if found.denials:
+        talk(f"taken over from it: {found.denials} locks, removals, revocations and invites that are over")
     talk("WARNING: what was decided after the backup is forgotten. No job starts before you have looked at:")
     for line in found.forgotten:
-        talk(clean(f"  do again: {line}"))
+        talk(clean(f"  known: {line}"))
     for line in found.check:
         talk(f"  {line}")
     talk(f"next: flprov server start {kit}   then look, and: flprov server enable")

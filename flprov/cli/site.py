@@ -11,7 +11,7 @@ import click
 
 from flprov.cli.acting import acting
 from flprov.cli.changes import print_change
-from flprov.cli.completion import complete_site
+from flprov.cli.completion import complete_org, complete_site
 from flprov.cli.ladder import print_causes, print_hint, print_ladder, print_seen
 from flprov.cli.output import ago, clean, json_option, print_fields, print_json, size, tint, until
 from flprov.cli.own import ask_own
@@ -62,14 +62,13 @@ def site_status(kit: Path, as_json: bool, health: bool, alive: bool) -> None:
         raise
     if alive:
         raise SystemExit(ExitCode.DONE)
-    code = _health(found)
     if health:
-        raise SystemExit(code)
+        raise SystemExit(_health(found))
     if as_json:
         print_json(found)
     else:
         _print_own_status(found)
-    raise SystemExit(code)
+    raise SystemExit(ExitCode.DONE if found.connected else ExitCode.UNREACHABLE)
 
 
 def _health(found: SiteStatusDocument) -> ExitCode:
@@ -211,7 +210,9 @@ _reason = click.option("--reason", default="", help="In words; the site reads it
 
 @site.command()
 @click.argument("name")
-@click.option("--org", required=True, help="The organisation that the site belongs to.")
+@click.option(
+    "--org", required=True, shell_complete=complete_org, help="The organisation that the site belongs to."
+)
 @click.option("--reason", default="", help="For the log.")
 @json_option
 def add(name: str, org: str, reason: str, as_json: bool) -> None:

@@ -19,8 +19,10 @@ def read_metrics(section: Section, default: str) -> str:
     An address and no name: what is not loopback has to be written out, and a name could come to mean
     another machine's.
     """
+    if section.word("metrics", [OFF]):
+        return OFF
     found = section.text("metrics", default)
-    if found == OFF or _is_address(found):
+    if _is_address(found):
         return found
     section.problem(
         "metrics", f"'metrics' is {found!r}; write {OFF}, or an address and a port such as {default}"

@@ -70,6 +70,17 @@ class Section:
         empty = default is not REQUIRED
         return self._read(key, default, lambda node: readers.read_text(node, pattern, what, empty=empty), "")
 
+    def word(self, key: str, words: Sequence[str]) -> str | None:
+        """The value of `key` if it is one of these words, such as `off`, which YAML 1.1 takes for false.
+
+        None if it is something else, which is then to be asked for in another way.
+        """
+        entry = self._entries.get(key)
+        if entry is None or not isinstance(entry.value, ScalarNode) or entry.value.text not in words:
+            return None
+        self._asked.add(key)
+        return entry.value.text
+
     def integer(
         self, key: str, default: D = REQUIRED, *, minimum: int | None = None, maximum: int | None = None
     ) -> int | D:

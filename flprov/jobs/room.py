@@ -248,5 +248,5 @@ def _count(number: int, what: str) -> str:
 def show_size(size: int) -> str:
     """`512 MiB`, `1.5 GiB`: for people."""
     power = min(4, max(0, (size.bit_length() - 1) // 10))
-    value = f"{size / 1024**power:.1f}".removesuffix(".0")
+    value = f"{size * 10 // 1024**power / 10:.1f}".removesuffix(".0")  # never more than there is
     return f"{value} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"

@@ -85,7 +85,10 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to do, and why the rest waits. Every queued job is in `starts` or in `reasons`."""
+    """What to do, and why the rest waits. Every queued job is in `starts` or in `reasons`.
+
+    In `reasons` are also the `running` jobs that are short of sites, before all others.
+    """
 
     starts: tuple[Start, ...] = ()
     joins: tuple[Start, ...] = ()  # of `running` jobs
@@ -111,6 +114,7 @@ class Planning:
         self._alike: dict[object, dict[str, _Verdict]] = {}
         self._lowest = min((job.priority for job in snapshot.jobs), default=0)
         self._told: dict[str, Mapping[str, str]] = {}
+        self._short: dict[str, str] = {}
         joins = [] if self._hold else [start for job in snapshot.running for start in self._join(job)]
         self.plan = self._take(sorted(snapshot.jobs, key=lambda job: -job.priority), tuple(joins))
 
@@ -120,13 +124,13 @@ class Planning:
 
     def add(self, jobs: Sequence[JobView]) -> Plan:
         """The plan for these, as it would be in the plan of all: they are behind everybody."""
-        self._told = {}
+        self._told, self._short = {}, {}
         self._lowest = min([self._lowest, *(job.priority for job in jobs)])
         return self._take(jobs, ())
 
     def _take(self, jobs: Sequence[JobView], joins: tuple[Start, ...]) -> Plan:
         starts: list[Start] = []
-        reasons: dict[str, str] = {}
+        reasons = dict(self._short)
         for job in jobs:
             if self._hold:
                 reasons[job.id] = self._hold
@@ -168,7 +172,10 @@ class Planning:
         chosen = self._allowances.affordable(job.org, gpus, usable, job.required)
         self._allowances.spend(job.org, gpus * len(chosen), jobs=0)
         self._lease(job, chosen)
-        if job.short:
+        if job.short and len(chosen) < len(job.sites):
+            blocked = next(name for name in job.sites if name not in chosen)
+            reason = verdicts[blocked].reason or READY
+            self._short[job.id] = f"{blocked}: {reason}; the job has too few sites to begin"
             self._lease(job, [name for name, verdict in verdicts.items() if verdict.busy], ahead=True)
         return [Start(job_id=job.id, sites=tuple(chosen))] if chosen else []
 

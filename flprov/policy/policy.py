@@ -7,6 +7,7 @@ allow:
 ceilings: {gpus: 1, cpus: 4, memory: 8GiB, jobs: 2}
 unconfined: false                # job code runs even where it cannot be confined
 tracebacks: true                 # a failing job's traceback may leave the site
+logs: {share: true, cap: 16MiB, redact: ["MRN[0-9]+"]}   # of jobs' output; redact also masks messages
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from flprov.config import Section, open_config
 from flprov.errors import IdentityRefused, NotFound
 from flprov.pki import Kind, parse_identity
+from flprov.policy.logrules import LogRules, read_log_rules
 from flprov.project import NAME, NAME_IN_WORDS
 
 
@@ -41,6 +43,7 @@ class SitePolicy:
     ceilings: Ceilings = field(default_factory=Ceilings)
     unconfined: bool = False
     tracebacks: bool = True
+    logs: LogRules = field(default_factory=LogRules)
 
 
 def load_policy(path: Path) -> SitePolicy:
@@ -66,6 +69,7 @@ def _read_policy(top: Section, path: Path) -> SitePolicy:
         ceilings=_read_ceilings(top.section("ceilings", required=False)),
         unconfined=top.flag("unconfined", default=False),
         tracebacks=top.flag("tracebacks", default=True),
+        logs=read_log_rules(top.section("logs", required=False)),
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 
 from flprov.errors import FlprovError, LocalError, PermissionRefused, ProtocolError, Refused
 from flprov.pki import Identity, Kind, Leaf
+from flprov.rpc.commands import command_of
 from flprov.rpc.methods import BY_PATH, Method, Shape
 from flprov.rpc.open_calls import OpenCalls
 from flprov.rpc.transport import (
@@ -221,11 +222,14 @@ def _not_allowed(path: str, method: Method | None, caller: Identity) -> Permissi
 
     To anybody else a method that is not for them and one that does not exist look the same.
     """
-    message = f"{caller} may not call {show_path(path)}"
-    if method is not None and caller.kind is Kind.PERSON and Kind.PERSON in method.kinds:
-        roles = ", ".join(sorted(role.value for role in method.roles))
-        return PermissionRefused(f"{message}; these roles may: {roles}")
-    return PermissionRefused(message)
+    if method is None or caller.kind is not Kind.PERSON or Kind.PERSON not in method.kinds:
+        return PermissionRefused(f"{caller} may not call {show_path(path)}")
+    roles = ", ".join(sorted(role.value for role in method.roles))
+    role = caller.role.value if caller.role else "nobody"
+    return PermissionRefused(
+        f"{caller.name} is {role} and may not do `{command_of(method)}`; these roles may: {roles}",
+        hint="ask somebody who has one of them",
+    )
 
 
 def _internal(arrival: Arrival, error: Exception) -> LocalError:

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime
 
-from flprov._base import Clock, canonical_json, from_iso
+from flprov._base import Clock, canonical_json
 from flprov.blobs import BlobStore
 from flprov.errors import Misuse
 from flprov.jobs import Submission, list_bundle, list_models, read_bundle_spec
@@ -216,15 +215,22 @@ class AdminService:
                 f"{request.site!r} is not a party of job {run.record.id}",
                 hint=f"one of: {', '.join([*run.record.targets, 'server'])}",
             )
-        offsets = dict.fromkeys(parties, request.offset)
+        offsets = {party: request.offsets.get(party, request.offset) for party in parties}
+        if request.tail:
+            for party in set(parties) - set(request.offsets):
+                tail = await self._logs.tail(run.record.id, party, request.tail)
+                offsets[party] = max(offsets[party], tail)
         async for part in self._logs.follow(run.record.id, offsets, live=request.follow):
             yield pb.LogMessage(job_id=run.record.id, site=part.party, offset=part.offset, data=part.data)
 
     async def abort_job(self, call: Call, request: pb.AbortRequest) -> pb.Document:
         """End a job in any state. Repeating it has no second effect."""
-        self._verify_fresh(request.not_after)
         run = self._find(call, request.job_id)
-        await self._jobs.abort(run, call.caller, foreign_line(request.reason, 200))
+        command = self._commands.verify_fresh(call, request, run.record.id)
+        if command is not None:
+            more = self._commands.changes(command)
+            await self._jobs.abort(run, call.caller, foreign_line(request.reason, 200), more)
+            self._commands.add(command)
         return self._job_document(run)
 
     async def list_results(self, call: Call, request: pb.Query) -> pb.Document:
@@ -259,15 +265,6 @@ class AdminService:
         run = self._jobs.find(text)
         verify_may_touch(call.caller, run.record, call.method.rule, self._registry.orgs)
         return run
-
-    def _verify_fresh(self, not_after: str) -> None:
-        """A command that was held up on the way must not act later."""
-        try:
-            limit: datetime | None = from_iso(not_after) if not_after else None
-        except (ValueError, OverflowError) as error:
-            raise Misuse(f"not_after is not a time: {not_after[:40]!r}") from error
-        if limit is not None and limit < self._clock.now():
-            raise Misuse("the command came after its not_after and was not carried out", hint="send it again")
 
 
 def _document(value: object) -> pb.Document:

@@ -10,6 +10,7 @@ from typing import Protocol
 from flprov._base import Clock, from_document, from_iso, to_document
 from flprov.errors import Misuse
 from flprov.rpc import Call
+from flprov.server.durable import commit_through
 from flprov.store import Change, Delete, Put, Store
 
 KIND = "command"
@@ -68,6 +69,16 @@ class Commands:
         gone = [Delete(KIND, done.id) for done in self._done.values() if done.until < now]
         kept = [Put(KIND, command.id, to_document(command))] if command.id else []
         return [*gone, *kept]
+
+    async def remember(self, command: Command) -> None:
+        """After a change that has no second effect anyway, and so need not be one commit with its key.
+
+        Raises:
+            LocalError: it could not be written; the change stands, and the key will not be known.
+        """
+        if command.id:
+            await commit_through(self._store, self.changes(command), None, urgent=True)
+        self.add(command)
 
     def add(self, command: Command) -> None:
         """It was carried out: after the commit of `changes`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from flprov._base import from_document, parse_json
 from flprov.errors import ProtocolError
 from flprov.rpc import clean_text
-from flprov.wire.documents import ProbeDocument, Vitals
+from flprov.wire.documents import SiteOffer, Vitals
 
 CODE = 64  # characters of an error's code
 REASON = 2_000  # of a message
@@ -46,7 +46,7 @@ def read_vitals(data: bytes) -> Vitals:
         raise ProtocolError(f"a heartbeat cannot be read: {foreign_line(str(error), 200)}") from error
 
 
-def read_probe(data: bytes) -> ProbeDocument:
+def read_probe(data: bytes) -> SiteOffer:
     """What a site says of its room for a job.
 
     Raises:
@@ -55,7 +55,7 @@ def read_probe(data: bytes) -> ProbeDocument:
     if len(data) > _MOST_VITALS:
         raise ProtocolError(f"an answer to a probe has {len(data)} bytes; at most {_MOST_VITALS} are read")
     try:
-        return from_document(ProbeDocument, _bounded(parse_json(data)))
+        return from_document(SiteOffer, _bounded(parse_json(data)))
     except (ValueError, RecursionError) as error:
         raise ProtocolError(
             f"an answer to a probe cannot be read: {foreign_line(str(error), 200)}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The logs of jobs, as files that grow: written from the sites' streams, read by people, followed live.
+"""The logs of jobs, as segments of which the newest are kept: written from sites' streams, followed live.
 
 Telemetry: a log is not synced and not in the durable log; a site sends again from where the file ends.
 """
@@ -7,14 +7,16 @@ Telemetry: a log is not synced and not in the durable log; a site sends again fr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from flprov.errors import ProtocolError
+from flprov.workers import LogSegments, log_segments, log_size, log_start, read_log
 
 CHUNK = 256 << 10
-MOST_BYTES = 256 << 20  # per site and job; a site caps its own logs far below
+MOST_BYTES = 64 << 20  # per site and job, the newest; a site caps its own logs far below
+_FARTHEST = 1 << 48  # an offset behind which no log goes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,33 +43,37 @@ class LogBook:
         return self._folder / job_id / "logs" / f"{party}.log"
 
     def size(self, job_id: str, party: str) -> int:
-        """How many bytes are there."""
-        try:
-            return self.path(job_id, party).stat().st_size
-        except FileNotFoundError:
-            return 0
+        """The offset after the last byte that is there."""
+        return log_size(self.path(job_id, party))
 
-    def append(self, job_id: str, party: str, offset: int, data: bytes) -> int:
+    def start(self, job_id: str, party: str) -> int:
+        """The offset of the first byte that is still there."""
+        return log_start(self.path(job_id, party))
+
+    def append(self, job_id: str, party: str, offset: int, data: bytes, *, first: int = 0) -> int:
         """Write a site's bytes at their place; returns the offset that is wanted next.
 
-        Bytes that are there already are passed over; a gap is not written, so the site sends again.
+        Bytes that are there already are passed over. Nothing is written behind a gap, so that the site
+        sends again; unless it says that it has nothing before `first` any more. When the log outgrows its
+        limit, its oldest part is dropped.
 
         Raises:
-            ProtocolError: the log is larger than any site may send.
+            ProtocolError: an offset that no log has.
         """
+        if max(offset + len(data), first) > _FARTHEST:
+            return self.size(job_id, party)
         path = self.path(job_id, party)
-        have = self.size(job_id, party)
-        if offset > have:
-            return have
-        fresh = data[have - offset :]
-        if have + len(fresh) > MOST_BYTES:
-            raise ProtocolError(f"the log of {party} for job {job_id} is larger than {MOST_BYTES >> 20} MiB")
-        if fresh:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab") as file:
-                file.write(fresh)
-            self.tell(job_id)
-        return have + len(fresh)
+        have = log_size(path)
+        wanted = max(have, first)
+        fresh = data[max(0, wanted - offset) :] if offset <= wanted else b""
+        if not fresh:
+            return wanted
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(LogSegments(path, limit=MOST_BYTES)) as log:
+            log.skip_to(wanted)
+            written = log.append(fresh)
+        self.tell(job_id)
+        return wanted + written
 
     def tell(self, job_id: str, *, ended: bool = False) -> None:
         """Wake those who follow this job's logs; `ended` when nothing more will come."""
@@ -93,15 +99,30 @@ class LogBook:
 
     async def _read(self, job_id: str, party: str, offset: int) -> AsyncIterator[LogPart]:
         path = self.path(job_id, party)
-        while offset < self.size(job_id, party):
-            data = await asyncio.to_thread(_read_at, path, offset)
+        while True:
+            at, data = await asyncio.to_thread(read_log, path, offset, CHUNK)
             if not data:
                 return
-            yield LogPart(party=party, offset=offset, data=data)
-            offset += len(data)
+            yield LogPart(party=party, offset=at, data=data)
+            offset = at + len(data)
+
+    async def tail(self, job_id: str, party: str, lines: int) -> int:
+        """The offset at which the last `lines` lines begin."""
+        return await asyncio.to_thread(_tail, self.path(job_id, party), lines)
 
 
-def _read_at(path: Path, offset: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(CHUNK)
+def _tail(path: Path, lines: int) -> int:
+    begin = log_size(path)
+    last = begin - 1  # a line break there ends the last line, and begins none
+    for start, name in reversed(log_segments(path)):
+        try:
+            data = Path(name).read_bytes()
+        except FileNotFoundError:  # the oldest one has gone just now
+            return begin
+        place = min(len(data), last - start)
+        while (place := data.rfind(b"\n", 0, max(0, place))) >= 0:
+            lines -= 1
+            if lines <= 0:
+                return start + place + 1
+        begin = start
+    return begin

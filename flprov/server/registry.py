@@ -218,7 +218,7 @@ class Registry:
             "gone_because": reason,
             "left_by_itself": left,
         }
-        await self._remember(session.name, row, changes)
+        await self._remember(session.name, self.pass_on(row), changes)
 
     async def renewed(self, name: str, leaf: Leaf, row: Row, more: Sequence[Change] = ()) -> None:
         """A site has a newer certificate, which is remembered together with `more`."""

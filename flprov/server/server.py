@@ -34,6 +34,7 @@ from flprov.server.adminservice import AdminService
 from flprov.server.config import ServerConfig
 from flprov.server.identities import Identities
 from flprov.server.jobs.jobs import Jobs
+from flprov.server.jobs.quotas import QuotaFile
 from flprov.server.log import ServerLog
 from flprov.server.logs import LogBook
 from flprov.server.operations import CountedStore, Operations, Tally, metered
@@ -182,6 +183,8 @@ class Server:
             unconfined=self.config.unconfined,
             checkpoints=self.config.checkpoints,
         )
+        if self.config.settings is not None:
+            jobs.scheduler.quotas = QuotaFile(self.config.settings)
         self._identities = identities = Identities(
             clock=clock,
             store=store,

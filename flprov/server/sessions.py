@@ -117,12 +117,14 @@ class Sessions:
         for listener in self._listeners:
             listener(session, True)  # noqa: FBT003
 
-    def remove(self, session: Session) -> None:
-        """Forget a session, unless a newer one has taken its place."""
-        if self._live.get(session.name) is session:
-            del self._live[session.name]
-            for listener in self._listeners:
-                listener(session, False)  # noqa: FBT003
+    def remove(self, session: Session) -> bool:
+        """Forget a session; False when a newer one has taken its place, so that the site is not gone."""
+        if self._live.get(session.name) is not session:
+            return False
+        del self._live[session.name]
+        for listener in self._listeners:
+            listener(session, False)  # noqa: FBT003
+        return True
 
     def send(self, name: str, message: pb.ToSite) -> None:
         """Send to a site.

@@ -103,8 +103,8 @@ class SiteService:
             async for message in self._converse(session, requests):
                 yield message
         finally:
-            self._sessions.remove(session)
-            await self._registry.lost(session, self._clock.now())
+            if self._sessions.remove(session):
+                await self._registry.lost(session, self._clock.now())
 
     def _welcome(self, session: Session) -> pb.ToSite:
         return pb.ToSite(
@@ -298,6 +298,7 @@ class SiteService:
             )
         async for chunk in send_blob(self._blobs, request.digest, request.offset, request.length):
             yield chunk
+            run.sites.note_moved(call.caller.name)
 
     async def send_blob(
         self, call: Call, requests: AsyncIterator[pb.UploadMessage]
@@ -315,8 +316,14 @@ class SiteService:
             taken.append((run, header.digest))
             return run.rounds.verify_may_send(site, header.digest)
 
+        async def moving() -> AsyncIterator[pb.UploadMessage]:
+            async for message in requests:
+                yield message
+                for run, _ in taken:
+                    run.sites.note_moved(site)
+
         async for reply in receive_blob(
-            self._blobs, requests, owner=call.caller.uri, verify=verify, most=_MOST_UPDATE
+            self._blobs, moving(), owner=call.caller.uri, verify=verify, most=_MOST_UPDATE
         ):
             if reply.complete:
                 run, digest = taken[0]
@@ -329,7 +336,14 @@ class SiteService:
         """The site's part of its jobs' logs; each message is answered with the next wanted offset."""
         async for message in requests:
             run = self._own_job(call, message.job_id)
-            offset = self._logs.append(run.record.id, call.caller.name, message.offset, message.data)
+            offset = await asyncio.to_thread(
+                self._logs.append,
+                run.record.id,
+                call.caller.name,
+                message.offset,
+                message.data,
+                first=message.first,
+            )
             yield pb.LogReply(job_id=run.record.id, offset=offset)
 
     def _own_job(self, call: Call, job_id: str) -> JobRun:

@@ -180,7 +180,11 @@ class _Federation:
             return self._network.connect(config.kit.identity)
 
         return Agent(
-            config, connect_to=connect, store=lambda _: MemoryStore(clock=self._clock), local_status=False
+            config,
+            connect_to=connect,
+            store=lambda _: MemoryStore(clock=self._clock),
+            local_status=False,
+            orphan_seconds=0.0,  # nobody comes back to a simulation
         )
 
     async def _started(self, server: Server, agents: list[Agent], running: list[asyncio.Task[None]]) -> None:

@@ -26,6 +26,7 @@ from flprov.workers.processes import (
 )
 from flprov.workers.record import (
     EXIT_RECORD,
+    SHIM_RECORD,
     SHIM_SOCKET,
     ExitRecord,
     ShimRecord,
@@ -72,6 +73,7 @@ def reap_leftovers(folder: Path) -> Leftovers:
     """
     shim = read_shim_record(folder)
     if shim is None:
+        drop_door(folder)
         return Leftovers(found=(), remaining=(), record=read_exit_record(folder))
     swept = Swept(found=(), remaining=())
     reason = "the machine was restarted while the job ran"
@@ -87,9 +89,10 @@ def reap_leftovers(folder: Path) -> Leftovers:
 
 
 def drop_door(folder: Path) -> None:
-    """Remove the socket of a shim that is gone."""
-    with contextlib.suppress(OSError):
-        (folder / SHIM_SOCKET).unlink()
+    """Remove the socket of a shim that is gone, and what it may have been writing."""
+    for name in (SHIM_SOCKET, f"{SHIM_RECORD}.partial", f"{EXIT_RECORD}.partial"):
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
 
 
 def write_exit_record(folder: Path, record: ExitRecord) -> None:

@@ -20,6 +20,7 @@ Started as `python -I -S`; imports the standard library's quick modules and noth
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -268,9 +269,14 @@ class Shim:
 def write_record(path: str, record: dict[str, Any]) -> None:
     """Whole or not at all. Not synced: after a power cut nothing of the job is alive anyway."""
     partial = path + ".partial"
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(record, file)
-    os.replace(partial, path)  # noqa: PTH105 - pathlib is slow to import
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            json.dump(record, file)
+        os.replace(partial, path)  # noqa: PTH105 - pathlib is slow to import
+    except OSError:  # a full disk
+        with contextlib.suppress(OSError):
+            os.unlink(partial)  # noqa: PTH108
+        raise
 
 
 def _how_it_ended(status: int | None, *, through_bwrap: bool) -> tuple[int | None, int | None]:

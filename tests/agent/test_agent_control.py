@@ -224,7 +224,7 @@ async def test_what_is_reported_while_connected_arrives_and_otherwise_is_dropped
 # ---- dialling again ----------------------------------------------------------------------------
 
 
-async def test_it_dials_again_with_growing_jittered_waits_up_to_half_a_minute():
+async def test_it_dials_again_with_growing_jittered_waits_up_to_five_seconds():
     site = Site(refuses(ServerUnavailable("nobody answers at localhost:1")))
     async with site.running() as task:
         for _ in range(12):
@@ -236,11 +236,21 @@ async def test_it_dials_again_with_growing_jittered_waits_up_to_half_a_minute():
         assert site.control.link.reason == "nobody answers at localhost:1"
         assert site.control.link.tries == 13
         assert site.control.link.since == NOW
-    ceilings = [min(0.1 * 2**n, 30.0) for n in range(len(site.clock.waits))]
+    ceilings = [min(0.1 * 2**n, 5.0) for n in range(len(site.clock.waits))]
     assert len(ceilings) == 13
     for waited, ceiling in zip(site.clock.waits, ceilings, strict=True):
         assert ceiling / 10 <= waited <= ceiling
     assert site.closed == 13
+
+
+async def test_a_server_that_is_away_for_long_is_dialled_less_often():
+    site = Site(refuses(ServerUnavailable("nobody answers")))
+    async with site.running():
+        for _ in range(260):
+            await site.clock.wait_sleeping()
+            site.clock.advance(30.0)
+    assert max(site.clock.waits[:200]) <= 5.0
+    assert 5.0 < max(site.clock.waits[200:]) <= 30.0
 
 
 async def test_two_sites_do_not_come_back_in_step():

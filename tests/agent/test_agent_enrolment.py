@@ -127,7 +127,8 @@ async def test_a_wait_that_breaks_goes_on_with_the_same_key(tmp_path, line):
     await clock.elapse(300)
     await task
     assert len(heard.pending) == 1
-    assert heard.trouble == ["gone", "still gone", "the server ended the call"]
+    said = [reason.partition(", next in ")[0] for reason in heard.trouble]
+    assert said == ["gone (try 1", "still gone (try 2", "the server ended the call (try 1"]
     assert script.closed == 4
     assert len({verify_request(request) for request in script.requests}) == 1
 

@@ -106,7 +106,7 @@ async def test_what_a_person_can_do_about_it_is_told(rig: Rig, tmp_path):
     app = write_app(tmp_path / "apps" / "needy", job="data: [heart]\n")
     refused = (await rig.deploy(app)).refused
     assert refused.code == "not-found"
-    assert "the site's IT adds it under `datasets`" in refused.message
+    assert refused.hint.startswith("the site's IT adds it under `datasets`")
 
 
 async def test_packages_that_are_not_installed_here_are_named(rig: Rig, tmp_path):

@@ -17,7 +17,7 @@ from agent_rig import PATIENCE
 
 from flprov.agent import renewal as module
 from flprov.agent.renewal import Renewal
-from flprov.errors import FlprovError, IdentityRefused, KitRefused, ServerUnavailable
+from flprov.errors import FlprovError, IdentityRefused, KitRefused, ServerUnavailable, SiteLocked
 from flprov.kits import Credential, Kit, own_anchors
 from flprov.pki import Authority, Identity, issue_identity, load_authority, public_key_pem, verify_request
 from flprov.rpc.methods import RENEW
@@ -191,15 +191,33 @@ async def test_after_a_restart_the_renewed_one_is_in_use(make, clock, switched, 
 
 
 async def test_a_failure_is_told_and_tried_again_until_it_works(make, clock, server, switched):
-    server.errors = [ServerUnavailable("nothing listens at fl:1"), IdentityRefused("hospital-a is locked")]
+    server.errors = [ServerUnavailable("nothing listens at fl:1"), SiteLocked("hospital-a is locked")]
     async with running(make()) as renewal:
         await clock.elapse((renewal.status.due_at - NOW).total_seconds() + 0.01)
         assert renewal.status.last_error == "nothing listens at fl:1"
         await clock.elapse(1)
         assert renewal.status.last_error == "hospital-a is locked"
+        assert renewal.status.tries == 2
+        assert renewal.status.next_at is not None
+        assert renewal.status.next_at >= clock.now()
         await clock.elapse(3600)
         await renewed(clock, switched, 1)
-        assert renewal.status.last_error == ""
+        status = renewal.status
+        assert (status.last_error, status.tries, status.next_at) == ("", 0, None)
+
+
+async def test_what_only_a_person_can_change_is_not_tried_again_and_again(make, clock, server, switched):
+    """But half of what is left later: an identity that somebody puts right must not end for that."""
+    server.errors = [IdentityRefused("hospital-a was removed")] * 1000
+    async with running(make()) as renewal:
+        await clock.elapse((renewal.status.due_at - NOW).total_seconds() + 0.01)
+        before, left = len(server.keys), renewal.credential.not_after - clock.now()
+        assert renewal.status.next_at - clock.now() == pytest.approx(left / 2, abs=timedelta(minutes=1))
+        await clock.elapse(2 * DAY)
+        assert len(server.keys) == before
+        server.errors.clear()
+        renewal.connected()
+        await renewed(clock, switched, 1)
 
 
 async def test_a_server_that_is_away_for_days_is_asked_hourly_and_not_more(make, clock, server):

@@ -5,11 +5,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -159,57 +155,6 @@ def test_a_machine_without_a_driver_says_so(driver, gpus):
     driver().broken = NVMLError_LibraryNotFound("NVML Shared Library Not Found")
     assert gpus.read() == ()
     assert gpus.note == "no NVIDIA driver on this machine"
-
-
-# ---- the real binding --------------------------------------------------------------------------
-
-READ = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from flprov._base import to_document
-from flprov.agent.vitals import GPUs
-gpus = GPUs()
-print(json.dumps([to_document(gpus.read()), gpus.note]))
-"""
-
-
-def read_elsewhere(library: Path) -> tuple[tuple[GPU, ...], str]:
-    """What a new process reads through pynvml, with `library` before the system's."""
-    done = subprocess.run(
-        [sys.executable, "-c", READ, json.dumps(sys.path)],
-        env={"LD_LIBRARY_PATH": str(library)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found, note = json.loads(done.stdout)
-    return from_document(tuple[GPU, ...], found), note
-
-
-def test_the_binding_reads_a_driver_s_library(tmp_path):
-    if shutil.which("gcc") is None:
-        pytest.skip("no C compiler to build the fake driver with")
-    source = Path(__file__).with_name("fake_nvml.c")
-    library = tmp_path / "libnvidia-ml.so.1"
-    subprocess.run(
-        ["gcc", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(library), str(source)], check=True
-    )
-    found, note = read_elsewhere(tmp_path)
-    assert note == ""
-    assert [gpu.uuid for gpu in found] == ["GPU-fake-0", "GPU-fake-1"]
-    assert {(gpu.name, gpu.driver, gpu.memory_total) for gpu in found} == {
-        ("NVIDIA Fake 100", "550.54.15", 8 << 30)
-    }
-    assert [gpu.memory_used for gpu in found] == [3 << 30, 0]
-    assert [(gpu.utilization, gpu.temperature) for gpu in found] == [(87.0, 61.0), (0.0, None)]
-    assert [gpu.processes for gpu in found] == [(4241, 4242), ()]
-
-
-def test_a_library_that_is_none_is_a_note(tmp_path):
-    (tmp_path / "libnvidia-ml.so.1").write_bytes(b"not a library")
-    found, note = read_elsewhere(tmp_path)
-    assert found == ()
-    assert note == "no NVIDIA driver on this machine"
 
 
 # ---- the whole ---------------------------------------------------------------------------------

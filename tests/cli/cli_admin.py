@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flprov.admin import LogText
-from flprov.errors import NotFound
+from flprov.errors import FlprovError, NotFound
 from flprov.wire import documents as doc
 
 NOW = datetime.now(UTC).replace(microsecond=0)  # "5 h ago" is said from the machine's own clock
@@ -282,6 +282,7 @@ class FakeAdmin:
         *,
         timeout: float | None = None,
         on_change: Callable[[doc.JobDocument], None] | None = None,
+        on_retry: Callable[[FlprovError, int, float], None] | None = None,
     ) -> doc.JobDocument:
         self._call("wait", job_id=job_id, timeout=timeout)
         for job in self.changes:

@@ -429,7 +429,7 @@ def test_why_names_the_first_cause_and_what_to_do(run, admin: FakeAdmin):
     assert ran.out.splitlines() == [
         "site-1: train.py:3: ValueError: no data",
         f"  {at:%Y-%m-%d %H:%M:%S} UTC  site-1  job-failed: no data",
-        "    server  timed-out: gave up",
+        "  since when is not known  server  timed-out: gave up",
         "",
         "the first traceback, from site-1:",
         "Traceback",

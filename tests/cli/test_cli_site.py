@@ -154,10 +154,58 @@ def test_its_json_is_one_document_whatever_the_exit_code(run, kit: Path, state: 
     assert ran.document(doc.SiteStatusDocument) == status
 
 
-@pytest.mark.parametrize(("status", "code"), [(STATUS, 0), (AWAY, 4)])
+def with_environment(*conditions: doc.Condition) -> doc.SiteStatusDocument:
+    assert STATUS.vitals
+    return dataclasses.replace(STATUS, vitals=dataclasses.replace(STATUS.vitals, environment=conditions))
+
+
+DISK = doc.Condition(name="disk", ok=True, since=NOW, reason="900 MiB")
+DATA = doc.Condition(name="datasets", ok=False, since=NOW, reason="heart: /data is not there")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (with_environment(DISK), 0),
+        (with_environment(DISK, DATA), 7),
+        (STATUS, 7),  # an older agent, whose policy allows nobody
+        (dataclasses.replace(STATUS, vitals=None), 7),  # no heartbeat yet
+        (AWAY, 4),
+        (dataclasses.replace(with_environment(DISK), connected=False), 4),
+    ],
+    ids=["could take a job", "data is missing", "allows nobody", "too early", "away", "away and ready"],
+)
 def test_a_probe_prints_nothing(run, kit: Path, state: Path, status, code):
     with speaking(state, canonical_json(status)):
         assert tuple(vars(run("site", "status", str(kit), "--health")).values()) == (code, "", "")
+
+
+LADDER = (
+    doc.Rung(name="enrolled", ok=True, since=before(days=3), reason="its kit was made then"),
+    doc.Rung(name="connected", ok=False, since=before(hours=5), reason="nobody answers (try 7, next in 9 s)"),
+)
+
+
+def test_it_shows_its_ladder_what_it_tries_again_and_what_to_type(run, kit: Path, state: Path):
+    found = dataclasses.replace(
+        AWAY,
+        ladder=LADDER,
+        why="not connected: nobody answers",
+        hint="flprov doctor KIT",
+        retrying=("the link to the server: nobody answers (try 7, next in 9 s)",),
+        drained="drained by ada since 2026-01-01 12:00 UTC",
+    )
+    with speaking(state, canonical_json(found)):
+        out = run("site", "status", str(kit)).out.splitlines()
+    for line in (
+        "drained      by ada since 2026-01-01 12:00 UTC",
+        "  yes  enrolled since 3 d  its kit was made then",
+        "  no   connected since 5 h  nobody answers (try 7, next in 9 s)",
+        "waiting: the link to the server: nobody answers (try 7, next in 9 s)",
+        "why: not connected: nobody answers",
+        "next: flprov doctor KIT",
+    ):
+        assert line in out, out
 
 
 @pytest.mark.parametrize("status", [STATUS, AWAY])

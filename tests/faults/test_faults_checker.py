@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 from faults.checker import RULES, check
-from faults.history import Action, Acknowledged, Books, History, JobClaim, Sample, Seen, read_history, write_history
+from faults.history import (
+    Acknowledged,
+    Action,
+    Books,
+    History,
+    JobClaim,
+    Sample,
+    Seen,
+    read_history,
+    write_history,
+)
 
 Plant = Callable[[History], History]
 PLANTS: dict[str, list[Plant]] = {}
@@ -82,7 +92,11 @@ def claimed(history: History, job: str, after: float, **claim: Any) -> History:
     sites = claim.pop("shown", {})
     processes = claim.pop("processes", ())
     sample = Sample(
-        asked=last, answered=last, sites=sites, jobs={job: JobClaim(**claim)} if claim else {}, processes=processes
+        asked=last,
+        answered=last,
+        sites=sites,
+        jobs={job: JobClaim(**claim)} if claim else {},
+        processes=processes,
     )
     return replace(history, samples=(*history.samples, sample))
 
@@ -276,7 +290,9 @@ def _(history: History) -> History:
 def _(history: History) -> History:
     job = job_of(history, "hit")
     record = dict(history.server.records["round"][f"{job}/000001"])
-    return with_record(history, "round", f"{job}/000001", {**record, "absent": [{"site": "site-9", "reason": "x"}]})
+    return with_record(
+        history, "round", f"{job}/000001", {**record, "absent": [{"site": "site-9", "reason": "x"}]}
+    )
 
 
 @plants("degraded-unexplained")
@@ -304,7 +320,9 @@ def _(history: History) -> History:
 def later(history: History, **changes: Any) -> History:
     """The history with one more look, well after every end."""
     last = history.left[-1]
-    return replace(history, left=(*history.left, replace(last, at=max(last.ended.values()) + 10.5, **changes)))
+    return replace(
+        history, left=(*history.left, replace(last, at=max(last.ended.values()) + 10.5, **changes))
+    )
 
 
 @plants("process-left")
@@ -336,6 +354,11 @@ def _(history: History) -> History:
 @plants("stop-unproven")
 def _(history: History) -> History:
     return without(history, "job.stop", job_of(history, "gone"), "site-2")
+
+
+@plants("died")
+def _(history: History) -> History:
+    return replace(history, died=("site-1: exit 1: KeyError: 'x'",))
 
 
 @plants("false-connected")
@@ -401,7 +424,11 @@ def test_a_good_history_has_something_for_every_rule_to_look_at(recorded):
 @pytest.mark.network
 @pytest.mark.parametrize(
     ("name", "plant"),
-    [pytest.param(name, one, id=f"{name}-{n}") for name, found in PLANTS.items() for n, one in enumerate(found)],
+    [
+        pytest.param(name, one, id=f"{name}-{n}")
+        for name, found in PLANTS.items()
+        for n, one in enumerate(found)
+    ],
 )
 def test_a_planted_violation_is_found_and_named(recorded, name, plant):
     found = {violation.rule for violation in check(plant(recorded))}

@@ -22,9 +22,11 @@ CASE = re.compile(r"`faults (\w+)`(?:: ([^;|]+))?")
 def rows() -> list[list[str]]:
     found = []
     for line in PAGE.read_text(encoding="utf-8").splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split(" | ")] if line.startswith("| ") else []
-        if cells and [cell.strip() for cell in cells] != COLUMNS:
-            found.append([cell.strip() for cell in cells])
+        cells = (
+            [cell.strip() for cell in line.strip().strip("|").split(" | ")] if line.startswith("| ") else []
+        )
+        if cells and cells != COLUMNS:
+            found.append(cells)
     return found
 
 
@@ -48,7 +50,9 @@ def test_what_a_row_says_is_shown_by_something_that_exists(row):
     tests, cases = TEST.findall(row[-1]), CASE.findall(row[-1])
     assert tests or cases, f"nothing shows {row[0]!r}"
     for path, name in tests:
-        assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), f"{path}::{name}"
+        assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), (
+            f"{path}::{name}"
+        )
     for part, case in cases:
         assert part in PARTS
         assert (Path(ROOT) / "benchmarks/faults" / f"{part}.py").exists()

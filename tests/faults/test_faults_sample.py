@@ -75,7 +75,9 @@ def test_the_same_seed_kills_the_same(tmp_path):
 def test_the_script_writes_its_result_files(tmp_path):
     words = [sys.executable, str(ROOT / "benchmarks/faults/run.py"), "--only", "queueing", "--count", "100"]
     words += ["-o", str(tmp_path), "--kept", str(tmp_path / "kept")]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env=dict(os.environ), timeout=100)
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, env=dict(os.environ), timeout=100
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads((tmp_path / "faults.json").read_text())
     assert [part["part"] for part in document["parts"]] == ["queueing"]

@@ -314,6 +314,30 @@ SAMPLES: dict[str, object] = {
     "app": APP,
     "app-list": doc.AppListDocument(apps=(APP,)),
     "submit": doc.SubmitDocument(job_id="j1", app="ab" * 32, state="queued"),
+    "job-plan": doc.JobPlanDocument(
+        name="heart",
+        app="ab" * 32,
+        starts=False,
+        reason="1 of 2 sites would run it now; 2 are needed",
+        sites=(
+            doc.JobPlanSite(
+                site="hospital-a",
+                verdict="runs",
+                room=doc.SiteOffer(cpus=8, memory=1 << 34, disk=1 << 36, gpus=("GPU-1",)),
+            ),
+            doc.JobPlanSite(
+                site="hospital-b",
+                verdict="refuses",
+                reason="no policy",
+                objections=(doc.Objection(code="policy-refused", message="no policy", hint="ask"),),
+            ),
+        ),
+        quorum=2,
+        ahead=1,
+        position=2,
+        disk=doc.DiskEstimate(needed=12, free=1 << 36, text="2 updates"),
+        made_at=NOW,
+    ),
     "job-delete": doc.JobDeletedDocument(job_id="j1", rounds=3),
     "doctor": doc.DoctorDocument(
         verdict="warning",

@@ -106,7 +106,7 @@ def test_compose_gives_nothing_away(workspace, name):
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert not {"privileged", "cap_add", "pid", "network_mode", "ipc", "devices"} & service.keys()
     assert re.fullmatch(r"\$\{FLPROV_UID:\?.*\}:\$\{FLPROV_GID:\?.*\}", service["user"])
-    assert service["stop_grace_period"] == "60s"
+    assert service["stop_grace_period"] == "120s"
     assert ("ports" in service) == (name == "server")
 
 
@@ -196,6 +196,12 @@ def test_a_site_that_lost_its_server_is_not_killed_for_it(workspace):
     assert site["livenessProbe"]["exec"]["command"][-1] == "--alive"
     assert site["startupProbe"]["exec"]["command"][-1] == "--alive"
     assert site["readinessProbe"]["exec"]["command"][-1] == "--health"
+
+
+def test_a_server_that_waits_for_an_admin_is_not_taken_off_the_network_for_it(workspace):
+    [server] = pod_of(text_of(workspace, "server", "kubernetes.yml"))["containers"]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert server[probe]["exec"]["command"][-1] == "--alive"
 
 
 def test_the_service_leads_from_the_port_that_is_dialled_to_the_server(workspace):

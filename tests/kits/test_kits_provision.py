@@ -71,6 +71,7 @@ def test_kits_hold_what_their_kind_needs_and_nothing_else(provisioned):
         "trust.json",
         "registry.json",
         "flprov-server.service",
+        "server.yml.sample",
     }
     assert set(contents(provisioned / "kits" / "hospital-a")) == common | started | {
         "flprov-site.service",

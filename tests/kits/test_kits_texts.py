@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from flprov.errors import LocalError, PolicyRefused
 from flprov.kits import load_kit, provision, rendering, template_dir
 from flprov.pki import fingerprint, parse_identity
 from flprov.policy import judge, load_policy, load_site_settings
+from flprov.server import load_server_config
 
 KINDS = {
     "server": "server",
@@ -200,6 +201,21 @@ def test_the_sample_settings_are_valid_as_they_are_and_uncommented(kit, tmp_path
     settings = load_site_settings(tmp_path / "site.yml")
     assert settings.datasets == {"heart": Path("/data/heart")}
     assert settings.python == Path("/opt/flprov-jobs/bin/python")
+
+
+def test_the_servers_sample_is_valid_as_it_is_and_uncommented(workspace, tmp_path):
+    folder = tmp_path / "server"
+    shutil.copytree(workspace / "kits" / "server", folder)
+    text = (folder / "server.yml.sample").read_text()
+    local = tmp_path / "server.local"
+    local.mkdir()
+    (local / "server.yml").write_text(text)
+    plain = load_server_config(folder, now=NOW)
+    (local / "server.yml").write_text(re.sub(r"^# (?=[a-z]+:|  [a-z-]+:)", "", text, flags=re.MULTILINE))
+    found = load_server_config(folder, now=NOW)
+    assert (plain.keep_jobs, found.keep_jobs) == (None, timedelta(days=90))
+    for name in ("listen", "unconfined", "checkpoints", "metrics"):
+        assert getattr(plain, name) == getattr(found, name), name
 
 
 def test_the_readmes_own_steps_put_the_samples_where_the_agent_looks(kit):

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from flprov.testing.inprocess import InProcessNetwork
 
 def copy_config(kits: Path, folder: Path, made_at: datetime) -> ServerConfig:
     """The configuration of a server with a kit of its own below `folder`."""
-    return load_server_config(Path(shutil.copytree(kits / "server", folder / "server")), now=made_at)
+    config = load_server_config(Path(shutil.copytree(kits / "server", folder / "server")), now=made_at)
+    return replace(config, metrics="off")  # no two tests want the same port
 
 
 async def put_job(config: ServerConfig, app: Bundle, **changes: Any) -> None:

@@ -228,7 +228,7 @@ async def test_open_invites_of_a_removed_site_are_void_and_stay_so(parts):
 async def test_site_that_goes_while_it_is_removed_leaves_a_row_and_no_trouble(parts):
     session = await parts.connects("site-2")
     await parts.change(m.REMOVE_SITE, "site-2", reason="gone")
-    await parts.registry.lost(session, NOW)
+    await parts.registry.lost(session, parts.clock.now())
     assert "gone" in parts.store.told("site.disconnect")[-1].reason
     with pytest.raises(NotFound):
         await parts.registry.saw(Session(site("site-2"), hello("site-2"), since=parts.clock.now()), None)

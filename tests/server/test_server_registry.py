@@ -66,7 +66,7 @@ async def test_site_is_remembered_over_a_restart(store, clock):
     clock.advance(100)
     session.last_seen = clock.now()
     session.close("the server is stopping")
-    await registry.lost(session, NOW)
+    await registry.lost(session, clock.now())
     found = make(store).find("site-1")
     assert (found.host, found.version, found.last_seen) == ("site-1.example", "1.0", clock.now())
     assert found.first_connected == session.since

@@ -360,7 +360,8 @@ async def test_words_of_a_site_cannot_drive_a_terminal(world, dial, network):
     await one.hears("ack")
     await one.hears("stop")
     one.say(stopped=pb.Stopped(job_id="0job", clean=False, reason=RUDE * 1000))
-    await world.until(run, lambda seen: seen.record.unconfirmed == ("site-1",))
+    await world.until(run, lambda seen: seen.sites.parts["site-1"].reason != "")
+    assert run.record.unconfirmed == ("site-1", "site-2")
     connection = network.connect(ADA)
     for method in (m.STATUS, m.LIST_SITES, m.LIST_JOBS):
         check((await connection.unary(method, pb.Query())).json)

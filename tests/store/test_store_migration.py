@@ -80,7 +80,7 @@ def test_step_that_was_released_stays_as_it_was():
 async def test_older_flprov_refuses_the_newer_store_by_name(tmp_path):
     """What an operator reads who goes back to the version before."""
     await open_store(tmp_path, clock=FakeClock()).close()
-    with pytest.raises(StateDamaged, match="newer flprov: its schema version is 2, .* up to 1"):
+    with pytest.raises(StateDamaged, match=r"newer flprov: its schema version is 2, .* up to 1"):
         schema.open_database(tmp_path / "store.db", schema.SCHEMA[:1])
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A parent in a process of its own, to be killed: launches a job or adopts it, says so, and reads frames.
 
-    python brief_parent.py FOLDER launch MAIN | adopt
+python brief_parent.py FOLDER launch MAIN | adopt
 """
 
 import asyncio

@@ -115,7 +115,6 @@ async def test_a_shim_that_is_killed_after_adoption_takes_all_with_it(folder):
     parent = Brief(write_job(folder, WAIT), "launch", MAIN)
     parent.kill()
     process = await ProcessLauncher().adopt(folder)
-    assert await told(process) == "ready" or True
     os.kill(process.shim_pid, signal.SIGKILL)
     record = await process.wait()
     assert record.outside
@@ -201,8 +200,8 @@ async def test_another_user_is_sent_away_at_the_door(folder):
     (folder / "shim.sock").chmod(0o777)  # as if the mode had let it in
     knock = (
         "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET);"
-        "s.connect('shim.sock'); s.send(b'{\"stop\": 0}'); s.settimeout(20);"
-        "\ntry: print(s.recv(100))\nexcept OSError as e: print(b'')"
+        "s.settimeout(20); s.connect('shim.sock')"
+        "\ntry: s.send(b'{\"stop\": 0}'); print(s.recv(100))\nexcept OSError: print(b'')"
     )
     answer = subprocess.run([sys.executable, "-I", "-c", knock], cwd=folder, capture_output=True, text=True)
     assert answer.stdout == "b''\n", answer.stderr
@@ -270,9 +269,7 @@ SPOILER = """
 
 @pytest.mark.parametrize("deed", ["line.close()", "line.shutdown(2)", "os.fork()", "pass"])
 async def test_a_worker_that_spoils_its_adoption_is_ended_all_the_same(folder, deed):
-    process = await ProcessLauncher().launch(
-        order_for(folder, SPOILER.format(deed=deed), orphan_seconds=60)
-    )
+    process = await ProcessLauncher().launch(order_for(folder, SPOILER.format(deed=deed), orphan_seconds=60))
     await told(process)
     await process.leave()
     again = await ProcessLauncher().adopt(folder)

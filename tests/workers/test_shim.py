@@ -437,7 +437,8 @@ def test_leftovers_of_another_boot_are_not_looked_for(tmp_path):
     (tmp_path / "shim.json").write_text(json.dumps(record | {"boot": "another"}))
     left = reap_leftovers(tmp_path)
     assert left.found == ()
-    assert left.record == ExitRecord(reason="the machine was restarted while the job ran", stopped=True)
+    reason = "the machine was restarted while the job ran"
+    assert left.record == ExitRecord(reason=reason, stopped=True, outside=True)
 
 
 def test_a_process_that_has_got_the_shims_number_is_left_alone(tmp_path):

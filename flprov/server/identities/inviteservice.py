@@ -66,15 +66,17 @@ class InviteService:
 
         Whoever hands it in has compared the fingerprint, so that is the approval as well.
         """
-        self._verify_fresh(request.not_after)
         caller = self._verify_relayed(call.caller, request)
         public_pem = verify_request(request.request)
+        command = self._around.commands.verify_fresh(call, request, caller.name)
         record = await self._invitations.use(
             caller,
             public_pem,
             serial=f"{describe_leaf(request.chain).serial:x}",
             approved_by=call.caller.uri,
         )
+        if command is not None:
+            await self._around.commands.remember(command)
         return self._issued(record)
 
     def _verify_relayed(self, admin: Identity, request: pb.RelayedJoin) -> Identity:
@@ -130,8 +132,12 @@ class InviteService:
         """Approve a key that has come, or take an invite back. Repeating it has no second effect."""
         self._verify_fresh(request.not_after)
         book, visible = self._invitations.book, self._visible(call.caller)
-        record = book.find(request.id, visible, self._around.clock.now())
+        now = self._around.clock.now()
+        record = book.find(request.id, visible, now)
         verify_may_manage(call.caller, record.org)
+        command = self._around.commands.verify_fresh(call, request, f"{record.id} {request.approve}")
+        if command is None:
+            return _document(record.describe(now))
         if request.approve:
             decided = await self._invitations.approve(
                 record.id, call.caller, request.fingerprint, _serial(call) or ""
@@ -139,6 +145,7 @@ class InviteService:
         else:
             reason = foreign_line(request.reason, _LONGEST_REASON)
             decided = await self._invitations.revoke(record.id, call.caller, reason)
+        await self._around.commands.remember(command)
         return _document(decided.describe(self._around.clock.now()))
 
     def _visible(self, caller: Identity) -> list[InviteRecord]:

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from flprov._base import Tasks, canonical_json, from_document, to_document
+from flprov.blobs import digest_of
 from flprov.errors import Conflict, IdentityRefused
 from flprov.kits import SignedTrust, Trust
 from flprov.pki import Anchors, Identity, Kind, describe_leaf, load_anchors, parse_identity
 from flprov.rpc import Call, Handler
 from flprov.rpc import methods as m
-from flprov.server.commands import read_not_after
 from flprov.server.identities.surroundings import Surroundings
 from flprov.server.identities.trust import listed
 from flprov.server.identities.trustview import newest, trust_document
@@ -96,7 +96,9 @@ class TrustService:
 
     async def publish(self, call: Call, request: pb.PublishTrust) -> pb.Document:
         """Take a newer bundle. The current one again has no effect."""
-        read_not_after(request.not_after, self._around.clock.now())
+        command = self._around.commands.verify_fresh(call, request, digest_of(request.trust.document))
+        if command is None:
+            return self._document()
         signed = SignedTrust(
             document=request.trust.document, signature=request.trust.signature, signer=request.trust.signer
         )
@@ -110,6 +112,7 @@ class TrustService:
                 self._take_keys(keys, trust)
                 await self._accept(trust, call.caller)
             await self._hold(call.caller.uri, self._around.trust.current.version)
+        await self._around.commands.remember(command)
         return self._document()
 
     def _document(self) -> pb.Document:

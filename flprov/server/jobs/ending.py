@@ -14,7 +14,7 @@ from flprov.server.jobs.contributions import lacking
 from flprov.server.jobs.stopping import Stopping
 from flprov.server.jobs.surroundings import Parts
 from flprov.server.records import BlobRef
-from flprov.store import Delete
+from flprov.store import Change, Delete
 
 
 class Ending:
@@ -57,18 +57,18 @@ class Ending:
         if not (record.state.terminal or record.state is JobState.ABORTING):
             reason = event.reason or f"aborted by {event.who}"
             try:
-                await self._step(JobState.ABORTING, reason, "job.abort", who=event.who)
+                await self._step(JobState.ABORTING, reason, "job.abort", *event.more, who=event.who)
             except FlprovError as error:
                 settle_future(event.recorded, error)
                 return
         settle_future(event.recorded)
 
     async def _step(
-        self, state: JobState, reason: str, what: str, *, who: str = "server", **changes: object
+        self, state: JobState, reason: str, what: str, *more: Change, who: str = "server", **changes: object
     ) -> None:
         ledger = self._parts.ledger
         holders = ledger.record.holders
-        await ledger.step(state, reason, what, who=who, unconfirmed=holders, **changes)
+        await ledger.step(state, reason, what, *more, who=who, unconfirmed=holders, **changes)
         self.stop_everywhere()
 
     # ---- the proof -----------------------------------------------------------------------

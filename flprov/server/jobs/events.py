@@ -7,6 +7,7 @@ import asyncio
 from dataclasses import dataclass
 
 from flprov.server.records import UpdateRecord
+from flprov.store import Change
 from flprov.wire import pb
 
 
@@ -118,6 +119,7 @@ class AbortAsked:
     who: str
     reason: str
     recorded: asyncio.Future[None]
+    more: tuple[Change, ...] = ()  # to be written with it
 
 
 @dataclass(frozen=True, kw_only=True)

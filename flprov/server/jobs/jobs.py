@@ -20,8 +20,8 @@ from flprov.pki import Identity
 from flprov.server.durable import commit_through
 from flprov.server.jobs import events as ev
 from flprov.server.jobs.checkpoints import find_checkpoint
-from flprov.server.jobs.removal import blobs_of, changes_for_removal, remove_folder, verify_removable
 from flprov.server.jobs.planning import JobPlans
+from flprov.server.jobs.removal import blobs_of, changes_for_removal, remove_folder, verify_removable
 from flprov.server.jobs.run import JobRun
 from flprov.server.jobs.scheduling import Scheduler
 from flprov.server.jobs.submissions import verify_same
@@ -137,6 +137,7 @@ class Jobs:
         run = self._runs[job.id] = JobRun(job, self._around, known)
         if job.state.terminal:
             self.logs.tell(job.id, ended=True)
+            run.workflow.clear()  # what a kill between its end and this kept
         if not job.state.terminal or job.unconfirmed:
             self._loops[job.id] = asyncio.create_task(self._drive(run), name=f"job {job.id}")
         return run
@@ -335,8 +336,8 @@ class Jobs:
         if event is not None:
             event.set()
 
-    async def abort(self, run: JobRun, caller: Identity, reason: str) -> None:
-        """Have a job end. That it will is on disk when this returns; its run does the rest.
+    async def abort(self, run: JobRun, caller: Identity, reason: str, more: Sequence[Change] = ()) -> None:
+        """Have a job end. That it will is on disk, and `more` with it, when this returns; its run does the rest.
 
         Raises:
             NotFound: it has ended already.
@@ -344,7 +345,7 @@ class Jobs:
         """
         _verify_not_ended(run)
         recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        run.tell(ev.AbortAsked(who=caller.uri, reason=reason, recorded=recorded))
+        run.tell(ev.AbortAsked(who=caller.uri, reason=reason, recorded=recorded, more=tuple(more)))
         loop = self._loops.get(run.record.id)
         if loop is not None:
             await asyncio.wait([recorded, loop], return_when=asyncio.FIRST_COMPLETED)

@@ -23,7 +23,7 @@ from flprov.wire.documents import (
     JobPlanDocument,
     JobPlanSite,
     Objection,
-    ProbeDocument,
+    SiteOffer,
 )
 
 PATIENCE = 5.0  # seconds in which a site says whether it would run a job
@@ -92,12 +92,12 @@ class JobPlans:
         targets = tuple(sorted(submission.sites))
         answers = await self._ask_all(targets, request, app, app.model_size(submission.spec.model))
         view = self._view(submission, app)
-        snapshot = self._scheduler.snapshot()
+        snapshot = self._scheduler.snapshot(targets)
         plan = schedule(replace(snapshot, jobs=(*snapshot.jobs, view)))
         sites = tuple(self._site(name, answers, plan) for name in targets)
         disk = self.estimate(submission)
         reason = _why_not(view, sites, plan, disk)
-        ahead = list(plan.reasons).index(_ID) if _ID in plan.reasons else 0
+        ahead = sum(job.id in plan.reasons and job.priority >= view.priority for job in snapshot.jobs)
         return JobPlanDocument(
             name=submission.spec.name,
             app=submission.app,
@@ -108,7 +108,7 @@ class JobPlans:
             required=view.required,
             priority=view.priority,
             ahead=ahead,
-            position=ahead + 1 if _ID in plan.reasons else 0,
+            position=ahead + 1 if reason else 0,
             disk=disk,
             made_at=self._clock.now(),
         )
@@ -197,7 +197,7 @@ def _objection(failure: pb.Failure) -> Objection:
     )
 
 
-def _room(notes: bytes) -> ProbeDocument | None:
+def _room(notes: bytes) -> SiteOffer | None:
     try:
         return read_probe(notes) if notes else None
     except FlprovError:
@@ -222,5 +222,5 @@ def _why_not(view: JobView, sites: Sequence[JobPlanSite], plan: Plan, disk: Disk
         why = next(site.reason for site in sites if site.site == lacking[0])
         return f"{lacking[0]} is required, and would not run it: {why}"
     if len(runs) < view.quorum:
-        return f"{len(runs)} of {len(sites)} sites would run it now; {view.quorum} are needed"
+        return f"{len(runs)} of {len(sites)} sites would run it now, and it needs {view.quorum}"
     return plan.reasons.get(_ID, "")

@@ -18,6 +18,7 @@ from flprov.server.logs import LogBook
 from flprov.server.records import RoundRecord
 from flprov.server.sights.jobs import job_document, result_files
 from flprov.wire.documents import ResultFile, ResultsDocument
+from flprov.workers import log_size, log_start, read_log
 
 _CHUNK = 1 << 20
 
@@ -34,7 +35,10 @@ class Results:
         """The files that there are now; those of a running job may still grow."""
         files = [*result_files(run)]
         files += [_made_file(run, name, make()) for name, make in self._made(run).items()]
-        files += [ResultFile(name=name, size=path.stat().st_size) for name, path in self._logs(run).items()]
+        files += [
+            ResultFile(name=name, size=log_size(path) - log_start(path))
+            for name, path in self._logs(run).items()
+        ]
         return ResultsDocument(job_id=run.record.id, files=tuple(files))
 
     async def read(self, run: JobRun, name: str, offset: int) -> AsyncIterator[bytes]:
@@ -52,7 +56,7 @@ class Results:
         elif name in (made := self._made(run)):
             yield made[name]()[offset:]
         elif name in (logs := self._logs(run)):
-            for chunk in _read_file(logs[name], offset):
+            for chunk in _read_segments(logs[name], offset):
                 yield chunk
         else:
             raise NotFound(
@@ -69,7 +73,7 @@ class Results:
     def _logs(self, run: JobRun) -> dict[str, Path]:
         parties = [*run.record.targets, "server"]
         paths = {f"logs/{party}.log": self.logs.path(run.record.id, party) for party in parties}
-        return {name: path for name, path in paths.items() if path.is_file()}
+        return {name: path for name, path in paths.items() if log_size(path)}
 
 
 def _made_file(run: JobRun, name: str, data: bytes) -> ResultFile:
@@ -78,11 +82,17 @@ def _made_file(run: JobRun, name: str, data: bytes) -> ResultFile:
     return ResultFile(name=name, size=len(data), digest=digest_of(data) if settled else "")
 
 
-def _read_file(path: Path, offset: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(min(offset, path.stat().st_size))
-        while chunk := file.read(_CHUNK):
-            yield chunk
+def _read_segments(path: Path, offset: int) -> Iterator[bytes]:
+    """What is there of a log from `offset` bytes behind its beginning on; what is missing is said."""
+    at = log_start(path) + offset
+    if at and not offset:
+        yield f"[flprov: {at} bytes were dropped]\n".encode()
+    while True:
+        found, data = read_log(path, at, _CHUNK)
+        if not data:
+            return
+        yield data
+        at = found + len(data)
 
 
 def metrics_json(run: JobRun, rounds: list[RoundRecord]) -> bytes:

@@ -108,7 +108,7 @@ class JobRun:
 
     def note_queued(self, reason: str, sites: Mapping[str, str]) -> None:
         """Why it waits in the queue, in all and site by site; telemetry."""
-        if self.record.state is JobState.QUEUED:
+        if self.record.state in (JobState.QUEUED, JobState.DEPLOYING):
             self.sites.note_waiting(sites)
             self._ledger.note(reason=reason)
 

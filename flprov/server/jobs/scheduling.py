@@ -134,24 +134,23 @@ class Scheduler:
             if job_id not in plan.reasons:
                 runs[job_id].sites.note_waiting(texts)
 
-    def snapshot(self) -> Snapshot:
-        """Everything that a plan follows from, as it is now."""
+    def snapshot(self, also: Sequence[str] = ()) -> Snapshot:
+        """Everything that a plan follows from, as it is now: the sites that jobs want, and `also`."""
         runs = [run for run in self._runs() if not run.record.state.terminal]
         queued = [run for run in runs if _queued(run)]
         lacking = [run for run in runs if run.active and run.sites.lacking]
-        targets = {site for run in (*queued, *lacking) for site in run.record.targets}
+        targets = {site for run in (*queued, *lacking) for site in run.record.targets} | set(also)
         names = targets & self._registry.sites.keys()  # a site may have left the project since
         known = {run.record.id for run in runs}
         self._views = {job_id: view for job_id, view in self._views.items() if job_id in known}
         self._known = {job_id: seen for job_id, seen in self._known.items() if job_id in known}
         self._waits.keep(known)
         leases = self._leases(runs)
-        drained = self._registry.drained
         return Snapshot(
             jobs=tuple(self._view(run) for run in queued),
             running=tuple(self._lacking_view(run) for run in lacking),
             sites={name: self._site_view(name, runs, leases.get(name, ())) for name in names},
-            hold=f"the server starts no jobs: drained {drained.since}" if drained else "",
+            hold=self._registry.hold,
             quotas=self.quotas.read() if self.quotas else Quotas(),
             usage=_usage(runs, leases),
         )
@@ -178,7 +177,9 @@ class Scheduler:
         )
 
     def _lacking_view(self, run: JobRun) -> JobView:
-        short = run.record.state is JobState.DEPLOYING and len(run.sites.granted) < run.record.quorum
+        granted, required = run.sites.granted, run.record.spec.sites.required
+        few = len(granted) < run.record.quorum or not granted.issuperset(required)
+        short = few and run.record.state is JobState.DEPLOYING
         return replace(self._view(run), sites=run.sites.lacking, short=short)
 
     def _leases(self, runs: Sequence[JobRun]) -> dict[str, list[Lease]]:
@@ -215,8 +216,7 @@ class Scheduler:
         barred = None if connected else self._registry.barred(name)
         if barred is not None:
             return barred.reason
-        drained = self._registry.enrolment(name).drained
-        return f"drained {drained.since}" if drained else ""
+        return self._registry.closed(name)
 
 
 def _queued(run: JobRun) -> bool:

@@ -7,6 +7,7 @@ A file that was cut off has no last member.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -141,10 +142,11 @@ class ArchiveReader:
 
     def header(self) -> Header:
         """What it is of. Raises StateDamaged: it is no backup."""
-        for info, source in self._members():
-            if info.name != HEADER:
-                break
-            return self._read(Header, info, source)
+        with self._errors():
+            for info, source in self._members():
+                if info.name != HEADER:
+                    break
+                return self._read(Header, info, source)
         raise self._damage("it is not a backup that `flprov server backup` has made")
 
     def extract(self, folder: Path | None, *, step: Step) -> Manifest:
@@ -156,14 +158,15 @@ class ArchiveReader:
         """
         found: dict[str, Part] = {}
         manifest: Manifest | None = None
-        for info, source in self._members():
-            if manifest is not None:
-                raise self._damage("something follows its manifest")
-            if info.name == MANIFEST:
-                manifest = self._read(Manifest, info, source)
-            elif info.name != HEADER:
-                name = self._verify_name(info, found)
-                found[name] = _copy(source, info.size, folder / name if folder else None, step)
+        with self._errors():
+            for info, source in self._members():
+                if manifest is not None:
+                    raise self._damage("something follows its manifest")
+                if info.name == MANIFEST:
+                    manifest = self._read(Manifest, info, source)
+                elif info.name != HEADER:
+                    name = self._verify_name(info, found)
+                    found[name] = _copy(source, info.size, folder / name if folder else None, step)
         if manifest is None:
             raise self._damage("its end is missing")
         if different := sorted(_different(found, manifest.files)):
@@ -173,13 +176,18 @@ class ArchiveReader:
 
     def _members(self) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
         self._file.seek(0)
+        with tarfile.open(fileobj=self._file, mode="r:") as tar:
+            for info in tar:
+                source = tar.extractfile(info) if info.isreg() else None
+                if source is None:
+                    raise self._damage(f"{info.name!r} in it is no plain file")
+                yield info, source
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Inside, what tarfile raises comes out in our words."""
         try:
-            with tarfile.open(fileobj=self._file, mode="r:") as tar:
-                for info in tar:
-                    source = tar.extractfile(info) if info.isreg() else None
-                    if source is None:
-                        raise self._damage(f"{info.name!r} in it is no plain file")
-                    yield info, source
+            yield
         except (tarfile.TarError, EOFError, UnicodeDecodeError) as error:
             raise self._damage(str(error) or "it ends too early") from error
 

@@ -47,9 +47,9 @@ class ServerMetrics(Collector):
         return bytes(generate_latest(self._registry))
 
     def health(self) -> tuple[bool, bytes]:
-        """The server serves, or nobody would answer; what is not well with it is in the document."""
+        """Whether it serves and nothing waits for an admin; that it serves is why it can answer."""
         server = self._status().server
-        return True, canonical_json({"ok": True, "server": server})
+        return not server.notes, canonical_json({"ok": not server.notes, "server": server})
 
     def describe(self) -> Iterator[Metric]:
         """Nothing is collected before it is asked for."""

@@ -106,7 +106,7 @@ class Operations:
             drained=hold.removeprefix("the server is "),
             safe_to_stop=safety.safe,
             safe_when=safety.when,
-            notes=restore_notes(self.parts.store),
+            notes=(*restore_notes(self.parts.store), *self.parts.jobs.scheduler.notes),
         )
 
     def complete(self, site: SiteDocument) -> SiteDocument:

@@ -21,6 +21,7 @@ from flprov._base import Clock, hold_lock, sync_folder, sync_tree, to_document
 from flprov.errors import Conflict, FlprovError, KitRefused, LocalError, Misuse, StateDamaged
 from flprov.kits import Kit
 from flprov.server.operations.archive import FORMAT, ArchiveReader, Header
+from flprov.server.operations.denials import find_denials, keep_denial
 from flprov.server.operations.restored import CHECK, Restored, put_restored
 from flprov.server.records import Mark
 from flprov.server.registry import DRAINED
@@ -54,6 +55,7 @@ class _Past:
 
     index: int = 0
     decisions: tuple[str, ...] = ()
+    denials: tuple[Put, ...] = ()  # records of who is kept out
 
 
 async def restore(
@@ -97,6 +99,7 @@ async def restore(
         bytes=header.bytes,
         check=CHECK,
         forgotten=past.decisions,
+        denials=len(past.denials),
         seconds=round(time.monotonic() - began, 3),
     )
 
@@ -216,7 +219,9 @@ async def _look_back(state: Path, header: Header, clock: Clock) -> _Past:
             return _Past(index=store.head)  # it has another past: nothing can be said
         rows = _rows(store, header.log_index + 1)
         told = [_say(found) for found in rows if _is_decision(found)]
-        return _Past(index=store.head, decisions=tuple(told[:_MOST_FORGOTTEN]))
+        return _Past(
+            index=store.head, decisions=tuple(told[:_MOST_FORGOTTEN]), denials=tuple(find_denials(store))
+        )
     except FlprovError:
         return _Past()
     finally:
@@ -263,7 +268,8 @@ async def _mark_restored(
     }
     store = open_store(staging, clock=clock)
     try:
-        changes = [Put(*DRAINED, to_document(mark)), put_restored(restored)]
+        denials = [keep_denial(store, denial) for denial in past.denials]
+        changes = [Put(*DRAINED, to_document(mark)), put_restored(restored), *denials]
         await store.commit(changes, Row(who="server", what="server.restore", object=kit.name, data=data))
     finally:
         await store.close()

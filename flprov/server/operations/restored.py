@@ -13,9 +13,9 @@ _RECORD = ("server", "restored")
 
 CHECK = (
     "sites that were locked, removed or added since the backup: flprov site ls",
-    "certificates that were revoked since, which count again: flprov cert ls, flprov cert revoke",
+    "certificates that were revoked since and may count again: flprov cert ls, flprov cert revoke",
     "people who were removed since: flprov user ls, flprov user rm",
-    "invites that were used or taken back since, which can be used again until they expire: flprov invite ls",
+    "invites that were used or taken back since and may be open again: flprov invite ls",
     "drained sites: flprov site ls",
     "jobs that were submitted since are gone, and those that were aborted since go on: flprov job ls",
     "a rotation of CAs that was under way: flprov ca rotate status",
@@ -55,7 +55,7 @@ def restore_notes(store: Store) -> tuple[str, ...]:
     found = find_restored(store)
     if found is None:
         return ()
-    known = [f"not in the backup, so do it again: {line}" for line in found.forgotten]
+    known = [f"it happened after the backup: {line}" for line in found.forgotten]
     made = f"{found.backup_made_at:%Y-%m-%d %H:%M} UTC (row {found.backup_index})"
     return (
         f"restored on {found.at:%Y-%m-%d %H:%M} UTC from a backup of {made}: what was decided after that is"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         JobPlanDocument,
         JobPlanSite,
         Objection,
-        ProbeDocument,
+        SiteOffer,
     )
     from flprov.wire.documents.jobs import (
         AppBuildDocument,
@@ -201,7 +201,6 @@ __all__ = [
     "PlanDocument",
     "PlannedAuthority",
     "PlannedParty",
-    "ProbeDocument",
     "Problem",
     "ProvisionDocument",
     "ProvisionedKit",
@@ -220,6 +219,7 @@ __all__ = [
     "ServerDocument",
     "SiteDocument",
     "SiteListDocument",
+    "SiteOffer",
     "SiteOrderDocument",
     "SiteRoom",
     "SiteStatusDocument",
@@ -244,7 +244,7 @@ _MODULES = {
     "JobPlanDocument": "jobplans",
     "JobPlanSite": "jobplans",
     "Objection": "jobplans",
-    "ProbeDocument": "jobplans",
+    "SiteOffer": "jobplans",
     "AppBuildDocument": "jobs",
     "AppDocument": "jobs",
     "AppListDocument": "jobs",

@@ -8,7 +8,7 @@ from datetime import datetime
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeDocument:
+class SiteOffer:
     """What a site says of its room when it is asked whether it would run a job."""
 
     cpus: int = 0
@@ -36,7 +36,7 @@ class JobPlanSite:
     verdict: str  # runs | waits | refuses | silent | away
     reason: str = ""  # in one line; empty: it would run the job
     objections: tuple[Objection, ...] = ()  # everything that the site itself has against it
-    room: ProbeDocument | None = None  # None: the site was not asked, or did not answer
+    room: SiteOffer | None = None  # None: the site was not asked, or did not answer
 
 
 @dataclass(frozen=True, kw_only=True)

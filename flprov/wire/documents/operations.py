@@ -61,6 +61,7 @@ class RestoreDocument:
     bytes: int
     check: tuple[str, ...] = ()  # what a person has to look at before `server enable`
     forgotten: tuple[str, ...] = ()  # what the state that was moved aside says happened since, in words
+    denials: int = 0  # records of who is kept out that were taken over from that state
     seconds: float = 0.0
 
 

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a job's process hands over as its update: taken out of its reach, and checked before it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from flprov.blobs import BlobStore
+from flprov.errors import JobFailed, UpdateRefused
+from flprov.wire import pb, tensor_infos, verify_numbers, verify_update
+
+INLINE = 64 << 10  # bytes of tensors in a message; what is larger travels as a blob
+_MOST_UPDATE = 64 << 30
+_MOST_SECONDS = 1e9  # that an update may say it took; as at the server
+
+
+async def take_out(payload: pb.Payload, out: Path, blobs: BlobStore) -> pb.Payload:
+    """The process's bytes, copied out of its reach; its file stays for now.
+
+    Raises:
+        JobFailed: it named no file in its own folder `out`.
+        LocalError: our disk is full or broken.
+    """
+    if payload.WhichOneof("where") == "inline":
+        data = payload.inline
+        if len(data) <= INLINE:
+            return pb.Payload(inline=data, size=len(data))
+        return pb.Payload(digest=await blobs.put(data), size=len(data))
+    digest, size = await blobs.adopt(_out_file(payload, out), limit=_MOST_UPDATE)
+    return pb.Payload(digest=digest, size=size)
+
+
+def remove_out(payload: pb.Payload, out: Path) -> None:
+    """Remove the file that the process has handed over, if it is one.
+
+    Not before the answer is on our disk: if we are killed until then, the process says it again.
+    """
+    with contextlib.suppress(JobFailed, OSError):
+        _out_file(payload, out).unlink()
+
+
+def clear_out(out: Path) -> None:
+    """Remove what a process has left that was killed while it wrote."""
+    for path in out.iterdir():
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def verify_own_update(update: pb.UpdateMessage, order: pb.TaskOrder, blobs: BlobStore) -> None:
+    """The server checks the same again; here a bad update does not leave the building.
+
+    Raises:
+        UpdateRefused: a number or a tensor is not what the task takes.
+    """
+    weight = update.weight if update.HasField("weight") else None
+    verify_numbers(update.samples, weight, update.metrics)
+    if not 0 <= update.seconds <= _MOST_SECONDS:  # also true of NaN
+        raise UpdateRefused(f"seconds is {update.seconds}; it must be from 0 to {_MOST_SECONDS:g}")
+    base = tensor_infos(_source(order.model, blobs)) if order.model.size else None
+    verify_update(base, _source(update.tensors, blobs), update.kind, order.expects)
+
+
+def _out_file(payload: pb.Payload, out: Path) -> Path:
+    """Where the process says its tensors are. Raises JobFailed when that is no place for them."""
+    name = payload.file
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        raise JobFailed("the job's process named tensors that are not a file in its own folder")
+    return out / name
+
+
+def _source(payload: pb.Payload, blobs: BlobStore) -> Path | bytes:
+    return blobs.path(payload.digest) if payload.digest else payload.inline
