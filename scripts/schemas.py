@@ -43,6 +43,7 @@ SCHEMAS: dict[str, tuple[type, str]] = {
     "job-plan": (doc.JobPlanDocument, "flprov job plan APP --json"),
     "job-delete": (doc.JobDeletedDocument, "flprov job delete ID --json"),
     "why": (doc.WhyDocument, "flprov job why ID --json"),
+    "site-why": (doc.SiteWhyDocument, "flprov site why NAME --json"),
     "download": (doc.DownloadDocument, "flprov job download ID --json"),
     "doctor": (doc.DoctorDocument, "flprov doctor [KIT] --json"),
     "plan": (doc.PlanDocument, "flprov plan PROJECT.YML --json"),
@@ -80,6 +81,11 @@ SCHEMAS: dict[str, tuple[type, str]] = {
     "audit-verdict": (doc.AuditVerdictDocument, "flprov audit verify [FILE] --json"),
     "audit-export": (doc.AuditExportDocument, "flprov audit export -o FILE --json"),
     "witnesses": (doc.WitnessListDocument, "none: what sites have signed about the log, for audit verify"),
+    "drain": (doc.DrainDocument, "flprov site drain|enable NAME --json; flprov server drain|enable --json"),
+    "site-order": (doc.SiteOrderDocument, "flprov site stop|restart NAME --json"),
+    "backup": (doc.BackupDocument, "flprov server backup KIT -o FILE --json"),
+    "restore": (doc.RestoreDocument, "flprov server restore KIT FILE --json"),
+    "clean": (doc.CleanDocument, "flprov server gc --json"),
     "results": (doc.ResultsDocument, "none yet: what there is to download of a job"),
 }
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flprov._base import lazy_names
-from flprov.admin.client import Admin, LogText, open_admin
+from flprov.admin.client import Admin, open_admin
+from flprov.admin.jobcalls import LogText
 
 if TYPE_CHECKING:
     from flprov.admin.audit import verify_export

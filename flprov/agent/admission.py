@@ -187,7 +187,8 @@ def _datasets(wanted: tuple[str, ...], named: Mapping[str, Path], config: AgentC
     if missing:
         raise NotFound(
             f"the job needs dataset {missing[0]!r}, which this site does not name",
-            hint=f"the site's IT adds it under `datasets` in {config.settings.name}",
+            hint=f"the site's IT adds it under `datasets` in {config.settings.name}:"
+            f" datasets: {{{missing[0]}: /path/to/{missing[0]}}}",
         )
     for name in wanted:
         path = named[name].resolve()

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import logging
 import platform
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flprov import __version__
 from flprov._base import Clock, SystemClock, Tasks, canonical_json, hold_lock, to_iso, write_private
@@ -25,13 +27,16 @@ from flprov.agent.trust import SiteTrust
 from flprov.agent.vitals import GPUs, read_vitals
 from flprov.agent.witness import Witnessing
 from flprov.blobs import BlobStore
-from flprov.errors import KitRefused
+from flprov.errors import FlprovError, KitRefused
 from flprov.kits import Credential
 from flprov.rpc import Connection, Monitored, MonitoringState, connect, serve_local, serve_monitoring
 from flprov.store import Row, Store, open_store
 from flprov.wire import PROTOCOL, pb
 from flprov.wire.documents import LinkStatus, SiteStatusDocument, Vitals
 from flprov.workers import Launcher, ProcessLauncher
+
+if TYPE_CHECKING:
+    from flprov.agent.metrics import SiteMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -149,23 +154,34 @@ class Agent:
             clock=self._clock,
         )
         await jobs.load()  # may report: what ran here before goes on
-        await store.commit([], Row(who="site", what="site.start", object=self.config.kit.name))
+        await self._say(store, Row(who="site", what="site.start", object=self.config.kit.name))
+        await self._serve(state, store)
+
+    async def _serve(self, state: Path, store: Store) -> None:
+        """Hold the link until the agent is to stop; then end what there is, and say goodbye."""
         async with contextlib.AsyncExitStack() as stack:
             if self._local_status:
-                self._monitoring = await stack.enter_async_context(self._serve_metrics())
-                await stack.enter_async_context(serve_local(state, self.snapshot_json))
+                await self._answer_here(stack, state)
             tasks = Tasks("renewal")
-            tasks.spawn(renewal.run())
+            tasks.spawn(self._renewal.run())
             link = asyncio.create_task(self._control.run(), name="control")
             try:
                 await self._until_stopped(link)
             finally:
                 await tasks.close()
-                await (jobs.leave() if self.again else jobs.close())
+                await self._witness.close()
+                await (self._jobs.leave() if self.again else self._jobs.close())
                 await self._control.part(link)
-                await bulk.close()
+                await self._bulk.close()
                 row = Row(who="site", what="site.stop", object=self.config.kit.name, reason=self._stop_reason)
-                await store.commit([], row)
+                await self._say(store, row)
+
+    async def _say(self, store: Store, row: Row) -> None:
+        """Write that it starts or stops, which it does also when the disk takes nothing more."""
+        try:
+            await store.commit([], row, urgent=True)
+        except FlprovError as error:
+            logger.warning("%s could not be recorded: %s", row.what, error)
 
     async def _until_stopped(self, link: asyncio.Task[None]) -> None:
         """Wait; then say goodbye, or raise what ended the link for good."""
@@ -269,11 +285,20 @@ class Agent:
         else:
             logger.warning("the server sent %s, which this version does not know", kind or "an empty message")
 
-    def _serve_metrics(self) -> contextlib.AbstractAsyncContextManager[MonitoringState]:
-        from flprov.agent.metrics import SiteMetrics  # late: 50 ms
+    async def _answer_here(self, stack: contextlib.AsyncExitStack, state: Path) -> None:
+        """Tell people and monitoring on this machine how it is."""
+        self._monitoring = await stack.enter_async_context(self._serve_metrics())
+        await stack.enter_async_context(serve_local(state, self.snapshot_json))
 
-        metrics = SiteMetrics(self.snapshot, lambda: self._bulk.sending)
-        return serve_monitoring(self.config.metrics, Monitored(metrics=metrics.text, health=metrics.health))
+    def _serve_metrics(self) -> contextlib.AbstractAsyncContextManager[MonitoringState]:
+        monitored = Monitored(metrics=lambda: self._metrics.text(), health=lambda: self._metrics.health())
+        return serve_monitoring(self.config.metrics, monitored)
+
+    @functools.cached_property
+    def _metrics(self) -> SiteMetrics:
+        from flprov.agent.metrics import SiteMetrics  # late: nobody may ever ask
+
+        return SiteMetrics(self.snapshot, lambda: self._bulk.sending)
 
     def snapshot_json(self) -> bytes:
         """What `flprov site status KIT` prints."""

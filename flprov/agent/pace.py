@@ -16,7 +16,7 @@ from flprov._base import Clock
 
 LEAST = 4 << 10  # bytes; half a second at 64 kbit/s
 MOST = 32 << 20  # enough for 300 MB/s with an answer after 100 ms
-FIRST = 16 << 10
+FIRST = 8 << 10
 DELAY = 0.5  # seconds that we may add to what the line needs anyway
 _LONGEST_WAY = 1.0  # seconds; a line that answers no sooner was full before we came
 _TICK = 1e-4  # seconds; nothing on a line is quicker

@@ -367,12 +367,12 @@ class SiteJob:
 
     def _teller(self, doing: str, task_id: str = "") -> OnBytes:
         """Passes on how far a transfer is, every few seconds and at its end: slow links carry this too."""
-        told = -_BYTES_EVERY
+        begun = told = self.tools.clock.monotonic()
 
         def tell(done: int, total: int) -> None:
             nonlocal told
             now = self.tools.clock.monotonic()
-            if now - told >= _BYTES_EVERY or done >= total:
+            if now - told >= _BYTES_EVERY or (told > begun and done >= total):
                 told = now
                 task = task_id or (self._open.task_id if self._open is not None else "")
                 said = pb.Progress(job_id=self.job_id, task_id=task, doing=doing)

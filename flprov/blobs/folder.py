@@ -7,7 +7,7 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -165,6 +165,22 @@ class BlobStore:
         for path in stale:
             self._shelf.forget(path)
         return len(stale)
+
+    def drop(self, digest: str, owner: str) -> None:
+        """Remove what has arrived of an upload that nobody will go on with; not of one that is under way."""
+        partial = self._shelf.partial(digest, owner)
+        if partial.name not in self._uploads:
+            self._shelf.forget(partial)
+
+    def drop_uploads(self, owners: Iterable[str]) -> None:
+        """Remove what has arrived of these owners' uploads: nobody goes on with them."""
+        for path in self._shelf.partials_of(owners):
+            upload = self._uploads.get(path.name)
+            if upload is not None and upload.publishing:
+                continue
+            if upload is not None:
+                upload.give_way()
+            self._shelf.forget(path)
 
     def read(self, digest: str, offset: int = 0, chunk: int = CHUNK) -> Iterator[bytes]:
         """Its bytes from `offset` on, in pieces of `chunk`; whole even if it is removed meanwhile.

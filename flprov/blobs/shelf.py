@@ -8,7 +8,7 @@ import math
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -50,8 +50,14 @@ class Shelf:
 
     def partial(self, digest: str, owner: str) -> Path:
         """Where an upload grows. Owners are apart: nobody can spoil what another one sends."""
-        mark = f".{digest_of(owner.encode())[:16]}" if owner else ""
+        mark = f".{_mark(owner)}" if owner else ""
         return self._partials / f"{verify_digest(digest)}{mark}.part"
+
+    def partials_of(self, owners: Iterable[str]) -> list[Path]:
+        """What has arrived of the uploads of these owners."""
+        found = list(self._partials.glob("*.*.part"))
+        marks = {_mark(owner) for owner in owners} if found else set()
+        return [path for path in found if path.name.split(".")[1] in marks]
 
     def publish(self, source: Path, digest: str) -> None:
         """Give the synced file `source` the blob's name, durably. Raises OSError."""
@@ -83,6 +89,10 @@ class Shelf:
             if not place.is_dir():
                 place.mkdir(mode=0o700)
                 sync_folder(self._folder)
+
+
+def _mark(owner: str) -> str:
+    return digest_of(owner.encode())[:16]
 
 
 def changed_at(path: Path) -> float:

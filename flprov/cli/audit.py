@@ -164,4 +164,4 @@ def _witnessed(found: AuditVerdictDocument) -> str:
 
 
 def _say_retry(error: FlprovError, tries: int, seconds: float) -> None:
-    talk(clean(f"{error}; try {tries} again in {seconds:.0f} s, from where it was"))
+    talk(clean(f"{error}; attempt {tries + 1} follows in {seconds:.1f} s, from where it was"))

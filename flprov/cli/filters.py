@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from flprov.cli.completion import complete_about, complete_holder
 from flprov.cli.output import clean, tint
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,9 +47,20 @@ def row_filters(command: F) -> F:
     options = [
         click.option("--what", default="", metavar="VERB", help="A verb, or how it begins: job.submit, job."),
         click.option(
-            "--object", "about", default="", metavar="NAME", help="What it was done to: a job id, a site."
+            "--object",
+            "about",
+            default="",
+            metavar="NAME",
+            shell_complete=complete_about,
+            help="What it was done to: a job id, a site.",
         ),
-        click.option("--who", default="", metavar="WHO", help="Who did it: a name, or an identity's URI."),
+        click.option(
+            "--who",
+            default="",
+            metavar="WHO",
+            shell_complete=complete_holder,
+            help="Who did it: a name, or an identity's URI.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -63,7 +75,7 @@ def describe_row(row: Any) -> str:  # noqa: ANN401 - an event or a row of the au
         f"{row.index:>6}",
         row.at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"),
         _short(who, 16).ljust(16),
-        _short(row.what, 14).ljust(14),
+        _short(row.what, 16).ljust(16),
         _short(row.object, 24).ljust(24 if outcome or row.reason else 0),
     ]
     said = [tint(outcome)] if outcome else []

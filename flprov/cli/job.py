@@ -15,8 +15,8 @@ from flprov.cli.completion import (
     complete_job,
     complete_sites,
 )
-from flprov.cli.jobplan import plan_job
 from flprov.cli.joblogs import logs
+from flprov.cli.jobplan import plan_job
 from flprov.cli.jobshow import list_jobs, show
 from flprov.cli.ladder import print_causes, print_hint, print_seen
 from flprov.cli.output import clean, json_option, print_json, size, talk

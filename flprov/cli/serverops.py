@@ -65,8 +65,8 @@ def restore_state(kit: Path, file: Path, force: bool, as_json: bool) -> None:
     Examples:
       flprov server restore /srv/flprov/server /backup/server-2026-11-22.tar
       flprov server restore /srv/flprov/server /backup/server-2026-11-22.tar --force
-    What was decided after the backup is forgotten; who was kept out stays out, if the state that is replaced can
-    still say who. Look at what this command lists, then type `flprov server enable`.
+    What was decided after the backup is forgotten; who was kept out stays out, if the state that is
+    replaced can still say who. Look at what this command lists, then type `flprov server enable`.
     """
     import asyncio
     import getpass

@@ -46,7 +46,7 @@ class Resources:
     """What the job takes at each of its sites while it runs there."""
 
     gpus: int = 0
-    gpu_memory: int = 0  # bytes that each of those GPUs must have in all
+    gpu_memory: int = 0  # bytes that others must leave free on each of those GPUs
     cpus: int = 1
     memory: int = MEMORY
     disk: int = 0  # bytes that must be free where the job's folder lies

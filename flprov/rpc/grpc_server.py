@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import urllib.parse
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -122,6 +123,7 @@ class GRPCListener:
             self._certificates, self._fetch_certificates, require_client_authentication=True
         )
         self._fresh.clear()  # it begins with the newest
+        _raise_file_limit()
         address = join_endpoint(host, port)
         try:
             self._port = self._server.add_secure_port(address, credentials)
@@ -164,6 +166,16 @@ class GRPCListener:
 
     def _identify(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> Leaf:
         return self._check.identify(_leaf(context))
+
+
+def _raise_file_limit() -> None:
+    """As many open files as this process may have at most.
+
+    The usual limit is 1024, which as many silent connections use up: nobody else could connect then, until
+    the handshakes have timed out.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _leaf(context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:

@@ -71,9 +71,10 @@ SERVER_OPTIONS = tuple(
         "grpc.server_handshake_timeout_ms": 10_000,  # the default keeps a silent TCP client 120 s
         "grpc.http2.settings_timeout": 10_000,  # and one that is silent after TLS 60 s
         "grpc.max_concurrent_streams": 64,  # per connection; a site has a handful
-        "grpc.keepalive_time_ms": 20_000,  # notices a site that lost its power without a word
+        # Notices within 20 s that a site lost its power, or its link, without a word.
+        "grpc.keepalive_time_ms": 10_000,
         "grpc.keepalive_timeout_ms": 10_000,
-        "grpc.http2.min_ping_interval_without_data_ms": 10_000,
+        "grpc.http2.min_ping_interval_without_data_ms": 5_000,
         "grpc.keepalive_permit_without_calls": 1,
     }.items()
 )
@@ -81,7 +82,7 @@ SERVER_OPTIONS = tuple(
 _CHANNEL: dict[str, int | str] = {
     **_COMMON,
     "grpc.use_local_subchannel_pool": 1,  # two channels are two TCP connections, also to one address
-    "grpc.keepalive_time_ms": 20_000,  # while a call is open
+    "grpc.keepalive_time_ms": 10_000,  # while a call is open; see docs/bad-links.md
     "grpc.keepalive_timeout_ms": 10_000,
     "grpc.http2.max_pings_without_data": 0,  # no limit: a control stream may be silent for hours
     "grpc.initial_reconnect_backoff_ms": 100,  # min_... would be the deadline of one attempt

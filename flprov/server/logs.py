@@ -99,7 +99,7 @@ class LogBook:
 
     async def _read(self, job_id: str, party: str, offset: int) -> AsyncIterator[LogPart]:
         path = self.path(job_id, party)
-        while True:
+        while offset < _FARTHEST:
             at, data = await asyncio.to_thread(read_log, path, offset, CHUNK)
             if not data:
                 return

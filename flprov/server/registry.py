@@ -7,18 +7,22 @@ whatever a newer kit says, until it is added again. People are known by their ce
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from flprov._base import from_document, to_document
-from flprov.errors import IdentityRefused, NotFound, SiteLocked
+from flprov.errors import IdentityRefused, LocalError, NotFound, SiteLocked
 from flprov.kits import Kit
 from flprov.pki import Identity, Kind, Leaf, Reason
+from flprov.server.durable import commit_through
 from flprov.server.records import Enrolment, Mark, SiteRecord
 from flprov.server.revocations import Revocation, Revocations, refusal
 from flprov.server.sessions import Session
 from flprov.store import Change, Put, Row, Store
+
+logger = logging.getLogger(__name__)
 
 ENROLMENT = "enrolment"
 DRAINED = ("server", "drained")  # the record of why the server starts no jobs
@@ -200,10 +204,13 @@ class Registry:
             object=session.name,
             data={"host": session.hello.host},
         )
-        await self._remember(session.name, self.pass_on(row), changes)
+        await self._tell(session.name, row, changes)
 
-    async def lost(self, session: Session, now: datetime) -> None:
-        """A site's control stream ended, because it said that it goes or by itself."""
+    async def lost(self, session: Session, now: datetime, *, gone: bool = True) -> None:
+        """A site's control stream ended, because it said that it goes or by itself.
+
+        Not `gone`: it has a newer one, so only the row is written.
+        """
         left = bool(session.leaving)
         reason = session.leaving or session.closed_because or "connection lost"
         row = Row(
@@ -218,7 +225,9 @@ class Registry:
             "gone_because": reason,
             "left_by_itself": left,
         }
-        await self._remember(session.name, self.pass_on(row), changes)
+        if not gone:
+            changes = {}
+        await self._tell(session.name, row, changes)
 
     async def renewed(self, name: str, leaf: Leaf, row: Row, more: Sequence[Change] = ()) -> None:
         """A site has a newer certificate, which is remembered together with `more`."""
@@ -229,6 +238,15 @@ class Registry:
         }
         await self._remember(name, row, changes, more)
 
+    async def _tell(self, name: str, row: Row, changes: Mapping[str, object]) -> None:
+        """A site came or went. It is told also when the disk is full: how else would an abort get there?"""
+        try:
+            await self._remember(name, self.pass_on(row), changes)
+        except LocalError as error:
+            logger.warning("%s of site %s could not be recorded: %s", row.what, name, error)
+            if name in self._sites:
+                self._sites[name] = replace(self._sites[name], **changes)  # type: ignore[arg-type]
+
     async def _remember(
         self, name: str, row: Row | None, changes: Mapping[str, object], more: Sequence[Change] = ()
     ) -> None:
@@ -237,7 +255,8 @@ class Registry:
             await self._store.commit(more, row)
             return
         site = replace(known, **changes)  # type: ignore[arg-type]
-        await self._store.commit([Put("site", name, to_document(site)), *more], row)
+        # Through: a call that is cut off is cancelled in here, and what is on disk must also be shown.
+        await commit_through(self._store, [Put("site", name, to_document(site)), *more], row)
         if name in self._sites:
             self._sites[name] = replace(self._sites[name], **changes)  # type: ignore[arg-type]
 

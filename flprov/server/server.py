@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from flprov import __version__
 from flprov._base import Clock, SystemClock, canonical_json, hold_lock, write_private
 from flprov.blobs import BlobStore
-from flprov.errors import KitRefused
+from flprov.errors import FlprovError, KitRefused
 from flprov.jobs import JobState
 from flprov.rpc import (
     Gate,
@@ -48,6 +49,9 @@ from flprov.store import Row, Store, open_store
 from flprov.wire import PROTOCOL
 from flprov.wire.documents import ServerDocument, Space, StatusDocument
 from flprov.workers import Launcher, ProcessLauncher, confinement_method
+
+if TYPE_CHECKING:
+    from flprov.server.operations.metrics import ServerMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +151,7 @@ class Server:
         self._log.start()
         scheduler = asyncio.create_task(self._jobs.run_scheduler(), name="scheduler")
         try:
-            await store.commit([], Row(who="server", what="server.start", object=self.config.kit.name))
+            await self._say("server.start")
             self.ready.set()
             async with self._local(state):
                 await self._stopping.wait()
@@ -160,7 +164,16 @@ class Server:
             await self._operations.close()
             await self._jobs.close()
             await self._log.close()
-            await store.commit([], Row(who="server", what="server.stop", object=self.config.kit.name))
+            await self._say("server.stop")
+
+    async def _say(self, what: str) -> None:
+        """Write that it starts or stops, which it does also when the disk takes nothing more."""
+        try:
+            await self._store.commit(
+                [], Row(who="server", what=what, object=self.config.kit.name), urgent=True
+            )
+        except FlprovError as error:
+            logger.warning("%s could not be recorded: %s", what, error)
 
     def _make_services(self, state: Path, store: Store) -> dict[m.Method, Handler]:
         """The parts, each with what it was left with, and the handlers that they have between them."""
@@ -170,53 +183,10 @@ class Server:
         self._sessions = sessions = Sessions()
         registry = Registry(kit, store)
         registry.load()
-        self._jobs = jobs = Jobs(
-            clock=clock,
-            store=store,
-            blobs=blobs,
-            sessions=sessions,
-            launcher=self._launcher,
-            logs=logs,
-            registry=registry,
-            folder=state / "jobs",
-            python=self.config.python,
-            unconfined=self.config.unconfined,
-            checkpoints=self.config.checkpoints,
-        )
-        if self.config.settings is not None:
-            jobs.scheduler.quotas = QuotaFile(self.config.settings)
-        self._identities = identities = Identities(
-            clock=clock,
-            store=store,
-            kit=kit,
-            state=state,
-            registry=registry,
-            sessions=sessions,
-            passphrase=self.config.ca_passphrase,
-        )
-        identities.load()
-        self._operations = operations = Operations(
-            server=kit.name,
-            clock=clock,
-            store=store,
-            registry=registry,
-            sessions=sessions,
-            jobs=jobs,
-            identities=identities,
-            blobs=blobs,
-            checkpoints=self.config.checkpoints,
-            keep_jobs=self.config.keep_jobs,
-        )
-        operations.load()
-        self._log = log = ServerLog(
-            clock=clock,
-            store=store,
-            registry=registry,
-            sessions=sessions,
-            project_id=kit.project_id,
-            anchors=lambda: identities.around.trust.current.anchors["sites"],
-        )
-        log.load()
+        jobs = self._make_jobs(state, store, registry, logs)
+        identities = self._make_identities(state, store, registry)
+        operations = self._make_operations(store, registry)
+        log = self._make_log(store, registry)
         shared = _Shared(clock=clock, registry=registry, sessions=sessions, jobs=jobs, blobs=blobs, logs=logs)
         site = SiteService(
             **shared,
@@ -237,6 +207,66 @@ class Server:
             scene=scene,
         )
         return service_table(site, admin, identities, operations, log)
+
+    def _make_jobs(self, state: Path, store: Store, registry: Registry, logs: LogBook) -> Jobs:
+        self._jobs = jobs = Jobs(
+            clock=self._clock,
+            store=store,
+            blobs=self._blobs,
+            sessions=self._sessions,
+            launcher=self._launcher,
+            logs=logs,
+            registry=registry,
+            folder=state / "jobs",
+            python=self.config.python,
+            unconfined=self.config.unconfined,
+            checkpoints=self.config.checkpoints,
+        )
+        if self.config.settings is not None:
+            jobs.scheduler.quotas = QuotaFile(self.config.settings)
+        return jobs
+
+    def _make_identities(self, state: Path, store: Store, registry: Registry) -> Identities:
+        self._identities = identities = Identities(
+            clock=self._clock,
+            store=store,
+            kit=self.config.kit,
+            state=state,
+            registry=registry,
+            sessions=self._sessions,
+            passphrase=self.config.ca_passphrase,
+        )
+        identities.load()
+        return identities
+
+    def _make_operations(self, store: Store, registry: Registry) -> Operations:
+        self._operations = operations = Operations(
+            server=self.config.kit.name,
+            clock=self._clock,
+            store=store,
+            registry=registry,
+            sessions=self._sessions,
+            jobs=self._jobs,
+            identities=self._identities,
+            blobs=self._blobs,
+            checkpoints=self.config.checkpoints,
+            keep_jobs=self.config.keep_jobs,
+        )
+        operations.load()
+        return operations
+
+    def _make_log(self, store: Store, registry: Registry) -> ServerLog:
+        trust = self._identities.around.trust
+        self._log = log = ServerLog(
+            clock=self._clock,
+            store=store,
+            registry=registry,
+            sessions=self._sessions,
+            project_id=self.config.kit.project_id,
+            anchors=lambda: trust.current.anchors["sites"],
+        )
+        log.load()
+        return log
 
     def _scene(self, registry: Registry) -> Scene:
         """Where documents about sites take what they say from."""
@@ -281,16 +311,19 @@ class Server:
     @contextlib.asynccontextmanager
     async def _answer_here(self, state: Path) -> AsyncIterator[None]:
         """How it is, and a hold on its blobs for whoever backs them up."""
-        from flprov.server.operations.metrics import ServerMetrics  # late: 50 ms that `poc up` need not wait
-
-        metrics = ServerMetrics(clock=self._clock, status=self._status, jobs=self._jobs, tally=self._tally)
-        monitored = Monitored(metrics=metrics.text, health=metrics.health)
+        monitored = Monitored(metrics=lambda: self._metrics.text(), health=lambda: self._metrics.health())
         async with (
             serve_monitoring(self.config.metrics, monitored) as self._monitoring,
             serve_local(state, lambda: canonical_json(self.describe())),
             serve_holds(state, self._blobs.hold, lambda: self._jobs.collect(self._blobs.release())),
         ):
             yield
+
+    @functools.cached_property
+    def _metrics(self) -> ServerMetrics:
+        from flprov.server.operations.metrics import ServerMetrics  # late: nobody may ever ask
+
+        return ServerMetrics(clock=self._clock, status=self._status, jobs=self._jobs, tally=self._tally)
 
     async def _serve_mtls(
         self,

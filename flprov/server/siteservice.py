@@ -103,8 +103,8 @@ class SiteService:
             async for message in self._converse(session, requests):
                 yield message
         finally:
-            if self._sessions.remove(session):
-                await self._registry.lost(session, self._clock.now())
+            gone = self._sessions.remove(session)
+            await self._registry.lost(session, self._clock.now(), gone=gone)
 
     def _welcome(self, session: Session) -> pb.ToSite:
         return pb.ToSite(
@@ -145,7 +145,7 @@ class SiteService:
             async for message in requests:
                 session.last_seen = self._clock.now()
                 await self._take(session, message)
-            session.close("the site closed the stream")
+            session.close(session.leaving or "its connection was closed without a goodbye")
         except FlprovError as error:
             logger.warning("site %s: %s", session.name, error)
             session.close(str(error))
@@ -314,7 +314,7 @@ class SiteService:
                     f"job {run.record.id} is {run.record.state.value}: it takes no updates"
                 )
             taken.append((run, header.digest))
-            return run.rounds.verify_may_send(site, header.digest)
+            return run.rounds.verify_may_send(site, header.digest, call.caller.uri)
 
         async def moving() -> AsyncIterator[pb.UploadMessage]:
             async for message in requests:
@@ -323,11 +323,14 @@ class SiteService:
                     run.sites.note_moved(site)
 
         async for reply in receive_blob(
-            self._blobs, moving(), owner=call.caller.uri, verify=verify, most=_MOST_UPDATE
+            self._blobs, moving(), owner=site, verify=verify, most=_MOST_UPDATE
         ):
             if reply.complete:
                 run, digest = taken[0]
-                run.rounds.note_sent(site, digest)
+                if run.active:
+                    run.rounds.note_sent(site, digest)
+                else:  # the job has ended while the last of it was on its way
+                    self._jobs.collect({digest})
             yield reply
 
     async def send_logs(

@@ -61,7 +61,8 @@ async def receive_blob(
                 yield pb.UploadReply(offset=offset)
         yield pb.UploadReply(offset=header.size, complete=True)
         return
-    upload = blobs.upload(header.digest, header.size, owner=owner)
+    mine = f"{header.job_id}/{owner}" if header.job_id else owner  # what is a job's goes with it
+    upload = blobs.upload(header.digest, header.size, owner=mine)
     yield pb.UploadReply(offset=upload.offset)
     async for message in requests:
         await upload.write(_data(message))

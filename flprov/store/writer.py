@@ -100,9 +100,16 @@ class Writer:
         if not waiting.urgent:
             return LocalError(f"{self._path} cannot be written: the disk is full", hint=SPACE_HINT)
         try:
-            return self._transact([waiting])[0]
+            outcome = self._transact([waiting])[0]
         except sqlite3.Error as error:
             return self._fail(error)
+        self._save_room()
+        return outcome
+
+    def _save_room(self) -> None:
+        """Bring the write-ahead log into the database and cut it off: what is left goes a long way so."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _retry_urgent(self, waiting: _Waiting, error: sqlite3.Error) -> Outcome:
         if not (waiting.urgent and may_lack_space(error)):

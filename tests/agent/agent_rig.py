@@ -259,7 +259,9 @@ class FakeServer:
         self._line()
         async for message in requests:
             self.log_offsets.append(message.offset)
-            wanted = self.logs.append(message.job_id, "site-1", message.offset, message.data)
+            wanted = self.logs.append(
+                message.job_id, "site-1", message.offset, message.data, first=message.first
+            )
             yield pb.LogReply(job_id=message.job_id, offset=wanted)
 
     def _line(self) -> Callable[[], None]:
@@ -311,6 +313,7 @@ class Rig:
 
     async def _begin(self, launcher: FakeLauncher | None = None) -> None:
         self.reports = Heard()
+        self.doings = Heard()
         self.launcher = launcher or FakeLauncher()
         self.bulk = Bulk(self.server.connect, self.blobs, self.clock)
         self.jobs = SiteJobs(
@@ -321,9 +324,13 @@ class Rig:
             bulk=self.bulk,
             launcher=self.launcher,
             gpus=self.gpus,
-            report=self.reports.add,
+            report=self._hear,
         )
         await self.jobs.load()
+
+    def _hear(self, message: pb.FromSite) -> None:
+        """What the server is told; what is being done besides tasks is kept apart."""
+        (self.doings if message.progress.doing else self.reports).add(message)
 
     async def come_back(self) -> None:
         """The agent is gone and starts again while its jobs' processes live on."""

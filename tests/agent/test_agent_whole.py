@@ -34,6 +34,7 @@ class ControlServer(FakeServer):
         self.heard = Heard()
         self.to_site: asyncio.Queue[pb.ToSite] = asyncio.Queue()
         self.refusal: Exception | None = None
+        self.end = asyncio.Event()  # of the stream
 
     def more(self) -> dict[m.Method, Any]:
         return {m.CONTROL: self._control}
@@ -44,9 +45,16 @@ class ControlServer(FakeServer):
         listening = asyncio.create_task(self._listen(requests))
         try:
             yield pb.ToSite(welcome=pb.Welcome(protocol=PROTOCOL, heartbeat_seconds=10, jobs=["j1"]))
-            while True:
-                yield await self.to_site.get()
+            ended = asyncio.create_task(self.end.wait())
+            while not ended.done():
+                word = asyncio.create_task(self.to_site.get())
+                await asyncio.wait({ended, word, listening}, return_when=asyncio.FIRST_COMPLETED)
+                if word.done():
+                    yield word.result()
+                elif listening.done():
+                    return
         finally:
+            ended.cancel()
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
 
@@ -250,3 +258,82 @@ def test_nothing_is_touched_before_it_runs(config):
     before = list(config.state.iterdir())
     Agent(dataclasses.replace(config, state=config.state / "deeper"))
     assert list(config.state.iterdir()) == before
+
+
+# ---- told by the server ------------------------------------------------------------------------
+
+
+async def test_it_says_that_it_goes_before_it_stops(config, server, launcher):
+    async with running(make_agent(config, server, launcher)):
+        await server.heard.wait("heartbeat")
+    [leaving] = server.heard.of("leaving")
+    assert (leaving.reason, leaving.back) == ("stopped by its operator", False)
+
+
+@pytest.mark.parametrize("restart", [True, False])
+async def test_it_stops_or_wants_to_start_anew_when_an_admin_says_so(config, server, launcher, restart):
+    agent = make_agent(config, server, launcher)
+    async with running(agent) as task:
+        hello = await server.heard.wait("hello")
+        server.say(halt=pb.StopSite(reason="asked by ada: new disk", restart=restart))
+        await task
+    assert agent.again is restart
+    [leaving] = server.heard.of("leaving")
+    assert (leaving.reason, leaving.back) == ("asked by ada: new disk", restart)
+    assert hello.started_at == "2026-03-01T12:00:00.000Z"
+
+
+async def test_an_identity_that_is_refused_later_ends_it_after_its_jobs(
+    parties, config, server, launcher, app: App
+):
+    clock = FakeClock(start=NOW)
+    agent = make_agent(config, server, launcher, clock=clock)
+    async with running(agent) as task:
+        server.add(app.bundle.data)
+        server.say(deploy=make_deploy(parties.kit("leo"), app))
+        await server.heard.wait("deployed")
+        server.refusal = IdentityRefused("site-1 was removed from this project")
+        server.end.set()
+        await clock.wait_sleeping()
+        while not task.done():
+            await clock.elapse(5)
+        with pytest.raises(IdentityRefused, match="removed"):
+            await task
+    assert not launcher.processes[0].alive
+    assert agent.again is False
+
+
+async def test_that_it_is_drained_is_in_its_status(config, server, launcher):
+    agent = make_agent(config, server, launcher, local_status=True)
+    async with running(agent):
+        server.say(standing=pb.Standing(drained="drained by ada since 12:00 UTC"))
+        server.say(stop=pb.StopJob(job_id="j9"))  # what comes after it has been heard
+        await server.heard.wait("stopped")
+        await server.heard.wait("heartbeat")
+        found = await asyncio.to_thread(ask, config.state)
+        assert found.drained == "drained by ada since 12:00 UTC"
+        assert [rung.name for rung in found.ladder] == [
+            "enrolled",
+            "connected",
+            "kit_current",
+            "environment_ready",
+        ]
+        if all(rung.ok for rung in found.ladder):
+            assert found.why == "drained: drained by ada since 12:00 UTC"
+
+
+async def test_away_its_ladder_ends_with_the_link_and_says_which_try_it_is(config, server, launcher):
+    def nobody() -> Any:
+        raise ServerUnavailable("nobody answers at localhost:1")
+
+    clock = FakeClock(start=NOW)
+    agent = make_agent(config, server, launcher, local_status=True, connect_to=nobody, clock=clock)
+    async with running(agent):
+        await clock.wait_sleeping()
+        found = await asyncio.to_thread(ask, config.state)
+    last = found.ladder[-1]
+    assert (last.name, last.ok, last.since) == ("connected", False, NOW)
+    assert last.reason.startswith("nobody answers at localhost:1 (try 1, ")
+    assert found.retrying == (f"the link to the server: {last.reason}",)
+    assert found.why == f"not connected: {last.reason}"
+    assert found.hint == f"flprov doctor {config.kit.folder}"

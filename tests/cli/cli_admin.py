@@ -294,7 +294,16 @@ class FakeAdmin:
         self._call("why", job_id=job_id)
         return self.because
 
-    def logs(self, job_id: str, *, site: str = "", follow: bool = False) -> Iterator[LogText]:
+    def logs(
+        self,
+        job_id: str,
+        *,
+        site: str = "",
+        offset: int = 0,
+        tail: int = 0,
+        follow: bool = False,
+        **_: object,
+    ) -> Iterator[LogText]:
         self._call("logs", job_id=job_id, site=site, follow=follow)
         yield from self.parts
 

@@ -65,7 +65,7 @@ class FakeAdmin:
             raise NotFound(f"no site {name!r}", hint="flprov site ls")
         return SITE
 
-    def wait(self, job_id, *, timeout=None, on_change=None):
+    def wait(self, job_id, *, timeout=None, on_change=None, on_retry=None):
         now = datetime.now(UTC)
         return JobDocument(
             id=job_id,
@@ -237,7 +237,7 @@ def test_help_lists_what_is_here(console, capsys):
     assert console.run("help") == 0
     words = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
     assert {"status", "site", "app", "job", "use", "help", "exit"} <= words
-    assert not {"poc", "server", "admin", "provision", "simulate", "kit"} & words
+    assert not {"poc", "admin", "provision", "simulate", "kit"} & words
 
 
 def test_help_on_one_command(console, capsys):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -119,7 +120,9 @@ def test_commands_are_completed_with_their_help(complete):
 def test_commands_that_are_not_here_are_not_offered(complete):
     words = {word for word, _ in complete("")}
     assert {"job", "site", "help", "exit"} <= words
-    assert not words & {"poc", "server", "provision", "admin"}
+    assert not words & {"poc", "provision", "admin"}
+    assert {word for word, _ in complete("server ")} >= {"server drain", "server enable", "server gc"}
+    assert not {word for word, _ in complete("server ")} & {"server start", "server restore"}
     assert {word for word, _ in complete("site ")} >= {"site ls", "site show"}
     assert "site start" not in {word for word, _ in complete("site ")}
 
@@ -162,3 +165,31 @@ def test_a_word_with_blanks_is_quoted(complete, monkeypatch):
 
     monkeypatch.setattr(ConsoleGroup, "shell_complete", offer)
     assert [word for word, _ in complete("")] == ["'two words'"]
+
+
+# What is named with these is nothing that is there already, or a file.
+FREE = {("site add", "name"), ("help", "words"), ("use", "kit"), ("audit verify", "file")}
+FREE |= {("app build", "folder"), ("app upload", "folder")}
+
+
+def parameters(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Parameter]]:
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from parameters(found, (*path, name))
+    else:
+        yield from ((" ".join(path), parameter) for parameter in command.params)
+
+
+def test_whatever_names_a_site_a_job_an_app_or_a_person_is_completed():
+    """In every command of the console, also those that come later."""
+    named = {"site", "sites", "org", "who", "about", "name", "job_id", "app"}
+    missing = {
+        (command, parameter.name)
+        for command, parameter in parameters(ConsoleGroup())
+        if (isinstance(parameter, click.Argument) or parameter.name in named)
+        and parameter._custom_shell_complete is None
+    }
+    assert missing == FREE

@@ -25,6 +25,8 @@ OFFERS = {
     "people": [("alice", "project_admin active"), ("bob", "lead revoked")],
     "apps": [("heart", "new"), ("heart", "old"), ("lung", "x")],
     "jobs": [("1rx3b", "heart running"), ("1rx3a", "heart completed")],
+    "orgs": [("org-a", ""), ("org-b", ""), ("org-a", "")],
+    "invites": [("clinic", "waiting 7f3a")],
 }
 
 
@@ -80,6 +82,19 @@ def test_ids_of_jobs_are_completed_newest_first(asked, chosen, verb):
 def test_names_of_people_are_completed_where_people_are_meant(asked, chosen):
     assert complete("user", "rm", "b") == [("plain", "bob", "lead revoked")]
     assert values("cert", "revoke", "") == ["hospital-a", "hospital-b", "clinic", "alice", "bob"]
+
+
+def test_rows_of_the_log_are_about_jobs_and_sites(asked, chosen):
+    assert values("events", "--object", "") == ["1rx3b", "1rx3a", "hospital-a", "hospital-b", "clinic"]
+    assert values("events", "--who", "a") == ["alice"]
+
+
+def test_each_organisation_is_offered_once(asked, chosen):
+    assert values("site", "add", "new", "--org", "") == ["org-a", "org-b"]
+
+
+def test_invites_are_offered_by_their_sites(asked, chosen):
+    assert complete("invite", "approve", "") == [("plain", "clinic", "waiting 7f3a")]
 
 
 def test_a_beginning_of_an_id_narrows_it(asked, chosen):

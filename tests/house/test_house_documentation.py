@@ -24,9 +24,11 @@ from flprov.cli import root
 from flprov.errors import ExitCode, FlprovError
 from flprov.jobs import JobSpec, load_job
 from flprov.kits import provision, read_hosts
+from flprov.pki import Kind
 from flprov.policy import load_policy, load_site_settings
 from flprov.project import load_project
 from flprov.sdk import build_controller, build_result_filters, build_task_filters
+from flprov.server import load_server_config
 
 DOCS = ROOT / "docs"
 PLACEHOLDER = re.compile(r"[\[\]|…]|\.\.\.")
@@ -240,7 +242,8 @@ JOB_KEYS = {
     "filters",
 }
 POLICY_KEYS = {"allow", "ceilings", "unconfined", "tracebacks"}
-SITE_KEYS = {"datasets", "python", "proxy"}
+SITE_KEYS = {"datasets", "python", "proxy", "metrics"}
+SERVER_KEYS = {"checkpoints", "retention", "quota", "quotas", "listen", "metrics"}
 HOSTS_KEYS = {"kits", "defaults", "hosts"}
 PROJECT_KEYS = {"name", "trust_domain", "root_fingerprint", "organisations", "server", "sites", "people"} | {
     "validity"
@@ -255,6 +258,13 @@ def load_shown(text: str, folder: Path) -> str:
     if keys <= POLICY_KEYS:
         load_policy(_write(folder / "policy.yml", text))
         return "policy.yml"
+    if keys <= SERVER_KEYS:
+        report = provision(load_project(ROOT / "project.yml"), folder / "w", now=datetime.now(UTC))
+        [kit] = [kit.folder for kit in report.kits if kit.kind is Kind.SERVER]
+        kit.with_name(f"{kit.name}.local").mkdir()
+        _write(kit.with_name(f"{kit.name}.local") / "server.yml", text)
+        load_server_config(kit, now=datetime.now(UTC))
+        return "server.yml"
     if keys <= SITE_KEYS:
         load_site_settings(_write(folder / "site.yml", text))
         return "site.yml"
@@ -433,8 +443,9 @@ def test_the_page_of_roles_is_the_method_table():
 
 
 def test_the_page_of_the_ladder_has_the_rungs_that_the_server_shows():
-    tree = ast.parse((ROOT / "flprov" / "server" / "views.py").read_text())
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    places = ("server/sights/ladder.py", "wire/documents/ladder.py", "agent/outlook.py")
+    trees = [ast.parse((ROOT / "flprov" / place).read_text()) for place in places]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     rungs = {
         keyword.value.value
         for call in calls

@@ -258,6 +258,49 @@ RECEIPT = doc.ReceiptDocument(
 )
 
 SAMPLES: dict[str, object] = {
+    "drain": doc.DrainDocument(
+        name="a",
+        kind="site",
+        changed=True,
+        drained="drained by ada since 12:03",
+        safe_to_stop=False,
+        safe_when="when job j1 (round 1 of 2) has ended there",
+        jobs=("j1",),
+    ),
+    "site-order": doc.SiteOrderDocument(
+        name="a", order="stop", state="waiting", text="a stops when ...", jobs=("j1",)
+    ),
+    "backup": doc.BackupDocument(
+        file="/b.tar",
+        bytes=9,
+        project="heart",
+        server="server",
+        log_index=7,
+        made_at=NOW,
+        jobs=1,
+        blobs=2,
+        running=True,
+        keys=("own/key.pem",),
+        missing=("ab" * 32,),
+    ),
+    "restore": doc.RestoreDocument(
+        state="/state",
+        moved_aside="/state.replaced-1",
+        log_index=7,
+        made_at=NOW,
+        bytes=9,
+        check=("flprov site ls",),
+        forgotten=("site.lock a by ada",),
+        denials=1,
+    ),
+    "clean": doc.CleanDocument(
+        dry_run=True,
+        jobs=(doc.CleanedJob(id="j1", name="heart", state="failed", finished_at=NOW),),
+        checkpoints=1,
+        blobs=2,
+        uploads=3,
+        bytes=4,
+    ),
     "event": EVENT,
     "events": doc.EventListDocument(events=(EVENT,), next=8),
     "audit": doc.AuditListDocument(
@@ -273,7 +316,13 @@ SAMPLES: dict[str, object] = {
         problem="row 7 was rewritten",
         witnesses=(
             doc.WitnessVerdict(
-                site="hospital-a", index=7, at=NOW, vouched="ab" * 32, found="", verdict="missing", text="gone"
+                site="hospital-a",
+                index=7,
+                at=NOW,
+                vouched="ab" * 32,
+                found="",
+                verdict="missing",
+                text="gone",
             ),
         ),
         agreed=3,
@@ -387,6 +436,14 @@ SAMPLES: dict[str, object] = {
         lists=(doc.CRLDocument(name="sites", pem="-----BEGIN X509 CRL-----", revoked=1, next_update=NOW),)
     ),
     "why": doc.WhyDocument(job_id="j1", state="failed", answer="it failed", causes=(CAUSE,)),
+    "site-why": doc.SiteWhyDocument(
+        name="site-1",
+        state="stopped",
+        answer="site-1: its agent was stopped",
+        causes=(CAUSE,),
+        hint="flprov site start KIT",
+        seen=(doc.Seen(party="site-1", what="link", at=NOW, text="stopped by its operator"),),
+    ),
     "site-status": doc.SiteStatusDocument(
         name="hospital-a",
         org="org-a",

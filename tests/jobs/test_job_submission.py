@@ -10,7 +10,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from flprov.errors import ConfigError, Conflict, ProtocolError, Refused
-from flprov.jobs import JobSpec, Membership, Submission, Workflow, decode_submission
+from flprov.jobs import (
+    JobSpec,
+    Membership,
+    Origin,
+    Resources,
+    Submission,
+    Workflow,
+    decode_submission,
+)
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 SUBMISSION = Submission(
@@ -178,3 +186,59 @@ def test_repeat_differs_only_in_its_times():
         replace(
             SUBMISSION, sites=("hospital-a",), spec=replace(SUBMISSION.spec, workflow=Workflow(rounds=9))
         ).verify_repeat(SUBMISSION)
+
+
+# ---- what came later ---------------------------------------------------------------------------
+
+LATER = replace(
+    SUBMISSION,
+    spec=replace(
+        SUBMISSION.spec,
+        priority=-3,
+        resources=Resources(disk=7),
+        sites=Membership(late="refuse"),
+    ),
+    origin=Origin(job_id="0k3v2m9q1abc", round=2),
+)
+
+
+def test_later_fields_are_signed_when_they_say_something():
+    data = json.loads(LATER.encode())
+    assert data["origin"] == {"job_id": "0k3v2m9q1abc", "round": 2}
+    assert (data["spec"]["priority"], data["spec"]["resources"]["disk"]) == (-3, 7)
+    assert data["spec"]["sites"]["late"] == "refuse"
+    assert decode_submission(LATER.encode()) == LATER
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(origin=None),
+        lambda d: d["spec"].update(priority=0),
+        lambda d: d["spec"]["resources"].update(disk=0),
+        lambda d: d["spec"]["sites"].update(late="take"),
+    ],
+)
+def test_later_fields_that_say_nothing_have_one_spelling(change):
+    with pytest.raises(ProtocolError, match="has a field that nobody asked for"):
+        decode_submission(altered(change))
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        (Origin(job_id="../x"), "origin.job_id cannot be"),
+        (Origin(job_id=""), "origin.job_id cannot be"),
+        (Origin(job_id="j", round=-1), "origin.round is -1"),
+        (Origin(job_id="j", round=5), "would begin with 5 rounds done and has 5 in all: set rounds to more"),
+        (Origin(job_id="j", round=2**63), "would begin with"),
+    ],
+)
+def test_origin_that_makes_no_sense_is_refused(origin, words):
+    with pytest.raises(ConfigError, match=words):
+        replace(SUBMISSION, origin=origin).encode()
+
+
+def test_clone_of_another_round_is_no_repetition():
+    with pytest.raises(Conflict, match="origin differ"):
+        replace(LATER, origin=Origin(job_id="0k3v2m9q1abc", round=3)).verify_repeat(LATER)

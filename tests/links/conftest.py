@@ -11,8 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "network"))
 
-from harness import Network  # noqa: E402
-from netns import BadLinks, missing  # noqa: E402
+from harness import Network
+from netns import BadLinks, missing
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ class BadLinks:
         self._nft(self.router(site), "\n".join(lines) + "\n")
 
     def slow(self, site: str, *, kbit: int, buffer_seconds: float = 1.0) -> None:
-        """Limit the rate each way; the router keeps what comes faster for `buffer_seconds` and then drops it."""
+        """Limit the rate each way; the router keeps `buffer_seconds` of it and drops the rest."""
         limit = max(4500, int(kbit * 125 * buffer_seconds))
         for device in ("server", "site"):
             words = f"tc qdisc replace dev {device} root tbf rate {kbit}kbit burst 3200 limit {limit}"

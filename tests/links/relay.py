@@ -46,7 +46,7 @@ async def _serve(gate: Gate, mark: int, reader: asyncio.StreamReader, writer: as
     port, address = struct.unpack("!2xH4s8x", raw)
     await gate.open.wait()
     onward = socket.socket()
-    onward.setblocking(False)
+    onward.settimeout(0)
     onward.setsockopt(socket.SOL_SOCKET, _MARK, mark)
     try:
         await asyncio.get_running_loop().sock_connect(onward, (socket.inet_ntoa(address), port))

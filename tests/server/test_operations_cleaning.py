@@ -180,7 +180,8 @@ async def test_retention_cleans_once_a_day_also_over_restarts(world, network):
     await ended(world, "two", ago=timedelta(days=89, hours=12))
     world.jobs.load()
     running = asyncio.create_task(cleaner.run())
-    await settle(lambda: world.jobs.get("one") is None)
+    await settle(lambda: world.store.get("server", "cleaned") is not None)
+    assert world.jobs.get("one") is None
     assert world.jobs.get("two") is not None
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -13,6 +13,7 @@ from server_fakes import PATIENCE
 from server_parties import ADA, NOW, inline, payload, signed, spec, submission, tensors, update_record
 from server_world import close_round, deploy, finished, train
 
+from flprov.blobs import digest_of
 from flprov.errors import Conflict, LocalError, Misuse, NotFound
 from flprov.jobs import JobState, Membership
 from flprov.server.jobs import jobs as jobs_module
@@ -355,3 +356,20 @@ async def test_rounds_are_there_after_a_restart_in_order(world):
     await world.reboot()
     assert [record.round for record in world.jobs.rounds("0job")] == list(range(12))
     assert world.jobs.rounds("nobody") == []
+
+
+async def test_half_an_update_goes_with_its_job(world):
+    running = await deploy(world, *TWO)
+    data = b"u" * 100_000
+    digest = digest_of(data)
+    assert not running.run.rounds.verify_may_send("site-1", digest, "whose")
+    upload = world.blobs.upload(digest, len(data), owner="whose")
+    await upload.write(data[:50_000])
+    upload.close()
+    del upload  # its stream is over
+    assert list((world.folder / "blobs" / "partial").iterdir()) != []
+    await world.jobs.abort(running.run, ADA, "")
+    for fake in running.sites.values():
+        fake.stops(running.run)
+    await world.over(running.run)
+    assert list((world.folder / "blobs" / "partial").iterdir()) == []

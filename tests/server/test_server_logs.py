@@ -7,7 +7,6 @@ import asyncio
 
 import pytest
 
-from flprov.errors import ProtocolError
 from flprov.server import logs as module
 from flprov.server.logs import LogBook
 
@@ -57,13 +56,34 @@ def test_parties_and_jobs_are_apart(book):
     assert book.size("other", "site-1") == 5
 
 
-def test_log_has_a_limit(book, monkeypatch):
-    monkeypatch.setattr(module, "MOST_BYTES", 10)
-    book.append("job", "site-1", 0, b"x" * 10)
-    with pytest.raises(ProtocolError, match="the log of site-1 for job job is larger than"):
-        book.append("job", "site-1", 10, b"y")
-    assert book.append("job", "site-1", 0, b"x" * 10) == 10
-    assert content(book) == b"x" * 10
+async def test_of_a_log_that_outgrows_its_limit_the_newest_is_kept(book, monkeypatch):
+    monkeypatch.setattr(module, "MOST_BYTES", 80)
+    for number in range(30):
+        assert book.append("job", "site-1", 10 * number, b"line %03d.\n" % number) == 10 * number + 10
+    start = book.start("job", "site-1")
+    assert 220 <= start < 300
+    assert book.size("job", "site-1") == 300
+    parts = [part async for part in book.follow("job", {"site-1": 0}, live=False)]
+    assert parts[0].offset == start
+    assert b"".join(part.data for part in parts).endswith(b"line 028.\nline 029.\n")
+
+
+def test_what_a_site_has_dropped_is_not_waited_for(book):
+    book.append("job", "site-1", 0, b"abc")
+    assert book.append("job", "site-1", 10, b"xyz") == 3
+    assert book.append("job", "site-1", 10, b"xyz", first=10) == 13
+    assert book.append("job", "site-1", 0, b"", first=2**64 - 1) == 13
+
+
+async def test_the_last_lines_are_found_over_segments(book, monkeypatch):
+    monkeypatch.setattr(module, "MOST_BYTES", 80)
+    for number in range(8):
+        book.append("job", "site-1", 4 * number, b"ab%d\n" % number)
+    for lines, offset in ((1, 28), (2, 24), (7, 4), (8, 0), (100, 0)):
+        assert await book.tail("job", "site-1", lines) == offset
+    book.append("job", "site-1", 32, b"half a line")
+    assert await book.tail("job", "site-1", 2) == 28
+    assert await book.tail("job", "site-2", 2) == 0
 
 
 async def test_all_parties_are_read_from_an_offset_in_order_of_their_names(book):

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from server_fakes import FailingStore
@@ -107,3 +110,50 @@ def test_unknown_site_is_not_found(store, name):
     with pytest.raises(NotFound, match=r"no site .* in this project") as found:
         make(store).find(name)
     assert str(found.value).isprintable()
+
+
+class SlowStore:
+    """A store whose commits take until they are let go on."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def commit(self, *args: Any, **kwargs: Any) -> None:
+        self.begun.set()
+        await self.go_on.wait()
+        await self._store.commit(*args, **kwargs)
+
+
+async def test_a_site_that_is_cut_off_is_shown_as_gone_though_its_call_is_cancelled(store, clock):
+    """Its handler is cancelled in the middle of the commit: the row is written, and the state follows it."""
+    registry = make(store)
+    session = Session(site("site-1"), hello("site-1"), since=clock.now())
+    await registry.saw(session, clock.now())
+    gone = clock.now() + timedelta(minutes=5)
+    registry._store = slow = SlowStore(store)
+    task = asyncio.create_task(registry.lost(session, gone))
+    await slow.begun.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    slow.go_on.set()
+    await asyncio.gather(task, return_exceptions=True)
+    assert registry.find("site-1").gone_at == gone
+    assert registry.find("site-1").gone_because == "connection lost"
+
+
+async def test_a_site_that_says_goodbye_leaves_and_is_not_lost(store, clock):
+    registry = make(store)
+    session = Session(site("site-1"), hello("site-1"), since=clock.now())
+    await registry.saw(session, clock.now())
+    session.leaving = "stopped by its operator"
+    await registry.lost(session, clock.now())
+    assert [row.reason for row in store.told("site.leave")] == ["stopped by its operator"]
+    assert store.told("site.disconnect") == []
+    found = make(store).find("site-1")
+    assert (found.left_by_itself, found.gone_because) == (True, "stopped by its operator")
+    await registry.saw(session, clock.now())
+    assert registry.find("site-1").gone_at is None

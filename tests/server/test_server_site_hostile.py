@@ -203,7 +203,7 @@ async def test_reports_on_foreign_jobs_are_passed_over(world, dial):
             one.say(answer=pb.TaskAnswer(job_id=job_id, task_id="t", failure=pb.Failure(message="no")))
             one.say(answer=pb.TaskAnswer(job_id=job_id, task_id="t", update=pb.UpdateMessage(kind="full")))
     one.hang_up()
-    assert await one.ended() == "the site closed the stream"
+    assert await one.ended() == "its connection was closed without a goodbye"
     assert world.store.head == rows + 1
     assert (theirs._inbox.qsize(), over._inbox.qsize()) == (0, 0)
     assert (theirs.record.refusals, theirs.record.causes) == ({}, ())

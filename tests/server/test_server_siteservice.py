@@ -40,7 +40,7 @@ async def test_coming_and_going_are_rows_and_are_remembered(world, dial):
     world.clock.advance(60)
     one.beat()
     one.hang_up()
-    assert await one.ended() == "the site closed the stream"
+    assert await one.ended() == "its connection was closed without a goodbye"
     await settle(lambda: "site-1" not in world.sessions)
     assert world.registry.find("site-1").last_seen == world.clock.now()
 

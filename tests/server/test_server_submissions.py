@@ -19,7 +19,7 @@ from flprov.errors import (
     ProtocolError,
     Refused,
 )
-from flprov.jobs import Membership
+from flprov.jobs import Membership, Origin
 from flprov.pki import Identity, sign
 from flprov.server.jobs.submissions import verify_same, verify_submission
 from flprov.server.records import AppRecord
@@ -184,3 +184,21 @@ def test_same_wish_again_is_the_same_whatever_its_times_and_the_order_of_its_sit
 def test_token_that_made_another_job_is_a_conflict(wish, app, changes):
     with pytest.raises(Conflict, match="has made job 0job, which is not the same as this one"):
         verify_same(job_record(app.digest), wish(**changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "priority", "taken"), [("leo", 1, False), ("leo", 0, True), ("ada", 100, True)]
+)
+def test_priority_above_0_is_for_a_project_admin_to_give(verify, wish, kit, name, priority, taken):
+    found = wish(name, spec=spec(priority=priority))
+    if taken:
+        assert verify(signed(kit(name), found), kit(name).identity).spec.priority == priority
+    else:
+        with pytest.raises(PermissionRefused, match="asks for priority 1; above 0 is for a project_admin"):
+            verify(signed(kit(name), found), kit(name).identity)
+
+
+def test_clone_is_not_the_job_that_it_is_a_clone_of(wish, app):
+    job = job_record(app.digest, targets=SITES)
+    with pytest.raises(Conflict):
+        verify_same(job, wish(origin=Origin(job_id="0job")))

@@ -34,7 +34,8 @@ async def receive(blobs, *messages, owner="site-1", known=False, most=1 << 20):
             yield message
 
     taken = receive_blob(blobs, requests(), owner=owner, verify=lambda _: known, most=most)
-    return [(reply.offset, reply.complete) async for reply in taken]
+    replies = [(reply.offset, reply.complete) async for reply in taken]
+    return [reply for reply in replies[1:-1] if reply[1]] + replies[:1] + replies[-1:] * (len(replies) > 1)
 
 
 async def sent(blobs, digest, offset=0):

@@ -15,7 +15,7 @@ import pytest
 
 from flprov._base import SystemClock
 from flprov.errors import LocalError
-from flprov.store import Put, Row, open_store, verify_chain
+from flprov.store import Put, Row, RowFilter, open_store, verify_chain
 from flprov.store.writer import Writer
 from flprov.testing.clock import FakeClock
 
@@ -170,7 +170,7 @@ async def main():
             done += 1
     except LocalError as error:
         print("full:", error, "|", error.hint)
-    for _ in range(3):
+    for _ in range(300):  # more than an operator will ever need
         await store.commit([Put("abort", "job-1", {})], ROW, urgent=True)
     try:
         await store.commit([], ROW)
@@ -182,10 +182,10 @@ async def main():
     assert (disk / "state/store.reserve").stat().st_size == 1 << 20
     assert len(store.load("job")) == done + 1
     assert store.load("abort") == {"job-1": {}}
-    assert store.head == done + 4 and verify_chain(store.rows(1, 10**6)) is None
+    assert store.head == done + 301 and verify_chain(store.rows(1, 10**6)) is None
     await store.close()
     store = open_store(disk / "state", clock=SystemClock())
-    assert store.head == done + 4
+    assert store.head == done + 301
     await store.close()
     print("held")
 
@@ -287,3 +287,15 @@ async def test_killed_at_any_sync_leaves_all_that_was_acknowledged(tmp_path, cal
     assert store.head == len(store.load("n"))
     assert verify_chain(store.rows()) is None
     await store.close()
+
+
+async def test_write_ahead_log_stays_small_however_much_is_written(tmp_path):
+    """It is begun anew after some 4 MiB, also while somebody reads."""
+    store = open_store(tmp_path, clock=FakeClock())
+    for _ in range(10):
+        changes = [[Put("job", str(n), {"x": "x" * 5000})] for n in range(300)]
+        await asyncio.gather(*(store.commit(change, ROW) for change in changes), store.find(RowFilter()))
+    assert (tmp_path / "store.db-wal").stat().st_size < 12 << 20
+    assert store.head == 3000
+    await store.close()
+    assert not (tmp_path / "store.db-wal").exists()

@@ -74,7 +74,11 @@ class Jobs:
         self._changed: dict[str, asyncio.Event] = {}
         self._listeners: list[Callable[[str], None]] = []
         self.scheduler = Scheduler(
-            runs=self.all, sessions=sessions, registry=registry, apps=lambda: self.apps
+            runs=self.all,
+            find=self.get,
+            sessions=sessions,
+            registry=registry,
+            apps=lambda: self.apps,
         )
         self._submitting = asyncio.Lock()
         self.apps: dict[str, AppRecord] = {}
@@ -121,6 +125,8 @@ class Jobs:
         for job in sorted(self._read("job", JobRecord).values(), key=lambda job: (job.submitted_at, job.id)):
             self._add(job, updates.get(job.id, {}))
         self._sweep()
+        ended = [run for run in self._runs.values() if run.record.state.terminal]
+        self._blobs.drop_uploads(sender for run in ended for sender in _senders(run))
         self.collect(self._blobs.digests())
 
     def _sweep(self) -> None:
@@ -364,6 +370,7 @@ class Jobs:
             return
         if run.record.state.terminal:
             self.logs.tell(job_id, ended=True)
+            self._blobs.drop_uploads(_senders(run))
         event = self._changed.pop(job_id, None)
         if event is not None:
             event.set()
@@ -437,3 +444,8 @@ def _verify_not_ended(run: JobRun) -> None:
             f"job {run.record.id} has ended ({run.record.state.value}); there is nothing to abort",
             hint=f"flprov job show {run.record.id}",
         )
+
+
+def _senders(run: JobRun) -> Iterator[str]:
+    """The owners of what sites have begun to upload for this job (transfers.py)."""
+    return (f"{run.record.id}/{site}" for site in run.record.targets)

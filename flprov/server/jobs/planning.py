@@ -81,7 +81,7 @@ class JobPlans:
             raise NoRoom(
                 f"the job would take {show_size(found.needed)} of the server's disk ({found.text});"
                 f" {show_size(found.free)} are free",
-                hint="remove old jobs (flprov job rm), or keep fewer checkpoints (server.yml)",
+                hint="remove old jobs (flprov job delete), or keep fewer checkpoints (server.yml)",
             )
 
     # ---- the plan ------------------------------------------------------------------------

@@ -73,7 +73,7 @@ class Results:
     def _logs(self, run: JobRun) -> dict[str, Path]:
         parties = [*run.record.targets, "server"]
         paths = {f"logs/{party}.log": self.logs.path(run.record.id, party) for party in parties}
-        return {name: path for name, path in paths.items() if log_size(path)}
+        return {name: path for name, path in paths.items() if path.is_file() or log_size(path)}
 
 
 def _made_file(run: JobRun, name: str, data: bytes) -> ResultFile:
@@ -84,7 +84,7 @@ def _made_file(run: JobRun, name: str, data: bytes) -> ResultFile:
 
 def _read_segments(path: Path, offset: int) -> Iterator[bytes]:
     """What is there of a log from `offset` bytes behind its beginning on; what is missing is said."""
-    at = log_start(path) + offset
+    at = min(log_start(path) + offset, log_size(path))
     if at and not offset:
         yield f"[flprov: {at} bytes were dropped]\n".encode()
     while True:

@@ -48,9 +48,11 @@ class Scheduler:
         runs: Callable[[], Sequence[JobRun]],
         sessions: Sessions,
         registry: Registry,
+        find: Callable[[str], JobRun | None],
         apps: Callable[[], Mapping[str, AppRecord]] = dict,
     ) -> None:
         self._runs = runs  # every job, oldest first
+        self._find = find
         self._sessions = sessions
         self._registry = registry
         self._apps = apps
@@ -123,16 +125,16 @@ class Scheduler:
         return self._planning.plan
 
     def _apply(self, plan: Plan) -> None:
-        runs = {run.record.id: run for run in self._runs()}
         for start in plan.starts:
-            runs[start.job_id].choose(start.sites)
+            if (run := self._find(start.job_id)) is not None:
+                run.choose(start.sites)
         for join in plan.joins:
-            runs[join.job_id].tell(ev.Joined(sites=join.sites))
-        for job_id, reason in plan.reasons.items():
-            runs[job_id].note_queued(reason, plan.site_reasons.get(job_id, {}))
+            if (run := self._find(join.job_id)) is not None:
+                run.tell(ev.Joined(sites=join.sites))
         for job_id, texts in plan.site_reasons.items():
-            if job_id not in plan.reasons:
-                runs[job_id].sites.note_waiting(texts)
+            if (run := self._find(job_id)) is not None:
+                reason = plan.reasons.get(job_id)
+                run.sites.note_waiting(texts) if reason is None else run.note_queued(reason, texts)
 
     def snapshot(self, also: Sequence[str] = ()) -> Snapshot:
         """Everything that a plan follows from, as it is now: the sites that jobs want, and `also`."""

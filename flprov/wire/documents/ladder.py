@@ -8,23 +8,22 @@ from datetime import timedelta
 from flprov.wire.documents.machines import Vitals
 from flprov.wire.documents.network import Rung
 
-_NAME = "environment_ready"
 _LEAST_DISK = 1 << 30  # bytes; for a site whose agent is too old to say
 
 
 def environment_rung(vitals: Vitals | None, behind: timedelta = timedelta(0)) -> Rung:
     """Whether jobs can run there; since when as the machine says, put right by what its clock is `behind`."""
     if vitals is None:
-        return Rung(name=_NAME, ok=False, since=None, reason="no heartbeat yet")
+        return Rung(name="environment_ready", ok=False, since=None, reason="no heartbeat yet")
     if not vitals.environment:
         problem = _problem(vitals)
-        return Rung(name=_NAME, ok=not problem, since=None, reason=problem)
+        return Rung(name="environment_ready", ok=not problem, since=None, reason=problem)
     bad = sorted((found for found in vitals.environment if not found.ok), key=lambda found: found.since)
     if bad:
         reason = "; ".join(f"{found.name}: {found.reason}" for found in bad)
-        return Rung(name=_NAME, ok=False, since=bad[0].since + behind, reason=reason)
+        return Rung(name="environment_ready", ok=False, since=bad[0].since + behind, reason=reason)
     since = max(found.since for found in vitals.environment)
-    return Rung(name=_NAME, ok=True, since=since + behind)
+    return Rung(name="environment_ready", ok=True, since=since + behind)
 
 
 def _problem(vitals: Vitals) -> str:
