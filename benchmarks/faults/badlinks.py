@@ -162,6 +162,14 @@ CASES = (
         size=8_000,
     ),
     Case(
+        name="64 kbit/s, and models of 240 KB",
+        rule="slow is not absent: completed",
+        harm=_shaken(100, lambda rig, _: rig.links.slow(SITE, kbit=64), "64 kbit/s"),
+        size=60_000,
+        rounds=3,
+        quick=False,
+    ),
+    Case(
         name="up for 2 s, down for 2 s, for 20 s",
         rule=_WAITS,
         harm=_shaken(

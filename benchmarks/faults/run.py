@@ -61,8 +61,7 @@ def main() -> int:
             found.append(_run(part, settings))
             print(_line(found[-1]), flush=True)
     if options.case is None:
-        command = " ".join(["python benchmarks/faults/run.py", *sys.argv[1:]])
-        print(f"\n{_write(options.output, command, found, load)}")
+        print(f"\n{_write(options.output, _command(options), found, load)}")
     return int(not all(one["met"] for one in found))
 
 
@@ -71,6 +70,14 @@ def _run(part: str, settings: Settings) -> dict[str, Any]:
     print(f"---- {part}", flush=True)
     found: dict[str, Any] = importlib.import_module(f"faults.{part}").run(settings)
     return found | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What makes the same result again, wherever it is written to."""
+    words = [f"--only {part}" for part in options.only or ()]
+    words += [f"--count {options.count}"] if options.count is not None else []
+    words += ["--small"] if options.small else []
+    return " ".join(["python benchmarks/faults/run.py", *words, f"--seed {options.seed}"])
 
 
 def _line(one: dict[str, Any]) -> str:

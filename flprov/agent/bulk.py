@@ -96,7 +96,7 @@ class Bulk:
         self._fetching.pop(digest, None)
 
     async def _fetch_once(self, job_id: str, digest: str, size: int, on_bytes: OnBytes) -> None:
-        upload = self._blobs.upload(digest, size)
+        upload = self._blobs.upload(digest, size, owner=job_id)  # half of it goes with the job
         asked: deque[_Range] = deque()
         at = upload.offset
         try:

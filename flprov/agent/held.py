@@ -375,6 +375,7 @@ class SiteJobs:
 
     async def _forget(self, job_id: str, reason: str) -> None:
         self._jobs.pop(job_id, None)
+        self._blobs.drop_uploads([job_id])
         await self._drop(job_id)
         if job_id in self._accepted:
             self._accepted.discard(job_id)

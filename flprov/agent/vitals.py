@@ -6,14 +6,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flprov.agent.leases import HeldLease, lost_in_words
 from flprov.errors import ConfigError, LocalError
 from flprov.policy import Ceilings as PolicyCeilings
-from flprov.policy import load_policy, load_site_settings
+from flprov.policy import SitePolicy, SiteSettings, load_policy, load_site_settings
 from flprov.wire.documents import CPU, GPU, Ceilings, GPUProcess, Held, SiteRoom, Space, Vitals
 from flprov.workers import Footprint, confinement_method, read_footprints
 
@@ -130,28 +130,11 @@ def read_vitals(
     leases = held or {}
     memory = psutil.virtual_memory()
     disk = shutil.disk_usage(state)
-    notes: list[str] = []
-    unconfined, datasets, ceilings = False, tuple[str, ...](), PolicyCeilings()
-    try:
-        rules = load_policy(policy)
-        unconfined, ceilings = rules.unconfined, rules.ceilings
-        if not (rules.organisations or rules.people):
-            lacks = "its policy.yml allows nobody" if policy.exists() else "it has no policy.yml"
-            notes.append(f"{lacks}, so it takes no jobs ({policy})")
-        site = load_site_settings(settings)
-        datasets, python = tuple(sorted(site.datasets)), site.python or python
-    except ConfigError as error:
-        notes.append(error.problems[0])
-    except LocalError as error:  # a file that we may not read is no reason to fall silent
-        notes.append(str(error))
-    prints = {path.name: found for path, found in read_footprints(_folders(state, leases)).items()}
+    files = _read_files(policy, settings)
+    folders = [state / "jobs" / job_id for job_id in leases]
+    prints = {path.name: found for path, found in read_footprints(folders).items()}
     cards = _mark(gpus.read(), leases, prints)
     lost = find_lost(cards, leases)
-    errors = {card.uuid: card.error for card in cards}
-    notes += [
-        f"gpu {uuid}, which job {job_id} has, {lost_in_words(errors.get(uuid))}"
-        for uuid, job_id in lost.items()
-    ]
     count = os.cpu_count() or 1
     return Vitals(
         cpu=CPU(count=count, load=os.getloadavg()[0], percent=psutil.cpu_percent(None)),
@@ -159,26 +142,57 @@ def read_vitals(
         disk=Space(total=disk.total, available=disk.free),
         gpus=cards,
         gpu_note=gpus.note,
-        confinement="unconfined" if unconfined else confinement_method(),
-        datasets=datasets,
+        confinement="unconfined" if files.rules.unconfined else confinement_method(),
+        datasets=tuple(sorted(files.site.datasets)),
         jobs=tuple(jobs),
-        python=str(python),
+        python=str(files.site.python or python),
         room=SiteRoom(
             cpus=max(0, count - sum(lease.cpus for lease in leases.values())),
             memory=_memory_left(memory.available, leases, prints),
             disk=max(0, disk.free - sum(lease.disk for lease in leases.values())),
             held=tuple(_held(lease) for _, lease in sorted(leases.items())),
-            ceilings=Ceilings(
-                gpus=ceilings.gpus, cpus=ceilings.cpus, memory=ceilings.memory, jobs=ceilings.jobs
-            ),
+            ceilings=_ceilings(files.rules.ceilings),
             lost=lost,
         ),
-        notes=tuple(notes),
+        notes=(*files.notes, *_lost_in_words(cards, lost)),
     )
 
 
-def _folders(state: Path, leases: Mapping[str, HeldLease]) -> list[Path]:
-    return [state / "jobs" / job_id for job_id in leases]
+@dataclass(frozen=True, kw_only=True)
+class _Files:
+    """What the site says of itself, and what is wrong with that."""
+
+    rules: SitePolicy
+    site: SiteSettings
+    notes: tuple[str, ...] = ()
+
+
+def _read_files(policy: Path, settings: Path) -> _Files:
+    """A file with mistakes, or one that we may not read, is no reason to fall silent."""
+    rules, site, notes = SitePolicy(source=policy), SiteSettings(source=settings), list[str]()
+    try:
+        rules = load_policy(policy)
+        if not (rules.organisations or rules.people):
+            lacks = "its policy.yml allows nobody" if policy.exists() else "it has no policy.yml"
+            notes.append(f"{lacks}, so it takes no jobs ({policy})")
+        site = load_site_settings(settings)
+    except ConfigError as error:
+        notes.append(error.problems[0])
+    except LocalError as error:
+        notes.append(str(error))
+    return _Files(rules=rules, site=site, notes=tuple(notes))
+
+
+def _ceilings(found: PolicyCeilings) -> Ceilings:
+    return Ceilings(gpus=found.gpus, cpus=found.cpus, memory=found.memory, jobs=found.jobs)
+
+
+def _lost_in_words(gpus: tuple[GPU, ...], lost: Mapping[str, str]) -> list[str]:
+    errors = {gpu.uuid: gpu.error for gpu in gpus}
+    return [
+        f"gpu {uuid}, which job {job_id} has, {lost_in_words(errors.get(uuid))}"
+        for uuid, job_id in lost.items()
+    ]
 
 
 def _memory_left(available: int, leases: Mapping[str, HeldLease], prints: Mapping[str, Footprint]) -> int:

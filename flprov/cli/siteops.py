@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`flprov site drain|enable|stop|restart`, `flprov server drain|enable`: what an operator does to what runs."""
+"""`flprov site drain|enable|stop|restart`, `flprov server drain|enable`: stopping without loss."""
 
 from __future__ import annotations
 

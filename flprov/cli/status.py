@@ -62,6 +62,10 @@ def print_status(found: StatusDocument) -> None:
     )
     click.echo()
     print_sites(found.sites)
+    if found.waiting:
+        click.echo()
+        rows = [(job.id, job.name, job.state, clean(job.reason)) for job in found.waiting]
+        print_table(("WAITING", "NAME", "STATE", "REASON"), rows)
     print_refused(found.refused)
 
 

@@ -73,7 +73,8 @@ SERVER_OPTIONS = tuple(
         "grpc.max_concurrent_streams": 64,  # per connection; a site has a handful
         # Notices within 20 s that a site lost its power, or its link, without a word.
         "grpc.keepalive_time_ms": 10_000,
-        "grpc.keepalive_timeout_ms": 10_000,
+        "grpc.keepalive_timeout_ms": 10_000,  # for TCP, which a proxy that stalls goes on answering
+        "grpc.http2.ping_timeout_ms": 10_000,  # for the ping; the default of 60 s would have the last word
         "grpc.http2.min_ping_interval_without_data_ms": 5_000,
         "grpc.keepalive_permit_without_calls": 1,
     }.items()
@@ -84,6 +85,7 @@ _CHANNEL: dict[str, int | str] = {
     "grpc.use_local_subchannel_pool": 1,  # two channels are two TCP connections, also to one address
     "grpc.keepalive_time_ms": 10_000,  # while a call is open; see docs/bad-links.md
     "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.http2.ping_timeout_ms": 10_000,
     "grpc.http2.max_pings_without_data": 0,  # no limit: a control stream may be silent for hours
     "grpc.initial_reconnect_backoff_ms": 100,  # min_... would be the deadline of one attempt
     "grpc.max_reconnect_backoff_ms": 5_000,

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from flprov._base import Clock, canonical_json
 from flprov.blobs import BlobStore
 from flprov.errors import Misuse
-from flprov.jobs import Submission, list_bundle, list_models, read_bundle_spec
+from flprov.jobs import JobState, Submission, list_bundle, list_models, read_bundle_spec
 from flprov.kits import Kit
 from flprov.pki import Anchors
 from flprov.rpc import Call
@@ -37,6 +37,7 @@ from flprov.wire import documents as doc
 from flprov.wire import pb
 
 _MOST_APP = 512 << 20
+_MOST_WAITING = 20  # jobs that `status` names
 _MOST_ROUNDS = 500  # in one message of a watch
 
 
@@ -79,7 +80,16 @@ class AdminService:
 
     def _status(self) -> doc.StatusDocument:
         sites, refused = site_documents(self._scene), self._scene.refused()
-        return doc.StatusDocument(server=self._describe(), sites=sites, refused=refused)
+        waiting = [
+            doc.WaitingJob(
+                id=run.record.id, name=run.record.name, state=run.record.state.value, reason=run.record.reason
+            )
+            for run in self._jobs.all()
+            if run.record.state in (JobState.QUEUED, JobState.DEPLOYING) and run.record.reason
+        ]
+        return doc.StatusDocument(
+            server=self._describe(), sites=sites, refused=refused, waiting=tuple(waiting[:_MOST_WAITING])
+        )
 
     async def why_site(self, call: Call, request: pb.Query) -> pb.Document:  # noqa: ARG002
         """What keeps a site from running jobs."""

@@ -151,7 +151,8 @@ class Server:
         self._log.start()
         scheduler = asyncio.create_task(self._jobs.run_scheduler(), name="scheduler")
         try:
-            await self._say("server.start")
+            row = Row(who="server", what="server.start", object=self.config.kit.name)
+            await store.commit([], row, urgent=True)  # it starts on a full disk, and not on a broken one
             self.ready.set()
             async with self._local(state):
                 await self._stopping.wait()
@@ -164,16 +165,15 @@ class Server:
             await self._operations.close()
             await self._jobs.close()
             await self._log.close()
-            await self._say("server.stop")
+            await self._say_stop()
 
-    async def _say(self, what: str) -> None:
-        """Write that it starts or stops, which it does also when the disk takes nothing more."""
+    async def _say_stop(self) -> None:
+        """Write that it stops, which it does also when the disk takes nothing more."""
+        row = Row(who="server", what="server.stop", object=self.config.kit.name)
         try:
-            await self._store.commit(
-                [], Row(who="server", what=what, object=self.config.kit.name), urgent=True
-            )
+            await self._store.commit([], row, urgent=True)
         except FlprovError as error:
-            logger.warning("%s could not be recorded: %s", what, error)
+            logger.warning("that the server stops could not be recorded: %s", error)
 
     def _make_services(self, state: Path, store: Store) -> dict[m.Method, Handler]:
         """The parts, each with what it was left with, and the handlers that they have between them."""

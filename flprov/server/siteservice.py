@@ -322,9 +322,7 @@ class SiteService:
                 for run, _ in taken:
                     run.sites.note_moved(site)
 
-        async for reply in receive_blob(
-            self._blobs, moving(), owner=site, verify=verify, most=_MOST_UPDATE
-        ):
+        async for reply in receive_blob(self._blobs, moving(), owner=site, verify=verify, most=_MOST_UPDATE):
             if reply.complete:
                 run, digest = taken[0]
                 if run.active:

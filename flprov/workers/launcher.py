@@ -33,7 +33,7 @@ from flprov.workers.confinement import drop_short_name, short_name
 from flprov.workers.detection import PACKAGE, Method, detect_method, try_private_mounts
 from flprov.workers.logsegments import log_segments
 from flprov.workers.order import LaunchOrder
-from flprov.workers.processes import TAG_VARIABLE, start_time
+from flprov.workers.processes import TAG_VARIABLE, mounts_of, start_time
 from flprov.workers.reaping import collect, drop_door, sweep, write_exit_record
 from flprov.workers.record import EXIT_RECORD, SHIM_RECORD, SHIM_SOCKET, ExitRecord, read_exit_record
 from flprov.workers.view import plan_view
@@ -215,6 +215,7 @@ class ShimProcess:
         self.shim_pid = shim.pid
         self._folder = folder
         self._tag = tag
+        self._mounts = mounts_of(pid)
         self._shim = shim
         self._control = control
         self._collected = False  # whether somebody waits for the shim's end already
@@ -248,6 +249,7 @@ class ShimProcess:
         self._ended.cancel()
         await asyncio.wait([self._ended])
         self._control.close()
+        self._forget_mounts()
         await self.channel.wait_closed()
         if not self._collected:
             # Somebody has to take note of its end, as long as it is our child. The thread ends with us.
@@ -269,9 +271,15 @@ class ShimProcess:
         self._collected = True
         status = await asyncio.to_thread(self._shim.wait)
         self._tell_log_grew()  # what was in the pipe at the end comes without a word
-        if record is not None:
-            return record
-        return await asyncio.to_thread(self._clear_up, failure or _how_killed(status))
+        if record is None:
+            record = await asyncio.to_thread(self._clear_up, failure or _how_killed(status))
+        self._forget_mounts()
+        return record
+
+    def _forget_mounts(self) -> None:
+        if self._mounts is not None:
+            os.close(self._mounts)
+            self._mounts = None
 
     def _tell_log_grew(self) -> None:
         for listener in self._log_listeners:
@@ -279,7 +287,7 @@ class ShimProcess:
 
     def _clear_up(self, reason: str) -> ExitRecord:
         """The shim ended before the job, so nobody but us sees what it left."""
-        remaining = sweep(self._tag, adopted=True).remaining
+        remaining = sweep(self._tag, adopted=True, mounts=self._mounts).remaining
         collect([self.pid])
         drop_short_name(self._tag)
         drop_door(self._folder)

@@ -68,6 +68,36 @@ def tagged(tag: str) -> Found:
     return found
 
 
+def mounts_of(pid: int) -> int | None:
+    """A descriptor of the process's mount namespace, if that is not ours too.
+
+    While it is open no other namespace gets this one's number (namespaces(7)). It is also the mark of what
+    a job has started and then stripped of its environment.
+    """
+    try:
+        descriptor = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    if os.fstat(descriptor).st_ino != os.stat("/proc/self/ns/mnt").st_ino:  # noqa: PTH116 - see the module
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def within(mounts: int) -> Found:
+    """Every living process in this mount namespace, of which `mounts` is an open descriptor."""
+    number = os.fstat(mounts).st_ino
+    found: Found = {}
+    for pid in _numbers():
+        try:
+            inside = os.stat(f"/proc/{pid}/ns/mnt").st_ino == number  # noqa: PTH116
+        except OSError:
+            continue
+        if inside and (started := start_time(pid)) is not None:
+            found[pid] = started
+    return found
+
+
 def send_signal(pid: int, started: int, number: int) -> None:
     """Signal this very process; nothing happens when it is gone."""
     try:

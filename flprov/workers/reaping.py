@@ -23,6 +23,7 @@ from flprov.workers.processes import (
     send_signal,
     start_time,
     tagged,
+    within,
 )
 from flprov.workers.record import (
     EXIT_RECORD,
@@ -55,15 +56,22 @@ class Leftovers:
     record: ExitRecord | None  # how the job ended; None when it was never started
 
 
-def sweep(tag: str, *, adopted: bool = False) -> Swept:
+def sweep(tag: str, *, adopted: bool = False, mounts: int | None = None) -> Swept:
     """Kill every process with this tag, and wait until they are gone. Blocks, for seconds at worst.
 
     Args:
         tag: what the launcher gave to the job.
         adopted: also our own children that carry a filter which we do not: what a killed shim
             leaves behind comes to us (PR_SET_CHILD_SUBREAPER), even if it has wiped its environment.
+        mounts: an open descriptor of the job's own mount namespace: also what is in there. For a shim
+            that another process has started, whose orphans do not come to us.
     """
-    return _kill_until_gone(lambda: tagged(tag) | (_adopted() if adopted else {}))
+
+    def find() -> Found:
+        inside = {} if mounts is None else within(mounts)
+        return tagged(tag) | inside | (_adopted() if adopted else {})
+
+    return _kill_until_gone(find)
 
 
 def reap_leftovers(folder: Path) -> Leftovers:

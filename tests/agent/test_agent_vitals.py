@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from agent_parties import NOW
 from agent_rig import FakeGPUs, make_gpu
 
 from flprov._base import canonical_json, from_document, parse_json
+from flprov.agent.leases import HeldLease
 from flprov.agent.vitals import GPUs, read_vitals
 from flprov.wire.documents import GPU, GPUProcess, Vitals
+from flprov.workers import Footprint
 
 # ---- a driver that is made of Python -----------------------------------------------------------
 
@@ -214,3 +218,58 @@ def test_a_waived_confinement_is_told(config):
     assert read(config).confinement in ("landlock", "bubblewrap", "none")
     config.policy.write_text("allow: {organisations: [org-a]}\nunconfined: true\n")
     assert read(config).confinement == "unconfined"
+
+
+# ---- room --------------------------------------------------------------------------------------
+
+
+def held(**changes) -> dict[str, HeldLease]:
+    lease = HeldLease(job_id="j1", name="toy", at=NOW, cpus=1, memory=1 << 30, disk=1 << 20)
+    return {"j1": replace(lease, **changes)}
+
+
+def read_room(config, leases, *gpus: GPU) -> Vitals:
+    return read_vitals(
+        FakeGPUs(*gpus),
+        state=config.state,
+        policy=config.policy,
+        settings=config.settings,
+        python=config.python,
+        held=leases,
+    )
+
+
+def test_what_is_leased_is_not_left(config):
+    before, after = read_room(config, {}), read_room(config, held())
+    assert before.room.cpus - after.room.cpus == 1
+    assert before.room.held == ()
+    assert [(one.job_id, one.cpus, one.memory) for one in after.room.held] == [("j1", 1, 1 << 30)]
+    assert after.room.memory <= after.memory.available - (1 << 30)
+    assert after.room.disk <= after.disk.available - (1 << 20)
+
+
+def test_what_a_job_uses_already_is_not_taken_off_twice(config, monkeypatch):
+    folder = config.state / "jobs" / "j1"
+    used = {folder: Footprint(pids=frozenset({7}), memory=1 << 30)}
+    monkeypatch.setattr("flprov.agent.vitals.read_footprints", lambda folders: used if folders else {})
+    found = read_room(config, held())
+    assert found.room.memory == found.memory.available
+
+
+def test_which_job_has_a_gpu_and_which_processes_are_ours(config, monkeypatch):
+    folder = config.state / "jobs" / "j1"
+    ours = {folder: Footprint(pids=frozenset({7}), memory=0)}
+    monkeypatch.setattr("flprov.agent.vitals.read_footprints", lambda _: ours)
+    processes = (GPUProcess(pid=7, memory=5), GPUProcess(pid=8, memory=3))
+    card = replace(make_gpu(0, total=100, used=10), used_by=processes)
+    found = read_room(config, held(gpus=("GPU-0",)), card).gpus[0]
+    assert found.leased_to == ("j1",)
+    assert [(process.pid, process.ours) for process in found.used_by] == [(7, True), (8, False)]
+    assert found.free == 97
+    assert replace(found, leased_to=()).free == 90
+
+
+def test_the_ceilings_of_the_policy_are_told(config):
+    config.policy.write_text("allow: {people: [leo]}\nceilings: {gpus: 1, cpus: 2, memory: 3GiB, jobs: 4}\n")
+    found = read_room(config, {}).room.ceilings
+    assert (found.gpus, found.cpus, found.memory, found.jobs) == (1, 2, 3 << 30, 4)

@@ -15,15 +15,16 @@ import pytest
 from agent_parties import NOW, App, make_config, make_deploy
 from agent_rig import PATIENCE, FakeLauncher, FakeServer, Heard
 
-from flprov._base import from_document, parse_json
+from flprov._base import from_document, parse_json, to_document
 from flprov.agent import Agent
+from flprov.agent.leases import HeldLease
 from flprov.errors import IdentityRefused, KitRefused, ServerUnavailable
 from flprov.rpc import ask_local
 from flprov.rpc import methods as m
-from flprov.store import open_store
+from flprov.store import Put, open_store
 from flprov.testing.clock import FakeClock
 from flprov.wire import PROTOCOL, pb
-from flprov.wire.documents import SiteStatusDocument
+from flprov.wire.documents import SiteStatusDocument, Vitals
 
 
 class ControlServer(FakeServer):
@@ -337,3 +338,47 @@ async def test_away_its_ladder_ends_with_the_link_and_says_which_try_it_is(confi
     assert found.retrying == (f"the link to the server: {last.reason}",)
     assert found.why == f"not connected: {last.reason}"
     assert found.hint == f"flprov doctor {config.kit.folder}"
+
+
+# ---- leases ------------------------------------------------------------------------------------
+
+
+async def test_a_lease_that_a_killed_agent_left_of_a_job_that_is_gone_is_over(config, server, launcher):
+    store = open_store(config.state, clock=FakeClock(start=NOW))
+    left = HeldLease(job_id="gone", name="toy", at=NOW, cpus=1, memory=1 << 30)
+    await store.commit([Put("lease", "gone", to_document(left))], None)
+    await store.close()
+    async with running(make_agent(config, server, launcher)):
+        beat = await server.heard.wait("heartbeat")
+        assert from_document(Vitals, parse_json(beat.vitals)).room.held == ()
+    store = open_store(config.state, clock=FakeClock(start=NOW))
+    assert store.load("lease") == {}
+    await store.close()
+
+
+async def test_what_is_leased_is_told_at_once_and_not_with_the_next_heartbeat(
+    parties, config, server, launcher, app: App
+):
+    """The clock stands still: without being asked for, no second heartbeat would come."""
+    server.add(app.bundle.data)
+    async with running(make_agent(config, server, launcher)):
+        await server.heard.wait("heartbeat")
+        server.say(deploy=make_deploy(parties.kit("leo"), app))
+        assert (await server.heard.wait("deployed")).ready
+        beat = await server.heard.wait("heartbeat", 2)
+        assert [held.job_id for held in from_document(Vitals, parse_json(beat.vitals)).room.held] == ["j1"]
+
+
+async def test_a_lease_that_a_killed_agent_left_for_a_job_that_is_gone_is_no_obstacle(
+    config, server, launcher
+):
+    """It is let go while the agent loads, before there is a link to beat on."""
+    store = open_store(config.state, clock=FakeClock(start=NOW))
+    lease = HeldLease(job_id="j9", name="heart", at=NOW, cpus=1)
+    await store.commit([Put("lease", "j9", to_document(lease))], None)
+    await store.close()
+    async with running(make_agent(config, server, launcher)):
+        await server.heard.wait("heartbeat")
+    store = open_store(config.state, clock=FakeClock(start=NOW))
+    assert store.load("lease") == {}
+    await store.close()

@@ -161,6 +161,11 @@ class FakeAdmin:
         self.parts: list[LogText] = []
         self.no_plot = ""
         self.changed = doc.PartyChangeDocument(name="site-1", kind="site", change="locked", changed=True)
+        self.drains: list[doc.DrainDocument] = []
+        self.orders: list[doc.SiteOrderDocument] = []
+        self.cleaned = doc.CleanDocument(
+            dry_run=False, jobs=(), checkpoints=1, blobs=2, uploads=3, bytes=2048
+        )
         self.person_documents: tuple[doc.PersonDocument, ...] = ()
         self.certificate_documents: tuple[doc.CertificateDocument, ...] = ()
         self.crl_documents: tuple[doc.CRLDocument, ...] = ()
@@ -219,6 +224,38 @@ class FakeAdmin:
     def unlock_site(self, name: str, *, reason: str = "") -> doc.PartyChangeDocument:
         self._call("unlock_site", name=name, reason=reason)
         return self.changed
+
+    def drain_site(self, name: str, *, reason: str = "") -> doc.DrainDocument:
+        self._call("drain_site", name=name, reason=reason)
+        return self.drains[0]
+
+    def enable_site(self, name: str, *, reason: str = "") -> doc.DrainDocument:
+        self._call("enable_site", name=name, reason=reason)
+        return self.drains[0]
+
+    def drain_server(self, *, reason: str = "") -> doc.DrainDocument:
+        self._call("drain_server", reason=reason)
+        return self.drains[0]
+
+    def enable_server(self, *, reason: str = "") -> doc.DrainDocument:
+        self._call("enable_server", reason=reason)
+        return self.drains[0]
+
+    def watch_drain(self, site: str = "") -> Iterator[doc.DrainDocument]:
+        self._call("watch_drain", site=site)
+        yield from self.drains
+
+    def stop_site(self, name: str, *, now: bool = False, reason: str = "") -> Iterator[doc.SiteOrderDocument]:
+        self._call("stop_site", name=name, now=now, reason=reason)
+        yield from self.orders
+
+    def restart_site(self, name: str, *, reason: str = "") -> Iterator[doc.SiteOrderDocument]:
+        self._call("restart_site", name=name, reason=reason)
+        yield from self.orders
+
+    def clean(self, *, older_than: timedelta | None = None, dry_run: bool = False) -> doc.CleanDocument:
+        self._call("clean", older_than=older_than, dry_run=dry_run)
+        return self.cleaned
 
     def people(self) -> tuple[doc.PersonDocument, ...]:
         self._call("people")

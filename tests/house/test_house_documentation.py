@@ -241,7 +241,7 @@ JOB_KEYS = {
     "resources",
     "filters",
 }
-POLICY_KEYS = {"allow", "ceilings", "unconfined", "tracebacks"}
+POLICY_KEYS = {"allow", "ceilings", "unconfined", "tracebacks", "logs"}
 SITE_KEYS = {"datasets", "python", "proxy", "metrics"}
 SERVER_KEYS = {"checkpoints", "retention", "quota", "quotas", "listen", "metrics"}
 HOSTS_KEYS = {"kits", "defaults", "hosts"}

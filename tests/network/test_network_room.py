@@ -66,6 +66,9 @@ def test_two_jobs_share_two_sites_and_the_third_waits(make_network, app):
     waiting = until(admin, third, lambda job: "takes 2 jobs at once" in job.reason)
     assert all("takes 2 jobs at once" in reason for reason in reasons(waiting))
     assert all(job_id in waiting.reason for job_id in both)
+    shown = {job.id: job.reason for job in admin.status().waiting}
+    assert shown.keys() == {third, fourth}
+    assert "takes 2 jobs at once" in shown[third]
 
     plan = admin.plan(app)
     assert (plan.starts, plan.ahead, plan.position) == (False, 1, 2)  # the third has less priority

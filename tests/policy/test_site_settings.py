@@ -72,3 +72,11 @@ def test_mistakes_in_site_yml(tmp_path, text, problem):
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text)
     assert caught.value.problems == [f"{tmp_path / 'site.yml'}:1: {problem}"]
+
+
+def test_metrics_are_on_loopback_unless_the_site_says_otherwise(tmp_path):
+    assert load(tmp_path, "datasets: {}\n").metrics == "127.0.0.1:9465"
+    assert load(tmp_path, "metrics: off\n").metrics == "off"
+    assert load(tmp_path, "metrics: 10.1.2.3:9465\n").metrics == "10.1.2.3:9465"
+    with pytest.raises(ConfigError, match="write off, or an address and a port"):
+        load(tmp_path, "metrics: example.org:80\n")

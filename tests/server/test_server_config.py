@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,51 @@ def test_kit_that_was_changed_is_refused(folder, made_at):
 def test_kit_that_is_not_there_is_not_found(tmp_path, made_at):
     with pytest.raises(NotFound):
         load_server_config(tmp_path / "nowhere", now=made_at)
+
+
+# ---- operations --------------------------------------------------------------------------------
+
+
+def test_what_operations_need_has_defaults(folder, made_at):
+    config = load_server_config(folder, now=made_at)
+    assert (config.checkpoints, config.keep_jobs, config.metrics) == (10, None, "127.0.0.1:9464")
+
+
+def test_keys_of_operations_are_read(folder, made_at):
+    settings(folder, "checkpoints: 0\nretention: {jobs: 90d}\nmetrics: '[::1]:9000'\nquota: {jobs: 2}\n")
+    config = load_server_config(folder, now=made_at)
+    assert (config.checkpoints, config.keep_jobs) == (0, timedelta(days=90))
+    assert config.metrics == "[::1]:9000"
+
+
+@pytest.mark.parametrize("text", ["off", "'off'"])
+def test_metrics_are_turned_off_with_or_without_quotes(folder, made_at, text):
+    settings(folder, f"metrics: {text}\n")
+    assert load_server_config(folder, now=made_at).metrics == "off"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("checkpoint: 3", "unknown key 'checkpoint' (did you mean 'checkpoints'?)"),
+        ("checkpoints: -1", "'checkpoints'"),
+        ("checkpoints: many", "'checkpoints'"),
+        ("retention: {job: 90d}", "unknown key 'job' (did you mean 'jobs'?)"),
+        ("retention: {jobs: 90}", "'jobs'"),
+        ("retention: {jobs: 5m}", "at least 1h"),
+        ("retention: 90d", "'retention'"),
+        ("metrics: localhost:9464", "'metrics' is 'localhost:9464'; write off, or an address and a port"),
+        ("metrics: 127.0.0.1", "write off, or an address"),
+        ("metrics: 127.0.0.1:99999", "write off, or an address"),
+        ("metrics: 999.0.0.1:80", "write off, or an address"),
+        ("metrics: 9464", "'metrics'"),
+        ("metrics: true", "'metrics'"),
+        ("metrics:", "'metrics' is empty"),
+    ],
+)
+def test_mistakes_in_keys_of_operations_have_their_line(folder, made_at, text, said):
+    settings(folder, f"# mine\n{text}\n")
+    with pytest.raises(ConfigError) as found:
+        load_server_config(folder, now=made_at)
+    assert "server.yml:2: " in str(found.value)
+    assert said in str(found.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -213,6 +214,23 @@ async def test_export_is_every_row_as_it_is_kept_and_for_project_admins_alone(ne
             data = b"".join([chunk.data async for chunk in replies])
             assert [read_line(line) for line in data.splitlines()] == world.store.rows(3)
         await connection.close()
+
+
+async def test_rows_that_are_too_large_for_one_message_come_in_several(network, reader, world):
+    """A row's text is bounded where it is written, but two hundred of them need not fit."""
+    start = world.store.head + 1
+    for number in range(40):
+        await world.store.commit([], replace(ROW, object=str(number), reason="x" * 300_000))
+    pages = [page async for page in reader(LEO).pages(m.WATCH_EVENTS, start=start)]
+    assert [event.object for page in pages for event in page.events] == [str(n) for n in range(40)]
+    assert len(pages) > 10
+    for page, following in itertools.pairwise(pages):
+        assert page.next == following.events[0].index
+    connection = network.connect(ADA)
+    chunks = [chunk.data async for chunk in connection.download(m.EXPORT_LOG, pb.EventsRequest(start=start))]
+    assert max(map(len, chunks)) <= 1 << 20
+    assert [read_line(line) for line in b"".join(chunks).splitlines()] == world.store.rows(start)
+    await connection.close()
 
 
 def test_every_verb_of_the_source_is_in_a_view():

@@ -316,9 +316,7 @@ async def test_late_update_after_its_task_is_refused_told_why_and_counted(world)
 
 
 async def test_late_update_of_a_site_that_was_given_up_does_not_count_where_the_job_says_so(world):
-    running = await train(
-        world, "site-1", "site-2", spec=spec(sites=replace(SPARE.sites, late="refuse"))
-    )
+    running = await train(world, "site-1", "site-2", spec=spec(sites=replace(SPARE.sites, late="refuse")))
     run = running.run
     await given_up(world, running, "site-2")
     await running.workflow.hears("answer")

@@ -120,3 +120,48 @@ async def test_workflow_that_is_killed_while_sites_deploy_is_started_again(world
     second = await world.launcher.process()
     assert second is not first
     assert run.record.state is JobState.DEPLOYING
+
+
+async def test_round_that_a_full_disk_did_not_take_is_folded_again_by_the_next_process(world):
+    running = await train(world, *TWO)
+    run = running.run
+    for name in TWO:
+        running[name].updates(run, "train/0/0")
+        await running[name].hears("ack")
+        await running.workflow.hears("answer")
+    world.store.full = True
+    running.workflow.say(close_round(0))
+    await world.until(run, lambda seen: "tried again until it works" in seen.record.reason)
+    assert (run.record.round, len(run.rounds.updates())) == (0, 2)  # nothing of the round is forgotten
+    world.store.full = False
+    running.workflow.end(record=KILLED)
+    start = await again(world, running)
+    if start.round == 0:  # the disk may have had room again before the process was killed
+        running.workflow.say(broadcast(0))
+        assert {(await running.workflow.hears("answer")).answer.site for _ in TWO} == set(TWO)
+    assert run.record.state is JobState.RUNNING
+
+
+async def test_round_is_saved_once_the_disk_has_room_again(world):
+    running = await train(world, *TWO)
+    for name in TWO:
+        running[name].updates(running.run, "train/0/0")
+        await running.workflow.hears("answer")
+    part = running.workflow.leave("state", tensors(*range(9), name="state"))
+    world.store.full = True
+    running.workflow.say(close_round(0, part))
+    await world.until(running.run, lambda seen: "tried again until it works" in seen.record.reason)
+    world.store.full = False
+    assert (await running.workflow.hears("saved")).saved.round == 0  # its file was taken out once
+    [closed] = world.jobs.rounds("0job")
+    assert ([line.site for line in closed.contributors], closed.state.size) == (list(TWO), part.size)
+
+
+async def test_end_of_a_job_is_written_down_once_the_disk_has_room_again(world):
+    running = await train(world, *TWO)
+    world.store.full = True
+    running.workflow.end("exited with status 1")
+    await world.until(running.run, lambda seen: "tried again until it works" in seen.record.reason)
+    world.store.full = False
+    await world.reaches(running.run, JobState.FINISHING)
+    assert running.run.record.reason == "the workflow's process ended: exited with status 1"

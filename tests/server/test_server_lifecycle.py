@@ -139,7 +139,7 @@ async def test_server_that_cannot_listen_goes_on_with_no_job(config, app):
 
 async def test_server_whose_log_cannot_be_written_does_not_start_and_leaves_nothing_open(config):
     store = FailingStore()
-    store.full = True
+    store.full = store.no_reserve = True
     before = asyncio.all_tasks()
     with pytest.raises(LocalError, match="disk is full"):
         async with running(config, store=lambda _: store):

@@ -14,7 +14,7 @@ from server_fakes import FailingStore
 from server_parties import ADA, DOMAIN, SITE_ORGS, site
 from server_world import hello
 
-from flprov.errors import IdentityRefused, LocalError, NotFound
+from flprov.errors import IdentityRefused, NotFound
 from flprov.kits import RegistryEntry
 from flprov.server.registry import Registry
 from flprov.server.sessions import Session
@@ -97,12 +97,14 @@ async def test_site_that_left_the_project_is_forgotten_and_one_that_moved_has_it
         again.find("site-2")
 
 
-async def test_what_cannot_be_written_is_not_remembered(store, clock):
+async def test_site_comes_and_goes_although_the_disk_is_full(store, clock, caplog):
+    """What was decided about it is another matter; but how else would an abort reach it?"""
     registry = make(store)
     store.full = True
-    with pytest.raises(LocalError):
-        await registry.saw(Session(site("site-1"), hello("site-1"), since=clock.now()), None)
-    assert registry.find("site-1").first_connected is None
+    await registry.saw(Session(site("site-1"), hello("site-1"), since=clock.now()), None)
+    assert registry.find("site-1").first_connected == clock.now()
+    assert "site.connect of site site-1 could not be recorded: the log cannot be written" in caplog.text
+    assert store.load("site") == {}
 
 
 @pytest.mark.parametrize("name", ["site-9", "", "../site-1", "\x1b[2J"])
@@ -143,6 +145,17 @@ async def test_a_site_that_is_cut_off_is_shown_as_gone_though_its_call_is_cancel
     await asyncio.gather(task, return_exceptions=True)
     assert registry.find("site-1").gone_at == gone
     assert registry.find("site-1").gone_because == "connection lost"
+
+
+async def test_a_site_that_has_a_newer_connection_is_not_gone(store, clock):
+    registry = make(store)
+    older, newer = (Session(site("site-1"), hello("site-1"), since=clock.now()) for _ in range(2))
+    await registry.saw(older, clock.now())
+    await registry.saw(newer, clock.now())
+    older.close("the site connected again")
+    await registry.lost(older, clock.now(), gone=False)
+    assert [row.reason for row in store.told("site.disconnect")] == ["the site connected again"]
+    assert registry.find("site-1").gone_at is None
 
 
 async def test_a_site_that_says_goodbye_leaves_and_is_not_lost(store, clock):

@@ -18,6 +18,8 @@ from launching import EVERY_METHOD, METHODS, gone
 from flprov.testing.launcher_conformance import ECHO, MAIN, WAIT, alive_with, order_for, told, write_job
 from flprov.wire import pb
 from flprov.workers import Method, ProcessLauncher, read_exit_record, reap_leftovers
+from flprov.workers.processes import mounts_of, within
+from flprov.workers.reaping import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 BRIEF = Path(__file__).with_name("brief_parent.py")
@@ -121,6 +123,37 @@ async def test_a_shim_that_is_killed_after_adoption_takes_all_with_it(folder):
     assert record.reason == "the job's shim was killed"
     assert alive_with(str(folder)) == []
     assert not (folder / "shim.sock").exists()
+    assert await process.stop(0) == ()
+
+
+STRIPPED = """
+    import os
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execve('/bin/sleep', ['flprov-stripped', '600'], {})
+        os._exit(0)
+    os.wait()
+    tell('ready')
+    channel.receive()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a job has mounts of its own for sure only under root")
+async def test_what_has_stripped_its_environment_is_found_by_its_mounts(folder):
+    process = await ProcessLauncher(method=Method.LANDLOCK).launch(order_for(folder, STRIPPED))
+    assert await told(process) == "ready"
+    mounts = mounts_of(process.pid)
+    try:
+        inside = within(mounts)
+        assert len(inside) == 2
+        assert os.getpid() not in inside
+        swept = await asyncio.to_thread(sweep, "no such tag", mounts=mounts)
+    finally:
+        os.close(mounts)
+    assert (set(swept.found), swept.remaining) == (set(inside), ())
+    assert mounts_of(os.getpid()) is None
+    assert (await process.wait()).outside
     assert await process.stop(0) == ()
 
 
@@ -316,6 +349,7 @@ async def test_a_record_of_something_else_is_not_believed(folder, change):
 
 async def test_a_stopped_shim_is_not_waited_for_and_can_be_ended(folder, monkeypatch):
     monkeypatch.setattr("flprov.workers.adoption._ANSWER", 0.3)
+    monkeypatch.setattr("flprov.workers.reaping._PATIENCE", 0.5)
     process = await ProcessLauncher().launch(order_for(folder, WAIT, orphan_seconds=60))
     await process.leave()
     os.kill(process.shim_pid, signal.SIGSTOP)

@@ -73,23 +73,10 @@ class Jobs:
         self._tokens: dict[str, str] = {}
         self._changed: dict[str, asyncio.Event] = {}
         self._listeners: list[Callable[[str], None]] = []
-        self.scheduler = Scheduler(
-            runs=self.all,
-            find=self.get,
-            sessions=sessions,
-            registry=registry,
-            apps=lambda: self.apps,
-        )
+        self.scheduler = Scheduler(jobs=self, sessions=sessions, registry=registry)
         self._submitting = asyncio.Lock()
         self.apps: dict[str, AppRecord] = {}
-        self.plans = JobPlans(
-            scheduler=self.scheduler,
-            sessions=sessions,
-            apps=lambda: self.apps,
-            clock=clock,
-            folder=folder,
-            checkpoints=checkpoints,
-        )
+        self.plans = JobPlans(self.scheduler, sessions, clock=clock, folder=folder, checkpoints=checkpoints)
         self._around = Surroundings(
             clock=clock,
             store=store,
@@ -343,7 +330,7 @@ class Jobs:
             event.set()
 
     async def abort(self, run: JobRun, caller: Identity, reason: str, more: Sequence[Change] = ()) -> None:
-        """Have a job end. That it will is on disk, and `more` with it, when this returns; its run does the rest.
+        """Have a job end. That it will is on disk, with `more`, when this returns; its run does the rest.
 
         Raises:
             NotFound: it has ended already.

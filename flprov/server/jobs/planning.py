@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,10 +37,9 @@ class JobPlans:
 
     def __init__(
         self,
-        *,
         scheduler: Scheduler,
         sessions: Sessions,
-        apps: Callable[[], Mapping[str, AppRecord]],
+        *,
         clock: Clock,
         folder: Path,
         checkpoints: int,
@@ -48,7 +47,6 @@ class JobPlans:
     ) -> None:
         self._scheduler = scheduler
         self._sessions = sessions
-        self._apps = apps
         self._clock = clock
         self._folder = folder
         self._checkpoints = checkpoints
@@ -60,7 +58,7 @@ class JobPlans:
     def estimate(self, submission: Submission) -> DiskEstimate | None:
         """What the job takes here at most; None when nobody knows the size of its model before it runs."""
         spec = submission.spec
-        model = self._apps()[submission.app].model_size(spec.model)
+        model = self._scheduler.apps[submission.app].model_size(spec.model)
         if not model:
             return None
         sites, rounds = len(submission.sites), spec.workflow.rounds
@@ -88,7 +86,7 @@ class JobPlans:
 
     async def plan(self, submission: Submission, request: pb.SubmitRequest) -> JobPlanDocument:
         """Who would run the job now, who would not and why, and where in the queue it would be."""
-        app = self._apps()[submission.app]
+        app = self._scheduler.apps[submission.app]
         targets = tuple(sorted(submission.sites))
         answers = await self._ask_all(targets, request, app, app.model_size(submission.spec.model))
         view = self._view(submission, app)

@@ -218,7 +218,8 @@ class JobRun:
                 await self._answers.failed(event)
             case ev.WorkflowSaid() if self.active:
                 await self._conduct.said(event.frame)
-            case ev.WorkflowGone() if self.active:
+            case ev.WorkflowGone() if self.active:  # what it said and could not be written down went with it
+                self._put_off = [put for put in self._put_off if not isinstance(put, ev.WorkflowSaid)]
                 await self._conduct.gone(event)
             case ev.WorkflowStopped():
                 self._ending.workflow_stopped(event.processes)

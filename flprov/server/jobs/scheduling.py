@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from flprov.errors import IdentityRefused
 from flprov.jobs import (
@@ -39,23 +40,27 @@ from flprov.server.sessions import Session, Sessions
 logger = logging.getLogger(__name__)
 
 
+class KnownJobs(Protocol):
+    """The jobs of a server."""
+
+    apps: dict[str, AppRecord]
+
+    def all(self) -> list[JobRun]:
+        """Every job, oldest first."""
+        ...
+
+    def get(self, job_id: str) -> JobRun | None:
+        """The job with exactly this id."""
+        ...
+
+
 class Scheduler:
     """Wakes on events, and by nothing else."""
 
-    def __init__(
-        self,
-        *,
-        runs: Callable[[], Sequence[JobRun]],
-        sessions: Sessions,
-        registry: Registry,
-        find: Callable[[str], JobRun | None],
-        apps: Callable[[], Mapping[str, AppRecord]] = dict,
-    ) -> None:
-        self._runs = runs  # every job, oldest first
-        self._find = find
+    def __init__(self, *, jobs: KnownJobs, sessions: Sessions, registry: Registry) -> None:
+        self._jobs = jobs
         self._sessions = sessions
         self._registry = registry
-        self._apps = apps
         self._woken = asyncio.Event()
         self._fresh: list[JobRun] = []  # submitted, and not planned yet
         self._whole = True  # something else has happened as well
@@ -64,6 +69,11 @@ class Scheduler:
         self._views: dict[str, JobView] = {}  # of queued jobs
         self._waits = Waits()
         self.quotas: QuotaFile | None = None
+
+    @property
+    def apps(self) -> Mapping[str, AppRecord]:
+        """The apps that jobs may name."""
+        return self._jobs.apps
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -126,19 +136,19 @@ class Scheduler:
 
     def _apply(self, plan: Plan) -> None:
         for start in plan.starts:
-            if (run := self._find(start.job_id)) is not None:
+            if (run := self._jobs.get(start.job_id)) is not None:
                 run.choose(start.sites)
         for join in plan.joins:
-            if (run := self._find(join.job_id)) is not None:
+            if (run := self._jobs.get(join.job_id)) is not None:
                 run.tell(ev.Joined(sites=join.sites))
         for job_id, texts in plan.site_reasons.items():
-            if (run := self._find(job_id)) is not None:
+            if (run := self._jobs.get(job_id)) is not None:
                 reason = plan.reasons.get(job_id)
                 run.sites.note_waiting(texts) if reason is None else run.note_queued(reason, texts)
 
     def snapshot(self, also: Sequence[str] = ()) -> Snapshot:
         """Everything that a plan follows from, as it is now: the sites that jobs want, and `also`."""
-        runs = [run for run in self._runs() if not run.record.state.terminal]
+        runs = [run for run in self._jobs.all() if not run.record.state.terminal]
         queued = [run for run in runs if _queued(run)]
         lacking = [run for run in runs if run.active and run.sites.lacking]
         targets = {site for run in (*queued, *lacking) for site in run.record.targets} | set(also)
@@ -165,7 +175,7 @@ class Scheduler:
 
     def _make_view(self, run: JobRun) -> JobView:
         record, spec = run.record, run.record.spec
-        app = self._apps().get(record.app)
+        app = self._jobs.apps.get(record.app)
         disk = site_disk(spec.resources, app.size, app.model_size(spec.model)) if app else 0
         return JobView(
             id=record.id,

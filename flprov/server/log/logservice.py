@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from flprov._base import canonical_json, from_iso
 from flprov.errors import Misuse
@@ -18,6 +18,7 @@ from flprov.wire import pb
 
 _PAGE = 200  # rows in one message
 _CHUNK = 1000  # rows of one part of an export
+_LARGEST = 1 << 20  # bytes of one message, as long as a single row is not larger
 _LONGEST = 300  # characters of a filter
 
 # What stands before the dot of a verb. Denials ("call") are in the audit alone.
@@ -48,20 +49,24 @@ class LogService:
         """What happened to jobs and sites, and what happens; project_admins also see rights change."""
         families = WORK + RIGHTS if call.caller.role is Role.PROJECT_ADMIN else WORK
         async for rows, after in self._read(request, families, lambda _row: True):
-            events = tuple(_event(row) for row in rows)
-            yield _document(doc.EventListDocument(events=events, next=after))
+            for part, next_ in _split(rows, after):
+                events = tuple(_event(row) for row in part)
+                yield _document(doc.EventListDocument(events=events, next=next_))
 
     async def read_audit(self, call: Call, request: pb.EventsRequest) -> AsyncIterator[pb.Document]:
         """Rows with their digests: all for a project_admin, an organisation's own for its org_admin."""
-        async for rows, _ in self._read(request, (), self._sees(call.caller)):
-            found = tuple(_audit_row(row) for row in rows)
-            yield _document(doc.AuditListDocument(rows=found, head=self._store.head))
+        async for rows, after in self._read(request, (), self._sees(call.caller)):
+            for part, _ in _split(rows, after):
+                found = tuple(_audit_row(row) for row in part)
+                yield _document(doc.AuditListDocument(rows=found, head=self._store.head))
 
     async def export_log(self, call: Call, request: pb.EventsRequest) -> AsyncIterator[pb.Chunk]:  # noqa: ARG002
         """Every row from an index on as a line, exactly as it is kept, up to where the log ends now."""
         position, end = max(request.start, 1), self._store.head
         while position <= end and (lines := await self._store.lines(position, _CHUNK)):
-            yield pb.Chunk(data=b"".join(lines))
+            data = b"".join(lines)
+            for start in range(0, len(data), _LARGEST):  # a piece may end in the middle of a line
+                yield pb.Chunk(data=data[start : start + _LARGEST])
             position += len(lines)
 
     async def show_witnesses(self, call: Call, request: pb.Query) -> pb.Document:  # noqa: ARG002
@@ -120,6 +125,17 @@ class LogService:
             or _org_of(entry.object) == org
             or self._registry.orgs.get(entry.object) == org
         )
+
+
+def _split(rows: Sequence[LogRow], after: int) -> Iterator[tuple[Sequence[LogRow], int]]:
+    """A page in as many parts as it takes for each to fit into a message; and where each goes on."""
+    size = sum(len(row.row.reason) + len(str(row.row.data)) for row in rows)
+    if size <= _LARGEST // 2 or len(rows) < 2:
+        yield rows, after
+        return
+    middle = len(rows) // 2
+    yield from _split(rows[:middle], rows[middle - 1].index + 1)
+    yield from _split(rows[middle:], after)
 
 
 def _org_of(uri: str) -> str:
@@ -183,4 +199,3 @@ def _audit_row(row: LogRow) -> doc.AuditRowDocument:
 
 def _document(value: object) -> pb.Document:
     return pb.Document(json=canonical_json(value))
-

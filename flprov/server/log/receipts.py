@@ -28,9 +28,7 @@ def verify_receipt(
         raise IdentityRefused(f"that vouches for no row of a log: {error}") from error
     signer = verify_signed(payload, witness.signature, witness.chain, anchors, now=at, kinds=[Kind.SITE])
     if signer != site:
-        raise IdentityRefused(
-            f"{site} sent a receipt for a row of the log that {signer} has signed"
-        )
+        raise IdentityRefused(f"{site} sent a receipt for a row of the log that {signer} has signed")
     return ReceiptDocument(
         site=site.name,
         identity=site.uri,

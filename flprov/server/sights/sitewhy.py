@@ -77,10 +77,10 @@ def _marks(view: SiteView) -> Iterator[Obstacle]:
 
 def _of_refusal(view: SiteView, call: RefusedDocument) -> Cause:
     who = call.claims or call.who
-    text = (
-        f"{call.count} calls that look like this site's were refused, the last at"
-        f" {call.last:%Y-%m-%d %H:%M:%S} UTC, as {who}: {call.reason}"
-    )
+    calls = "a call that looks like this site's was refused"
+    if call.count > 1:
+        calls = f"{call.count} calls that look like this site's were refused, the last"
+    text = f"{calls} at {call.last:%Y-%m-%d %H:%M:%S} UTC, as {who}: {call.reason}"
     hint = f"is it {view.site.name}? then: flprov invite create {view.site.name}"
     return _cause(view, call.first, "identity-refused", text, hint)
 

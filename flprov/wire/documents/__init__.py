@@ -107,6 +107,7 @@ if TYPE_CHECKING:
         SiteListDocument,
         SiteStatusDocument,
         StatusDocument,
+        WaitingJob,
     )
     from flprov.wire.documents.operations import (
         BackupDocument,
@@ -231,6 +232,7 @@ __all__ = [
     "TrustStatusDocument",
     "Vitals",
     "Vouched",
+    "WaitingJob",
     "WhyDocument",
     "WithdrawnPerson",
     "WitnessListDocument",
@@ -331,6 +333,7 @@ _MODULES = {
     "SiteWhyDocument": "why",
     "Space": "machines",
     "StatusDocument": "network",
+    "WaitingJob": "network",
     "SubmitDocument": "jobs",
     "TrustHolder": "trust",
     "TrustStatusDocument": "trust",

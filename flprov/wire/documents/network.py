@@ -91,12 +91,23 @@ class ServerDocument:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WaitingJob:
+    """A job that has not begun, and why."""
+
+    id: str
+    name: str
+    state: str  # queued | deploying
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class StatusDocument:
     """`status --json`."""
 
     server: ServerDocument
     sites: tuple[SiteDocument, ...]
     refused: tuple[RefusedDocument, ...] = ()  # whose calls were refused lately, newest first
+    waiting: tuple[WaitingJob, ...] = ()  # the oldest jobs that have not begun
 
 
 @dataclass(frozen=True, kw_only=True)
