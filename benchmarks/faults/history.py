@@ -129,7 +129,7 @@ class History:
     models: Mapping[str, str] = field(default_factory=dict)  # job id -> digest of its result
     expected: Mapping[str, Expectation] = field(default_factory=dict)
     died: tuple[str, ...] = ()  # parties that ended though nobody killed them: "site-1: exit 1: ..."
-    detection: float = 35.0  # seconds after which a cut connection must be noticed
+    detection: float = 25.0  # seconds after which a cut connection must be noticed
     death: float = 3.0  # seconds after which a killed agent must be noticed
 
 

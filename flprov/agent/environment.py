@@ -33,7 +33,7 @@ class Environment:
         self._asked: dict[tuple[str, float], str] = {}  # interpreters that were asked for their packages
 
     def observe(self, vitals: Vitals, settings: Path, now: datetime) -> Vitals:
-        """The vitals with the state of every thing. Blocks: it looks at disks and may start an interpreter."""
+        """The vitals with the state of every thing. Blocks: it looks at disks, and may run an interpreter."""
         found = tuple(self._condition(line, now) for line in self._look(vitals, settings))
         self._known = {condition.name: condition for condition in found}
         return replace(vitals, at=now, environment=found)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every command of the tree: which calls it makes, and so who may type it. New ones fail until they are in."""
+"""Every command of the tree: which calls it makes, so who may type it. New ones fail until they are in."""
 
 from __future__ import annotations
 

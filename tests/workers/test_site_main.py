@@ -365,7 +365,7 @@ def test_two_scripts_in_one_job_are_refused_with_a_hint(start):
     failure = parent.expect("failure")
     assert failure.code == "config-error"
     assert "a.py and b.py are two scripts" in failure.message
-    assert "fl.is_evaluate()" in failure.message
+    assert "fl.is_evaluate()" in failure.hint
 
 
 def test_a_script_that_is_not_there_is_named(start):

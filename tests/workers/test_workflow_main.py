@@ -265,7 +265,7 @@ def test_an_apps_own_controller_starts_from_its_own_weights_and_keeps_its_tensor
     ("name", "message"),
     [
         ("Lazy", "the workflow ended before it committed a round"),
-        ("Forgetful", "round 0 of the workflow ended without sites.commit(...) (end each round with"),
+        ("Forgetful", "round 0 of the workflow ended without sites.commit(...)"),
         ("Broken", "mine.py:29: ValueError: no idea"),
         ("Unknown", "workflow.entry: no 'Unknown' in mine"),
     ],
@@ -306,7 +306,8 @@ def test_no_site_at_all_is_a_failure_with_reasons(tmp_path):
 def test_sites_without_samples_are_a_failure_with_a_hint(tmp_path):
     server = workflow(tmp_path, lambda b, s, model: Update(params=model), model="start:small")
     assert run(server) == 1
-    assert "total weight of 0 (from a, b) (send `samples`" in server.failure.message
+    assert "total weight of 0 (from a, b)" in server.failure.message
+    assert "send `samples`" in server.failure.hint
 
 
 def test_updates_that_do_not_match_each_other_are_refused_by_site(tmp_path):
