@@ -83,6 +83,7 @@ class SiteJob:
     _serial: int = 0
     _fetching: asyncio.Task[None] | None = None
     _up: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _handing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _stopping: bool = False
     _superseded: set[str] = field(default_factory=set)  # tasks that the server has gone on from
     _sending: set[str] = field(default_factory=set)  # tasks whose answers are on their way
@@ -230,17 +231,18 @@ class SiteJob:
             task = pb.TaskOrder()
             task.CopyFrom(order)
             await self._fetch_model(order.model.digest, order.model.size)
-            if self._open is not order:  # the server, or the job's process, has gone on meanwhile
-                return
-            if order.model.digest:
-                task.model.CopyFrom(self._lay_in(order.model))
-            async with self._up:
-                self._verify_wanted()
-                if self._process is None:
-                    await asyncio.to_thread(clear_out, self._out)
-                    await self._start()
-            await self.tools.tasks.begin(self.job_id, order, tries=self._tries)
-            await self._tell_process(order, task)
+            async with self._handing:  # a task that came as its process was killed is handed over twice
+                if self._open is not order or (self._process is not None and self._handed == order.task_id):
+                    return
+                if order.model.digest:
+                    task.model.CopyFrom(self._lay_in(order.model))
+                async with self._up:
+                    self._verify_wanted()
+                    if self._process is None:
+                        await asyncio.to_thread(clear_out, self._out)
+                        await self._start()
+                await self.tools.tasks.begin(self.job_id, order, tries=self._tries)
+                await self._tell_process(order, task)
         except FlprovError as error:
             await self._answer_failure(order, failure_of(error))
 
