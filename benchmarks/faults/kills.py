@@ -137,7 +137,8 @@ class _Player:
         for number in range(len(left) + 3):
             if number and not left:
                 break
-            left = self._one_job(f"{self.case.number}-{number}", left, self.case.moment)
+            moment = "run" if number else self.case.moment  # the further jobs are for what is left to kill
+            left = self._one_job(f"{self.case.number}-{number}", left, moment)
         self.clean_after.append(self.rig.look_until_clean())
 
     def _one_job(self, token: str, left: list[str], moment: str) -> list[str]:

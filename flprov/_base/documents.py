@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import itertools
 import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar, Union
 
@@ -25,8 +26,11 @@ T = TypeVar("T")
 
 def to_document(value: object) -> Any:  # noqa: ANN401 - a JSON value is any of six types
     """The JSON value of a dataclass, enum, time, mapping, sequence or scalar."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_document(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {name: to_document(getattr(value, name)) for name in _names(kind)}
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, datetime):
@@ -36,9 +40,17 @@ def to_document(value: object) -> Any:  # noqa: ANN401 - a JSON value is any of 
     if isinstance(value, list | tuple | set | frozenset):
         items = sorted(value) if isinstance(value, set | frozenset) else value
         return [to_document(item) for item in items]
-    if value is None or isinstance(value, str | bool | int | float):
+    if isinstance(value, str | bool | int | float):
         return value
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+_PLAIN = frozenset({str, bool, int, float, type(None)})
+
+
+@functools.cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def from_document(kind: type[T], document: object, where: str = "") -> T:
@@ -50,87 +62,160 @@ def from_document(kind: type[T], document: object, where: str = "") -> T:
     Raises:
         ValueError: a field is missing or has another type; the message names it.
     """
-    return typing.cast(T, _read(kind, document, where or getattr(kind, "__name__", str(kind))))
+    try:
+        return typing.cast(T, _reader(kind)(document))
+    except _Misfit as error:
+        name = where or getattr(kind, "__name__", str(kind))
+        raise ValueError(f"{name}{error.path}{error.problem}") from None
 
 
-def _read(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
+_Read = Callable[[Any], Any]
+
+
+class _Misfit(ValueError):
+    """A value that is not what its type says. The path to it grows on the way out, when it is needed."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.path = ""
+        self.problem = problem
+
+    def inside(self, step: str) -> _Misfit:
+        self.path = step + self.path
+        return self
+
+
+def _reader(kind: Any) -> _Read:  # noqa: ANN401
+    """What reads values of this type: looked at once, and not again for each of a thousand records."""
     origin = typing.get_origin(kind)
     if origin in (Union, types.UnionType):
-        return _read_union(kind, value, where)
+        return _union_reader(kind)
     if origin in (list, tuple, frozenset):
-        return _read_sequence(kind, origin, value, where)
+        return _sequence_reader(kind, origin)
     if origin in (dict, Mapping) or (isinstance(origin, type) and issubclass(origin, Mapping)):
-        _expect(isinstance(value, dict), dict, value, where)
-        item = typing.get_args(kind)[1]
-        return {key: _read(item, child, f"{where}.{key}") for key, child in value.items()}
+        return functools.partial(_read_mapping, _reader(typing.get_args(kind)[1]))
     if kind is Any or kind is object:
-        return value
+        return lambda value: value
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _read_dataclass(kind, value, where)
-    return _read_scalar(kind, value, where)
+        return functools.partial(_read_dataclass, kind)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return functools.partial(_read_enum, kind)
+    return _read_time if kind is datetime else functools.partial(_read_scalar, kind)
 
 
-def _read_union(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
+def _union_reader(kind: Any) -> _Read:  # noqa: ANN401
     choices = typing.get_args(kind)
-    if value is None and type(None) in choices:
-        return None
-    failures = []
-    for choice in choices:
-        if choice is type(None):
-            continue
+    optional = type(None) in choices
+    readers = [_reader(choice) for choice in choices if choice is not type(None)]
+
+    def read(value: Any) -> Any:  # noqa: ANN401
+        if value is None and optional:
+            return None
+        failures = []
+        for reader in readers:
+            try:
+                return reader(value)
+            except ValueError as error:
+                failures.append(error)
+        raise failures[0]
+
+    return read
+
+
+def _read_mapping(read: _Read, value: Any) -> Any:  # noqa: ANN401
+    _expect(isinstance(value, dict), dict, value)
+    found = {}
+    for key, child in value.items():
         try:
-            return _read(choice, value, where)
-        except ValueError as error:
-            failures.append(str(error))
-    raise ValueError(failures[0])
+            found[key] = read(child)
+        except _Misfit as error:
+            raise error.inside(f".{key}") from None
+    return found
 
 
-def _read_sequence(kind: Any, origin: Any, value: Any, where: str) -> Any:  # noqa: ANN401
-    _expect(isinstance(value, list | tuple), list, value, where)
+def _sequence_reader(kind: Any, origin: Any) -> _Read:  # noqa: ANN401
     args = typing.get_args(kind)
     if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis):
-        if len(value) != len(args):
-            raise ValueError(f"{where}: expected {len(args)} items, found {len(value)}")
-        pairs = zip(args, value, strict=True)
-        return tuple(_read(arg, item, f"{where}[{n}]") for n, (arg, item) in enumerate(pairs))
-    return origin(_read(args[0], item, f"{where}[{n}]") for n, item in enumerate(value))
+        return functools.partial(_read_fixed, tuple(_reader(arg) for arg in args))
+    item = _reader(args[0])
+
+    def read(value: Any) -> Any:  # noqa: ANN401
+        _expect(isinstance(value, list | tuple), list, value)
+        return origin(_read_items(itertools.repeat(item), value))
+
+    return read
+
+
+def _read_fixed(readers: Sequence[_Read], value: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    _expect(isinstance(value, list | tuple), list, value)
+    if len(value) != len(readers):
+        raise _Misfit(f": expected {len(readers)} items, found {len(value)}")
+    return tuple(_read_items(readers, value))
+
+
+def _read_items(readers: Iterable[_Read], values: Sequence[Any]) -> list[Any]:
+    found: list[Any] = []
+    try:
+        for read, value in zip(readers, values, strict=False):  # of the readers there may be no end
+            found.append(read(value))
+    except _Misfit as error:
+        raise error.inside(f"[{len(found)}]") from None
+    return found
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+def _fields(kind: type) -> tuple[tuple[str, _Read, bool], ...]:
+    """Of each field: its name, what reads it, and whether it has to be there."""
+    hints = typing.get_type_hints(kind)
+    return tuple(
+        (
+            field.name,
+            _reader(hints[field.name]),
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
+        )
+        for field in dataclasses.fields(kind)
+    )
 
 
-def _read_dataclass(kind: type, value: Any, where: str) -> Any:  # noqa: ANN401
-    _expect(isinstance(value, dict), dict, value, where)
+def _read_dataclass(kind: type, value: Any) -> Any:  # noqa: ANN401
+    _expect(isinstance(value, dict), dict, value)
     found = {}
-    for field in dataclasses.fields(kind):
-        if field.name in value:
-            found[field.name] = _read(_hints(kind)[field.name], value[field.name], f"{where}.{field.name}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{where}.{field.name} is missing")
+    for name, read, required in _fields(kind):
+        if name in value:
+            try:
+                found[name] = read(value[name])
+            except _Misfit as error:
+                raise error.inside(f".{name}") from None
+        elif required:
+            raise _Misfit(" is missing").inside(f".{name}")
     return kind(**found)
 
 
-def _read_scalar(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        try:
-            return kind(value)
-        except ValueError:
-            names = ", ".join(str(member.value) for member in kind)
-            raise ValueError(f"{where}: {value!r} is not one of {names}") from None
-    if kind is datetime:
-        _expect(isinstance(value, str), str, value, where)
-        return from_iso(value)
+def _read_enum(kind: type[enum.Enum], value: Any) -> Any:  # noqa: ANN401
+    try:
+        return kind(value)
+    except ValueError:
+        names = ", ".join(str(member.value) for member in kind)
+        raise _Misfit(f": {value!r} is not one of {names}") from None
+
+
+def _read_time(value: Any) -> datetime:  # noqa: ANN401
+    _expect(isinstance(value, str), str, value)
+    return from_iso(value)
+
+
+def _read_scalar(kind: type, value: Any) -> Any:  # noqa: ANN401
+    if type(value) is kind:
+        return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    _expect(isinstance(value, kind) and not (kind is int and isinstance(value, bool)), kind, value, where)
+    _expect(isinstance(value, kind) and not (kind is int and isinstance(value, bool)), kind, value)
     return value
 
 
-def _expect(holds: bool, kind: Any, value: Any, where: str) -> None:  # noqa: ANN401
+def _expect(holds: bool, kind: Any, value: Any) -> None:  # noqa: ANN401
     if not holds:
-        raise ValueError(f"{where}: expected {kind.__name__}, found {type(value).__name__}")
+        raise _Misfit(f": expected {kind.__name__}, found {type(value).__name__}")
 
 
 def canonical_json(value: object) -> bytes:

@@ -99,13 +99,16 @@ class SiteJobs:
         self._answers.load()
         self._tasks.load()
         self.leases.load()
+        # Before any process is taken back: what it then hands over is named by nobody yet.
+        models = {job_id: self._open_model(job_id) for job_id in records}
+        self._collect(self._blobs.digests() - set(models.values()))
         await asyncio.gather(*(self._take_back(job_id, value) for job_id, value in records.items()))
         for left in self.folder.iterdir():
             if left.name not in self._jobs:
                 await asyncio.to_thread(reap_leftovers, left)
         for job_id in self.leases.all.keys() - self._jobs.keys() - self._unclean:
             await self.leases.release(job_id)
-        self._collect(self._blobs.digests())  # what a killed agent could not remove
+        self._collect({model for job_id, model in models.items() if job_id not in self._jobs} - {""})
         self._blobs.prune(self._clock.now() - _HALF_A_BLOB)
 
     async def _take_back(self, job_id: str, record: Mapping[str, Any]) -> None:
@@ -136,6 +139,10 @@ class SiteJobs:
         begun = self._tasks.get(job_id)
         answered = begun is not None and self._answers.get(job_id, begun.order.task_id) is not None
         return None if answered else begun
+
+    def _open_model(self, job_id: str) -> str:
+        begun = self._open_task(job_id)
+        return begun.order.model.digest if begun is not None else ""
 
     def _readmit(self, message: pb.Deploy) -> Admitted:
         """As at admission, but for the time until which the submission was fresh."""
@@ -390,7 +397,7 @@ class SiteJobs:
         needed = {held.admitted.submission.app for held in self._jobs.values()} | self._answers.blobs()
         needed |= {str(value.get("app")) for value in self._store.load("job").values()}
         for held in self._jobs.values():
-            needed |= held.models
+            needed |= held.models | held.taking
         for digest in digests - needed:
             self._blobs.remove(digest)
 

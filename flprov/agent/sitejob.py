@@ -403,11 +403,14 @@ class SiteJob:
         update.ClearField("tensors")
         try:
             update.tensors.CopyFrom(await take_out(answer.update.tensors, self._out, self.tools.blobs))
+            self.taking = {update.tensors.digest} - {""}
             await asyncio.to_thread(verify_own_update, update, order, self.tools.blobs)
             await self._answer(order, pb.TaskAnswer(job_id=self.job_id, task_id=order.task_id, update=update))
         except FlprovError as error:
-            self.tools.collect({update.tensors.digest} - {""})
+            taken, self.taking = self.taking, set()
+            self.tools.collect(taken)
             await self._answer_failure(order, failure_of(error))
+        self.taking = set()
         # Not before: if we are killed until then, the process says all this again.
         remove_out(answer.update.tensors, self._out)
 

@@ -166,12 +166,6 @@ class BlobStore:
             self._shelf.forget(path)
         return len(stale)
 
-    def drop(self, digest: str, owner: str) -> None:
-        """Remove what has arrived of an upload that nobody will go on with; not of one that is under way."""
-        partial = self._shelf.partial(digest, owner)
-        if partial.name not in self._uploads:
-            self._shelf.forget(partial)
-
     def drop_uploads(self, owners: Iterable[str]) -> None:
         """Remove what has arrived of these owners' uploads: nobody goes on with them."""
         for path in self._shelf.partials_of(owners):

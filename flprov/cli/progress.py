@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 
 import click
 
-from flprov.cli.output import clean, on_terminal, talk
-from flprov.wire.documents import JobDocument, RoundDocument
+from flprov.cli.output import clean, on_terminal, size, talk
+from flprov.wire.documents import JobDocument, JobSiteDocument, RoundDocument
+
+_BAR = 30  # characters
 
 
 @contextlib.contextmanager
@@ -55,7 +58,7 @@ def files_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 class JobProgress:
-    """Follows a job: a line per round, and a bar of rounds on a terminal."""
+    """Follows a job: a line per round; on a terminal a bar of rounds, and how far each site is in the next."""
 
     def __init__(self) -> None:
         self._shown = 0
@@ -75,22 +78,47 @@ class JobProgress:
             talk(describe_round(record, job.rounds_total))
         self._shown = len(job.rounds)
         if on_terminal() and job.rounds_total and job.state == "running":
-            self._draw(job.rounds_done, job.rounds_total)
+            self._draw(job, job.rounds_total)
 
     def close(self) -> None:
         """Leave the line."""
         self._clear()
 
-    def _draw(self, done: int, total: int) -> None:
-        width = 30
-        full = width * done // total
-        click.echo(f"\r  [{'#' * full}{'-' * (width - full)}] {done}/{total} rounds", nl=False, err=True)
+    def _draw(self, job: JobDocument, total: int) -> None:
+        full = _BAR * job.rounds_done // total
+        running = describe_running(job)
+        bar = f"[{'#' * full}{'-' * (_BAR - full)}] {job.rounds_done}/{total} rounds"
+        line = clean(f"  {bar}{f'  {running}' if running else ''}")
+        click.echo(f"\r\033[K{_fitting(line)}", nl=False, err=True)
         self._bar_open = True
 
     def _clear(self) -> None:
         if self._bar_open:
             click.echo("\r\033[K", nl=False, err=True)
             self._bar_open = False
+
+
+def _fitting(line: str) -> str:
+    """What of it has room in one line: a longer one could not be drawn over."""
+    width = shutil.get_terminal_size().columns - 1
+    return line if len(line) <= width else f"{line[: width - 3]}..."
+
+
+def describe_running(job: JobDocument) -> str:
+    """`round 4: site-1 has answered, site-2 step 120, site-3 sending update 4.0 MB of 10.0 MB`."""
+    parts = [f"{site.site} {_how_far(site)}" for site in job.sites]
+    return f"round {job.rounds_done + 1}: {', '.join(parts)}" if parts else ""
+
+
+def _how_far(site: JobSiteDocument) -> str:
+    if site.answered:
+        return "has answered"
+    if site.doing and site.bytes_total:
+        return f"{site.doing} {size(site.bytes_done)} of {size(site.bytes_total)}"
+    if site.doing:
+        return site.doing
+    at_work = site.state in ("training", "stalled") and site.step
+    return f"step {site.step}" + (" (stalled)" if site.state == "stalled" else "") if at_work else site.state
 
 
 def describe_round(record: RoundDocument, total: int | None) -> str:

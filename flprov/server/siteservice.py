@@ -314,7 +314,7 @@ class SiteService:
                     f"job {run.record.id} is {run.record.state.value}: it takes no updates"
                 )
             taken.append((run, header.digest))
-            return run.rounds.verify_may_send(site, header.digest, call.caller.uri)
+            return run.rounds.verify_may_send(site, header.digest)
 
         async def moving() -> AsyncIterator[pb.UploadMessage]:
             async for message in requests:

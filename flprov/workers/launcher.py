@@ -40,6 +40,7 @@ from flprov.workers.view import plan_view
 
 CHANNEL_VARIABLE = "FLPROV_CHANNEL_FD"
 _PACKET = 1 << 17  # as in shim.py
+_MOST_STARTS = 3  # of a shim that somebody else kills before it has started the worker
 _OVERDUE = 15.0  # seconds after its grace in which a shim that lives has reported, or given up
 # -I -S: no site packages, nothing from the environment. The argument is the folder that holds flprov.
 _SHIM = (
@@ -136,6 +137,16 @@ class ProcessLauncher:
     async def launch(self, order: LaunchOrder) -> ShimProcess:
         """See `Launcher.launch`."""
         order = _prepare_folder(order)
+        for _ in range(_MOST_STARTS):
+            if (process := await self._launch(order)) is not None:
+                return process
+        raise LocalError(
+            f"the shim of job {order.job_id} was killed {_MOST_STARTS} times at its start",
+            hint="who ends processes on this machine?",
+        )
+
+    async def _launch(self, order: LaunchOrder) -> ShimProcess | None:
+        """None when somebody else killed the shim before it had started the worker: nothing is left of it."""
         tag = secrets.token_hex(16)
         plan = await asyncio.to_thread(_plan, order, self._method, tag)
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
@@ -151,6 +162,11 @@ class ProcessLauncher:
             raise
         try:
             pid = await _start_worker(ours, plan, shim)
+            if pid is None:
+                ours.close()
+                channel.close()
+                await asyncio.to_thread(_clear_away, tag)
+                return None
             stream = await open_channel(channel)
         except BaseException:  # also when cancelled
             ours.close()  # without its parent's end a shim stops the job
@@ -417,18 +433,29 @@ def _start_shim(order: LaunchOrder, control: int, channel: int) -> subprocess.Po
         os.close(errors)
 
 
-async def _start_worker(control: socket.socket, plan: dict[str, Any], shim: subprocess.Popen[bytes]) -> int:
-    """Give the order to the shim. Returns the worker's process number."""
+async def _start_worker(
+    control: socket.socket, plan: dict[str, Any], shim: subprocess.Popen[bytes]
+) -> int | None:
+    """Give the order to the shim. Returns the worker's process number; None when the shim was killed."""
     loop = asyncio.get_running_loop()
     control.setblocking(False)  # noqa: FBT003 - the function takes it by position only
-    await loop.sock_sendall(control, json.dumps(plan).encode())
+    with contextlib.suppress(ConnectionError):  # it is gone already: how it ended says why
+        await loop.sock_sendall(control, json.dumps(plan).encode())
     packet = await _receive(loop, control)
     answer = json.loads(packet) if packet else {}
     if "started" in answer:
         return int(answer["started"])
-    await asyncio.to_thread(shim.wait)
+    status = await asyncio.to_thread(shim.wait)
+    if not packet and status < 0:
+        return None
     failure = answer.get("failed") or {"code": "local-error", "message": "the job's shim ended at its start"}
     raise error_class(failure["code"])(failure["message"], hint=f"read {plan['log']}")
+
+
+def _clear_away(tag: str) -> None:
+    """What a shim that was killed at its start may have left."""
+    sweep(tag, adopted=True)
+    drop_short_name(tag)
 
 
 async def _receive(loop: asyncio.AbstractEventLoop, control: socket.socket) -> bytes:

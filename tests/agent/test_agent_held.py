@@ -13,7 +13,7 @@ from agent_parties import App, write_app
 from agent_rig import FakeGPUs, Rig, make_gpu
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-from flprov.blobs import digest_of
+from flprov.blobs import BlobStore, digest_of
 from flprov.errors import LocalError
 from flprov.wire import encode_tensors, pb
 
@@ -329,6 +329,20 @@ async def test_a_stop_while_the_app_is_fetched_leaves_nothing(rig: Rig, app: App
     assert rig.launcher.processes == []
     assert rig.jobs.ids == []
     assert files_below(rig.jobs.folder) == []
+
+
+async def test_half_an_app_goes_with_its_job_also_if_the_agent_was_restarted_in_between(rig: Rig, app: App):
+    rig.server.chunk, rig.server.cuts = 8, [2, 0, 0, 0, 0, 0, 0, 0]
+    rig.jobs.deploy(rig.offer(app))
+    await rig.clock.wait_sleeping()
+    partial = rig.config.state / "blobs" / "partial"
+    assert len(list(partial.glob("*.part"))) == 1
+    rig.blobs = BlobStore(rig.config.state / "blobs")
+    await rig.restart()
+    assert len(list(partial.iterdir())) == 1  # it goes on there
+    rig.jobs.welcome([])  # the job has ended meanwhile
+    await rig.reports.wait("stopped")
+    assert list(partial.iterdir()) == []
 
 
 async def test_a_stop_in_the_very_moment_of_the_deploy_leaves_nothing(rig: Rig, app: App):

@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 
+import numpy as np
 import pytest
 from agent_parties import App, write_app
-from agent_rig import Rig
+from agent_rig import PATIENCE, Rig
 from test_agent_sitejob import LARGE, answer, order
 
+from flprov.agent import sitejob
 from flprov.store import Put
-from flprov.wire import pb
+from flprov.wire import encode_tensors, pb
 from flprov.workers import ExitRecord
 from flprov.workers.reaping import write_exit_record
+
+OTHER = encode_tensors({"w": np.ones(100_000, dtype=np.float32)})
 
 
 async def begin(rig: Rig, app: App, model: pb.Payload | None = None) -> None:
@@ -53,6 +59,38 @@ async def test_an_answer_from_the_time_without_an_agent_is_taken_and_its_file_re
     told = await rig.reports.wait("answer")
     assert rig.server.received.has(told.update.tensors.digest)
     assert not path.exists()
+
+
+async def test_what_a_process_hands_over_while_the_agent_still_starts_is_not_swept_away(
+    rig: Rig, app: App, monkeypatch
+):
+    """Another job takes longer to come back; the first one's update is on disk and not yet written down."""
+    await begin(rig, app, pb.Payload(digest=rig.server.add(LARGE), size=len(LARGE)))
+    await rig.deploy(app, job_id="j2", token="b")
+    loop, checking, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    adopt, verify = rig.launcher.adopt, sitejob.verify_own_update
+
+    async def slowly(folder):
+        process = await adopt(folder)
+        if folder.name == "j1":
+            (folder / "out" / "u").write_bytes(OTHER)
+            process.channel.say(resumed=resumed("0/train/1"))
+            process.channel.say(answer=answer(pb.Payload(file="u", size=len(OTHER))))
+        else:
+            async with asyncio.timeout(PATIENCE):
+                await checking.wait()
+        return process
+
+    def check(*arguments):
+        loop.call_soon_threadsafe(checking.set)
+        assert go_on.wait(PATIENCE)
+        verify(*arguments)
+
+    monkeypatch.setattr(rig.launcher, "adopt", slowly)
+    monkeypatch.setattr(sitejob, "verify_own_update", check)
+    await rig.come_back()
+    go_on.set()
+    assert (await rig.reports.wait("answer")).update.samples == 7
 
 
 async def test_an_answer_that_was_kept_already_is_not_taken_twice(rig: Rig, app: App):

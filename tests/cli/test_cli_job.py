@@ -142,6 +142,28 @@ def test_ctrl_c_ends_the_waiting_and_says_that_the_job_goes_on(run, admin: FakeA
     assert "the job goes on: flprov job wait j1" in ran.err
 
 
+def test_on_a_terminal_the_running_round_says_how_far_each_site_is(run, admin: FakeAdmin, monkeypatch):
+    sites = (
+        doc.JobSiteDocument(site="site-1", state="ready", answered=True),
+        doc.JobSiteDocument(site="site-2", state="training", step=120),
+        doc.JobSiteDocument(
+            site="site-3", state="training", doing=f"sending {BEEP}", bytes_done=4 << 20, bytes_total=10 << 20
+        ),
+        doc.JobSiteDocument(site="site-4", state="absent", reason="connection lost"),
+    )
+    monkeypatch.setattr("flprov.cli.progress.on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    admin.changes = [make_job("running", sites=sites, rounds=()), make_job("completed")]
+    ran = run("job", "wait", "j1")
+    [line] = [part for part in ran.err.split("\r") if "round 3:" in part]
+    for words in ("2/2 rounds", "site-1 has answered", "site-2 step 120", "4.0 MiB of 10.0 MiB", "site-4 absent"):
+        assert words in line
+    assert BEEP not in line
+    monkeypatch.setenv("COLUMNS", "60")
+    drawn = [part for part in run("job", "wait", "j1").err.split("\r") if "/2 rounds" in part]
+    assert drawn and all(len(part.removeprefix("\x1b[K").rstrip("\n")) < 60 for part in drawn)
+
+
 # ---- ls and show -------------------------------------------------------------------------------
 
 

@@ -143,7 +143,9 @@ def test_from_an_invite_to_a_site_that_is_green(shared, make_hospital):
     assert hospital.type("kit", "verify", str(hospital.kit))[0] == 0
     shared.start("green", kit=hospital.kit)
     assert admin.site("green").state == "connected"
-    assert hospital.type("site", "status", str(hospital.kit), "--health")[0] == 0
+    assert hospital.type("site", "status", str(hospital.kit), "--alive")[0] == 0
+    # No policy yet: the site is connected, and could take no job.
+    assert hospital.type("site", "status", str(hospital.kit), "--health")[0] == 7
     shared.running.pop("green").stop()
 
 

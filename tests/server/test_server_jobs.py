@@ -13,11 +13,12 @@ from server_fakes import PATIENCE
 from server_parties import ADA, NOW, inline, payload, signed, spec, submission, tensors, update_record
 from server_world import close_round, deploy, finished, train
 
-from flprov.blobs import digest_of
+from flprov.blobs import BlobStore, digest_of
 from flprov.errors import Conflict, LocalError, Misuse, NotFound
 from flprov.jobs import JobState, Membership
 from flprov.server.jobs import jobs as jobs_module
 from flprov.server.records import BlobRef
+from flprov.wire import pb
 
 TWO = ("site-1", "site-2")
 
@@ -358,18 +359,91 @@ async def test_rounds_are_there_after_a_restart_in_order(world):
     assert world.jobs.rounds("nobody") == []
 
 
-async def test_half_an_update_goes_with_its_job(world):
-    running = await deploy(world, *TWO)
+async def half_an_update(world, owner="0job/site-1"):
+    """What a site had sent when its connection broke; returns the folder of such halves."""
     data = b"u" * 100_000
-    digest = digest_of(data)
-    assert not running.run.rounds.verify_may_send("site-1", digest, "whose")
-    upload = world.blobs.upload(digest, len(data), owner="whose")
+    upload = world.blobs.upload(digest_of(data), len(data), owner=owner)
     await upload.write(data[:50_000])
     upload.close()
-    del upload  # its stream is over
-    assert list((world.folder / "blobs" / "partial").iterdir()) != []
-    await world.jobs.abort(running.run, ADA, "")
-    for fake in running.sites.values():
-        fake.stops(running.run)
-    await world.over(running.run)
-    assert list((world.folder / "blobs" / "partial").iterdir()) == []
+    folder = world.folder / "blobs" / "partial"
+    assert list(folder.iterdir()) != []
+    return folder
+
+
+async def abort_everywhere(world, run, sites):
+    await world.jobs.abort(run, ADA, "")
+    for fake in sites:
+        fake.stops(run)
+    await world.over(run)
+
+
+async def test_half_an_update_goes_with_its_job(world):
+    running = await deploy(world, *TWO)
+    folder = await half_an_update(world)
+    await half_an_update(world, owner="1job/site-1")
+    await abort_everywhere(world, running.run, running.sites.values())
+    assert len(list(folder.iterdir())) == 1  # another job's is left alone
+
+
+async def test_half_an_update_goes_with_its_job_also_if_the_server_was_killed_in_between(world):
+    await deploy(world, *TWO)
+    folder = await half_an_update(world)
+    world.blobs = BlobStore(world.folder / "blobs")  # a new process: it has never heard of that upload
+    await world.reboot()
+    assert list(folder.iterdir()) != []  # the site goes on with it
+    run = world.jobs.find("0job")
+    await abort_everywhere(world, run, [world.connect(name) for name in TWO])
+    assert list(folder.iterdir()) == []
+
+
+async def test_half_an_update_of_a_job_that_ended_as_the_server_was_killed_goes_at_its_start(world):
+    await world.put_job(state=JobState.ABORTED, targets=TWO)
+    folder = await half_an_update(world)
+    await world.reboot()
+    assert list(folder.iterdir()) == []
+
+
+async def test_watcher_sees_how_a_site_moves_at_most_once_a_second(world):
+    """Forty steps and two thousand bytes are one message; a site that repeats itself is none."""
+    running = await train(world, *TWO)
+    watching = world.jobs.watch(running.run.record.id)
+    await anext(watching)
+    second = asyncio.create_task(anext(watching))
+    await world.clock.elapse(0)
+    for number in range(40):
+        running.run.note_progress("site-1", pb.Progress(step=number + 1))
+    await world.clock.elapse(0.9)
+    assert not second.done()
+    await world.clock.elapse(0.2)
+    assert second.done() and (await second).sites.parts["site-1"].step == 40
+    third = asyncio.create_task(anext(watching))
+    await world.clock.elapse(5)
+    running.run.note_progress("site-1", pb.Progress(step=40))
+    await world.clock.elapse(5)
+    assert not third.done() and world.clock.sleeping == 0
+    running.run.note_progress("site-1", pb.Progress(doing="sending update", bytes_done=7, bytes_total=9))
+    await world.clock.elapse(1)
+    part = (await third).sites.parts["site-1"]
+    assert (part.doing, part.bytes_done, part.bytes_total) == ("sending update", 7, 9)
+
+
+async def test_steps_of_a_job_that_nobody_watches_start_no_timer(world):
+    running = await train(world, *TWO)
+    running.run.note_progress("site-1", pb.Progress(step=3))
+    assert world.clock.sleeping == 0
+
+
+async def test_change_that_comes_before_the_second_is_over_takes_the_steps_along(world):
+    running = await train(world, *TWO)
+    watching = world.jobs.watch(running.run.record.id)
+    await anext(watching)
+    second = asyncio.create_task(anext(watching))
+    await world.clock.elapse(0)
+    running.run.note_progress("site-1", pb.Progress(step=3))
+    running.run.sites.set("site-2", "stalled", "why")
+    await world.clock.elapse(0)
+    assert second.done()
+    third = asyncio.create_task(anext(watching))
+    await world.clock.elapse(3)
+    assert not third.done()
+    third.cancel()

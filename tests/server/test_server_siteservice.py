@@ -227,7 +227,7 @@ async def test_bad_update_is_refused_by_name_and_the_round_goes_on_without_it(wo
         await each.hears("ack")
     assert run.record.state is JobState.RUNNING
     assert run.rounds.open.refused.keys() == {"site-1"}
-    [row] = [row for row in world.store.told("update.accept") if row.outcome == "refused"]
+    [row] = world.store.told("update.refuse")
     assert (row.who, row.object, row.reason) == ("site-1", "0job/train/0/0/site-1", ack.refused.message)
 
 

@@ -22,6 +22,7 @@ from flprov.testing.launcher_conformance import (
     told,
 )
 from flprov.workers import LaunchOrder, Method, ProcessLauncher
+from flprov.workers import launcher as launcher_module
 
 
 class _Waived:
@@ -222,3 +223,39 @@ async def test_times_from_launch_to_ready_and_from_stop_to_gone(tmp_path, record
         record_property(name, f"{seconds * 1000:.0f} ms")
     assert times["willing: stop to gone"] < 1.0
     assert times["stubborn: stop to gone"] < 2.0
+
+
+async def test_shim_that_is_killed_at_its_start_is_started_again(tmp_path, monkeypatch):
+    started = []
+    start = launcher_module._start_shim
+
+    def start_and_kill(order, control, channel):
+        shim = start(order, control, channel)
+        started.append(shim.pid)
+        if len(started) == 1:
+            shim.kill()
+        return shim
+
+    monkeypatch.setattr(launcher_module, "_start_shim", start_and_kill)
+    process = await ProcessLauncher().launch(LaunchOrder(job_id="j", folder=_made(tmp_path / "j")))
+    assert len(started) == 2
+    assert process.shim_pid == started[1]
+    assert await process.stop(0) == ()
+
+
+async def test_shim_that_is_killed_again_and_again_is_named(tmp_path, monkeypatch):
+    start = launcher_module._start_shim
+
+    def start_and_kill(order, control, channel):
+        shim = start(order, control, channel)
+        shim.kill()
+        return shim
+
+    monkeypatch.setattr(launcher_module, "_start_shim", start_and_kill)
+    with pytest.raises(errors.LocalError, match="killed 3 times at its start"):
+        await ProcessLauncher().launch(LaunchOrder(job_id="j", folder=_made(tmp_path / "j")))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

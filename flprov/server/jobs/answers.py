@@ -52,7 +52,7 @@ class Answers:
         parts = self._parts
         late = {**parts.record.late, site: parts.record.late.get(site, 0) + 1}
         about = f"{parts.record.id}/{task_id}/{site}"
-        row = Row(who=site, what="update.accept", object=about, outcome="late", reason=reason)
+        row = Row(who=site, what="update.late", object=about, outcome="late", reason=reason)
         await parts.ledger.save(row, late=late)
         self._too_late.add((task_id, site))
 
@@ -67,7 +67,7 @@ class Answers:
         refused = event.code == "update-refused"
         row = Row(
             who=site,
-            what="update.accept" if refused else "task.fail",
+            what="update.refuse" if refused else "task.fail",
             object=f"{parts.record.id}/{event.task_id}/{site}",
             outcome="refused" if refused else "failed",
             reason=message,

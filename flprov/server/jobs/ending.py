@@ -129,8 +129,6 @@ class Ending:
         parts.arm(None)
         await asyncio.to_thread(parts.workflow.clear)
         parts.around.collect(used)
-        for (_, digest), owner in parts.rounds.halves.items():
-            parts.around.blobs.drop(digest, owner)
 
     def _last(self) -> tuple[JobState, str]:
         record = self._parts.record

@@ -26,6 +26,7 @@ from flprov.server.jobs.run import JobRun
 from flprov.server.jobs.scheduling import Scheduler
 from flprov.server.jobs.submissions import verify_same
 from flprov.server.jobs.surroundings import CHECKPOINTS, Surroundings
+from flprov.server.jobs.watchers import Watchers
 from flprov.server.logs import LogBook
 from flprov.server.records import AppRecord, BlobRef, JobRecord, RoundRecord, UpdateRecord
 from flprov.server.registry import Registry
@@ -71,7 +72,7 @@ class Jobs:
         self._loops: dict[str, asyncio.Task[None]] = {}
         self._rounds: dict[str, list[RoundRecord]] = {}
         self._tokens: dict[str, str] = {}
-        self._changed: dict[str, asyncio.Event] = {}
+        self._watchers = Watchers(clock)
         self._listeners: list[Callable[[str], None]] = []
         self.scheduler = Scheduler(jobs=self, sessions=sessions, registry=registry)
         self._submitting = asyncio.Lock()
@@ -88,6 +89,7 @@ class Jobs:
             unconfined=unconfined,
             log_grew=logs.tell,
             on_change=self._on_change,
+            on_progress=self._watchers.tell_soon,
             collect=self.collect,
             rounds=self.rounds,
             keep_round=self._keep_round,
@@ -153,6 +155,7 @@ class Jobs:
         await asyncio.gather(*loops, return_exceptions=True)
         for run in self._runs.values():
             await run.close()
+        await self._watchers.close()
 
     # ---- looking up ----------------------------------------------------------------------
 
@@ -198,10 +201,10 @@ class Jobs:
         ]
 
     async def watch(self, job_id: str) -> AsyncIterator[JobRun]:
-        """The job now, and again after each change, until it has ended."""
+        """The job now, and again after each change and as its sites move, until it has ended."""
         run = self._runs[job_id]
         while True:
-            event = self._changed.setdefault(job_id, asyncio.Event())
+            event = self._watchers.next(job_id)
             ended = run.record.state.terminal  # before the yield: what changes after it is shown, too
             yield run
             if ended:
@@ -325,9 +328,7 @@ class Jobs:
         loop = self._loops.pop(job_id, None)
         if loop is not None:  # it waited for a site that has left the project
             loop.cancel()
-        event = self._changed.pop(job_id, None)
-        if event is not None:
-            event.set()
+        self._watchers.tell(job_id)
 
     async def abort(self, run: JobRun, caller: Identity, reason: str, more: Sequence[Change] = ()) -> None:
         """Have a job end. That it will is on disk, with `more`, when this returns; its run does the rest.
@@ -358,9 +359,7 @@ class Jobs:
         if run.record.state.terminal:
             self.logs.tell(job_id, ended=True)
             self._blobs.drop_uploads(_senders(run))
-        event = self._changed.pop(job_id, None)
-        if event is not None:
-            event.set()
+        self._watchers.tell(job_id)
         self.scheduler.changed(run)
         for listener in self._listeners:
             listener(job_id)

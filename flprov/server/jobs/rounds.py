@@ -21,7 +21,6 @@ from flprov.wire.documents import Contributor, Missing
 LATE = "the round went on without it"
 _TASK_ID = re.compile(r"[!-~]{1,200}")  # becomes part of a record's id and of rows in the log
 _MOST_SCALARS = 64 << 10  # bytes
-_MOST_HALVES = 10_000
 _LONGEST_NAME = 100  # characters
 _SPARE = 64  # blobs that a site may send in a round beyond one for each broadcast: late and refused ones
 
@@ -48,7 +47,6 @@ class Rounds:
         self._sent: dict[str, set[str]] = {}  # site -> digests that it sent whole
         self._asked: set[str] = set()  # ids of the tasks of this round and of the one before
         self._before: set[str] = set()
-        self.halves: dict[tuple[str, str], str] = {}  # of blobs that sites began to send -> whose they are
         self.open: Gather | None = None
         self.total: int | None = None
 
@@ -170,7 +168,7 @@ class Rounds:
 
     # ---- blobs ---------------------------------------------------------------------------
 
-    def verify_may_send(self, site: str, digest: str, owner: str = "") -> bool:
+    def verify_may_send(self, site: str, digest: str) -> bool:
         """Whether the site is known to have this blob, so that its bytes need not come (again).
 
         Raises:
@@ -181,14 +179,11 @@ class Rounds:
         if digest not in announced and len(announced) >= most:
             raise ProtocolError(f"{site} has announced {most} blobs in one round of job {self._job_id}")
         announced.add(digest)
-        if len(self.halves) < _MOST_HALVES:
-            self.halves[site, digest] = owner
         sent = self._sent.get(site, set())
         return digest in sent | self.models() | {u.tensors.digest for u in self.updates() if u.site == site}
 
     def note_sent(self, site: str, digest: str) -> None:
         """The site has sent this blob whole; its update may name it."""
-        self.halves.pop((site, digest), None)
         self._sent.setdefault(site, set()).add(digest)
 
     def sent_by(self, site: str, digest: str) -> bool:

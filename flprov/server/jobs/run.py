@@ -114,7 +114,10 @@ class JobRun:
 
     def note_progress(self, site: str, said: pb.Progress) -> None:
         """How far a site is, by its own word; telemetry."""
-        if self.sites.note_progress(site, said) and self.active and self.record.reason and not self._looking:
+        if not self.sites.note_progress(site, said):
+            return
+        self._around.on_progress(self.record.id)
+        if self.active and self.record.reason and not self._looking:
             self._looking = True  # the reason may be that it did not move
             self.tell(ev.MoveOn())
 

@@ -67,6 +67,7 @@ def _job_site(run: JobRun, site: str) -> JobSiteDocument:
         at=part.progress_at,
         freed=proof.freed if proof else (),
         late=run.record.late.get(site, 0),
+        answered=run.rounds.open is not None and site in run.rounds.open.taken,
     )
 
 

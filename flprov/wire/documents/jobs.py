@@ -59,6 +59,7 @@ class JobSiteDocument:
     at: datetime | None = None  # when that was heard
     freed: tuple[str, ...] = ()  # what the job held there and holds no more, as the site has proven
     late: int = 0  # updates that came too late
+    answered: bool = False  # the open task of the running round; its update is on the server's disk
 
 
 @dataclass(frozen=True, kw_only=True)
