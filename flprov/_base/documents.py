@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 def to_document(value: object) -> Any:  # noqa: ANN401 - a JSON value is any of six types
     """The JSON value of a dataclass, enum, time, mapping, sequence or scalar."""
-    kind = type(value)
+    kind: type[Any] = type(value)
     if kind in _PLAIN:
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -49,7 +49,7 @@ _PLAIN = frozenset({str, bool, int, float, type(None)})
 
 
 @functools.cache
-def _names(kind: type) -> tuple[str, ...]:
+def _names(kind: type[Any]) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind))
 
 

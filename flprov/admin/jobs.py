@@ -71,6 +71,7 @@ def plan_job(
         submitted_by=kit.identity.uri,
         made_at=now,
         not_after=now + _PLAN_LIFE,
+        plan=True,
     )
     return link.document(doc.JobPlanDocument, m.PLAN_JOB, _sign(kit, wish))
 

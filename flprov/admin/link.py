@@ -115,7 +115,7 @@ class Link:
                     self._loop.call_soon_threadsafe(room.release)
             pump.result()
         except TimeoutError:
-            raise TimedOut(f"nothing ended within {timeout:g} s") from None
+            raise TimedOut(f"nothing ended within {timeout:.3g} s") from None
         except CancelledError:
             raise ServerUnavailable("this client was closed in the middle of an answer") from None
         finally:

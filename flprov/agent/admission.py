@@ -71,6 +71,8 @@ def admit(
         ConfinementRefused: job code could not be confined here.
     """
     signer, submission = _verify_signature(deploy, people, revoked_people, now)
+    if submission.plan:
+        raise PermissionRefused(f"{signer.uri} signed this to ask what would come of it, and not to run it")
     _verify_meant_for_here(deploy, submission, config, now, token_job, known=known)
     policy = load_policy(config.policy)
     settings = load_site_settings(config.settings)

@@ -73,7 +73,10 @@ def _job_rungs(own: Outlook) -> Iterator[Rung]:
     for job_id, state in own.jobs.items():
         since = own.since.get(job_id)
         deployed = state in ("ready", "training")
-        yield Rung(name="job_deployed", ok=deployed, since=since, reason=state, job=job_id)
+        up_since = None if state == "training" else since  # it was deployed before it began to train
+        yield Rung(
+            name="job_deployed", ok=deployed, since=up_since, reason="" if deployed else state, job=job_id
+        )
         if state == "training":
             yield Rung(name="training", ok=True, since=since, job=job_id)
 
@@ -93,7 +96,7 @@ def own_why(own: Outlook) -> tuple[str, str]:
         if not rung.ok and not rung.job:
             return f"{_PLAIN[rung.name]}: {rung.reason}", _hint(own, rung.name)
     if own.drained:
-        return f"drained: {own.drained}", "whoever runs the network types: flprov site enable NAME"
+        return f"no new jobs come: {own.drained}", "whoever runs the network types: flprov site enable NAME"
     return "", ""
 
 

@@ -362,9 +362,9 @@ class SiteJob:
         if now - self._told < _PROGRESS_EVERY or said.ByteSize() > _MOST_PROGRESS:
             return
         self._told = now
-        progress = pb.Progress()
-        progress.CopyFrom(said)
-        progress.job_id = self.job_id
+        task_id = "" if self._open is None else self._open.task_id
+        # Only numbers and their names: its words would leave past what the policy says of logs.
+        progress = pb.Progress(job_id=self.job_id, task_id=task_id, step=said.step, values=said.values)
         self.tools.report(pb.FromSite(progress=progress))
 
     def _teller(self, doing: str, task_id: str = "") -> OnBytes:
@@ -415,13 +415,13 @@ class SiteJob:
         remove_out(answer.update.tensors, self._out)
 
     async def _answer_failure(self, order: pb.TaskOrder, said: pb.Failure) -> None:
-        shown = said.traceback[-_LONGEST_TRACEBACK:] if self.admitted.tracebacks else ""
+        shown = said.traceback[-2 * _LONGEST_TRACEBACK :] if self.admitted.tracebacks else ""
         known = said.code if error_class(said.code) is not FlprovError else "job-failed"
-        failure = pb.Failure(
+        failure = pb.Failure(  # masked before it is cut: half a name matches nothing
             code=known,
-            message=await self._redactor.redact(said.message[:_LONGEST_MESSAGE]),
-            traceback=await self._redactor.redact(shown),
-            hint=await self._redactor.redact(said.hint[:_LONGEST_MESSAGE]),
+            message=(await self._redactor.redact(said.message[: 2 * _LONGEST_MESSAGE]))[:_LONGEST_MESSAGE],
+            traceback=(await self._redactor.redact(shown))[-_LONGEST_TRACEBACK:],
+            hint=(await self._redactor.redact(said.hint[: 2 * _LONGEST_MESSAGE]))[:_LONGEST_MESSAGE],
         )
         await self._answer(order, pb.TaskAnswer(job_id=self.job_id, task_id=order.task_id, failure=failure))
 

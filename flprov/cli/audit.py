@@ -11,7 +11,7 @@ import click
 
 from flprov.cli.acting import acting, current_kit
 from flprov.cli.filters import Moment, describe_row, row_filters
-from flprov.cli.output import clean, json_option, print_fields, print_json, print_table, size, talk
+from flprov.cli.output import MOST, clean, json_option, print_fields, print_json, print_table, size, talk
 from flprov.cli.progress import rows_bar
 from flprov.errors import ExitCode, Misuse
 
@@ -32,8 +32,8 @@ def audit() -> None:
 @click.option("--until", type=Moment(), help="Before this time.")
 @row_filters
 @click.option("--outcome", default="", help="ok, denied, failed, ...")
-@click.option("--from", "start", type=click.IntRange(min=1), help="Index of the first.")
-@click.option("-n", "limit", type=click.IntRange(min=1), help="At most so many; else the last 50.")
+@click.option("--from", "start", type=click.IntRange(1, 2**63 - 1), help="Index of the first.")
+@click.option("-n", "limit", type=click.IntRange(1, MOST), help="At most so many; else the last 50.")
 @json_option
 def list_rows(
     since: datetime | None,
@@ -164,4 +164,4 @@ def _witnessed(found: AuditVerdictDocument) -> str:
 
 
 def _say_retry(error: FlprovError, tries: int, seconds: float) -> None:
-    talk(clean(f"{error}; attempt {tries + 1} follows in {seconds:.1f} s, from where it was"))
+    talk(clean(f"{error}; it goes on where it was; try {tries}, next in {seconds:.0f} s"))

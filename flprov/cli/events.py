@@ -20,7 +20,9 @@ _LAST = 50
 
 
 @click.command()
-@click.option("--from", "start", type=click.IntRange(min=1), help="Index of the first; else the last 50.")
+@click.option(
+    "--from", "start", type=click.IntRange(1, 2**63 - 1), help="Index of the first; else the last 50."
+)
 @click.option(
     "-f", "--follow", is_flag=True, help="Go on with each new one until Ctrl-C, also across restarts."
 )
@@ -62,4 +64,4 @@ def _print(event: EventDocument, *, as_json: bool) -> None:
 
 
 def _say_retry(error: FlprovError, tries: int, seconds: float) -> None:
-    talk(clean(f"{error}; attempt {tries + 1} follows in {seconds:.1f} s, from where it was"))
+    talk(clean(f"{error}; it goes on where it was; try {tries}, next in {seconds:.0f} s"))

@@ -19,7 +19,7 @@ from flprov.cli.joblogs import logs
 from flprov.cli.jobplan import plan_job
 from flprov.cli.jobshow import list_jobs, show
 from flprov.cli.ladder import print_causes, print_hint, print_seen
-from flprov.cli.output import clean, json_option, print_json, size, talk
+from flprov.cli.output import MOST, clean, json_option, print_json, size, talk
 from flprov.cli.progress import JobProgress, bytes_bar, files_bar
 from flprov.errors import ExitCode, FlprovError, Misuse, ProtocolError
 from flprov.wire.documents import DownloadDocument, SubmitDocument, WhyDocument
@@ -67,7 +67,7 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
     shell_complete=complete_sites,
     help="Only these sites; default: every enrolled one.",
 )
-@click.option("--min-sites", type=click.IntRange(min=1), help="How many sites a round needs.")
+@click.option("--min-sites", type=click.IntRange(1, MOST), help="How many sites a round needs.")
 @click.option("--token", default="", help="The same token again gives the same job.")
 @click.option("--wait", "waiting", is_flag=True, help="Show the rounds until the job has ended.")
 @json_option
@@ -132,7 +132,7 @@ def _submitted(admin: Admin, found: SubmitDocument, *, waiting: bool, as_json: b
     shell_complete=complete_sites,
     help="Only these sites; default: those of the job.",
 )
-@click.option("--min-sites", type=click.IntRange(min=1), help="How many sites a round needs.")
+@click.option("--min-sites", type=click.IntRange(1, MOST), help="How many sites a round needs.")
 @click.option("--token", default="", help="The same token again gives the same clone.")
 @click.option("--wait", "waiting", is_flag=True, help="Show the rounds until the clone has ended.")
 @json_option

@@ -24,7 +24,9 @@ _MOST_TAIL = 1_000_000
     help="Only this site's, or `server` for the workflow's.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended, also after a break.")
-@click.option("--from", "offset", type=click.IntRange(min=0), metavar="OFFSET", help="Begin at this byte.")
+@click.option(
+    "--from", "offset", type=click.IntRange(0, 2**63 - 1), metavar="OFFSET", help="Begin at this byte."
+)
 @click.option("--tail", type=click.IntRange(1, _MOST_TAIL), metavar="N", help="Begin N lines before the end.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object per line, with party and offset.")
 def logs(job_id: str, site: str, follow: bool, offset: int | None, tail: int | None, as_json: bool) -> None:
@@ -52,7 +54,7 @@ def logs(job_id: str, site: str, follow: bool, offset: int | None, tail: int | N
 
 
 def _say_retry(error: FlprovError, tries: int, seconds: float) -> None:
-    talk(f"the connection broke: {clean(str(error))}; try {tries} in {seconds:.0f} s")
+    talk(f"{clean(str(error))}; it goes on where it was; try {tries}, next in {seconds:.0f} s")
 
 
 class _Printer:

@@ -9,7 +9,7 @@ import click
 
 from flprov.cli.acting import acting
 from flprov.cli.completion import complete_app_or_folder, complete_sites
-from flprov.cli.output import clean, json_option, print_fields, print_json, print_table, size
+from flprov.cli.output import MOST, clean, json_option, print_fields, print_json, print_table, size
 from flprov.cli.progress import bytes_bar
 from flprov.errors import ExitCode
 from flprov.wire.documents import JobPlanDocument, JobPlanSite
@@ -25,7 +25,7 @@ from flprov.wire.documents import JobPlanDocument, JobPlanSite
     shell_complete=complete_sites,
     help="Only these sites; default: every enrolled one.",
 )
-@click.option("--min-sites", type=click.IntRange(min=1), help="How many sites a round needs.")
+@click.option("--min-sites", type=click.IntRange(1, MOST), help="How many sites a round needs.")
 @json_option
 def plan_job(app: str, settings: tuple[str, ...], sites: str, min_sites: int | None, as_json: bool) -> None:
     """Say who would run a job, who would refuse it and why, and whether it would start now.

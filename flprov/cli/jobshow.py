@@ -9,7 +9,18 @@ import click
 
 from flprov.cli.acting import acting
 from flprov.cli.completion import complete_app, complete_job
-from flprov.cli.output import ago, clean, json_option, print_fields, print_json, print_table, size, span, talk
+from flprov.cli.output import (
+    MOST,
+    ago,
+    clean,
+    json_option,
+    print_fields,
+    print_json,
+    print_table,
+    size,
+    span,
+    talk,
+)
 from flprov.cli.progress import describe_round
 from flprov.wire.documents import Contribution, JobDocument, JobSiteDocument, RoundDocument
 
@@ -27,13 +38,14 @@ STATES = (
 _PENDING = frozenset({"queued", "deploying"})
 _MOST_REASONS = 5  # sites below a job in a list
 _NEWEST = 50
+_MOST_ROUNDS_SHOWN = 20  # the newest, a line each
 _MOST_ROUNDS = 10  # that are named one by one as missed
 
 
 @click.command("ls")
 @click.argument("name", default="", shell_complete=complete_app)
 @click.option(
-    "-n", "count", type=click.IntRange(min=1), metavar="N", help=f"The newest N; default: {_NEWEST}."
+    "-n", "count", type=click.IntRange(1, MOST), metavar="N", help=f"The newest N; default: {_NEWEST}."
 )
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--state", type=click.Choice(STATES), help="Only jobs in this state.")
@@ -104,7 +116,9 @@ def show(job_id: str, as_json: bool) -> None:
         print_table(("CONTRIBUTED", "ROUNDS", "SAMPLES", "MISSED"), lines)
     if found.rounds:
         click.echo()
-    for record in found.rounds:
+    if len(found.rounds) > _MOST_ROUNDS_SHOWN:
+        click.echo(f"  rounds before these {_MOST_ROUNDS_SHOWN}: flprov job show {found.id} --json")
+    for record in found.rounds[-_MOST_ROUNDS_SHOWN:]:
         click.echo(_round_line(record, found.rounds_total))
 
 
@@ -127,7 +141,7 @@ def _fields(job: JobDocument) -> list[tuple[str, str]]:
         ("submitted", f"{ago(job.submitted_at)} by {job.submitted_by}"),
         ("took", took),
         ("rounds", f"{job.rounds_done} of {job.rounds_total or '?'}"),
-        ("checkpoints", f"after {', '.join(map(str, kept))} rounds" if kept else ""),
+        ("checkpoints", f"after {', '.join(map(str, kept))} round{'s' * (kept != [1])}" if kept else ""),
         ("not confirmed", ", ".join(job.unconfirmed)),
         ("results", ", ".join(job.results)),
     ]
@@ -137,7 +151,7 @@ def _site_row(site: JobSiteDocument) -> tuple[str, str, str, str, str]:
     progress = site.progress
     if site.doing and site.bytes_total:
         progress = f"{site.doing}, {size(site.bytes_done)} of {size(site.bytes_total)}, {ago(site.at)}"
-    elif site.at is not None and site.step:
+    elif site.at is not None and not site.doing:
         progress = f"step {site.step}, {ago(site.at)}"
     reasons = [site.reason] if site.reason else []
     reasons += [f"freed: {', '.join(site.freed)}"] if site.freed else []

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -37,6 +39,9 @@ _COLORS = {
     "unconfirmed": "red",
 }
 
+MOST = 2**31 - 1  # for options that count something: what every message between programs can carry
+_READABLE = 24  # characters: no column is made narrower, unless nothing else helps
+
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 
@@ -45,22 +50,81 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(to_document(value), indent=2, ensure_ascii=False))
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as they need to be; states in colour on a terminal. A row is one line."""
-    shown = [[_one_line(cell) for cell in row] for row in rows]
-    widths = [max(len(row[n]) for row in (header, *shown)) for n in range(len(header))]
-    click.echo(click.style(_line(header, widths).rstrip(), bold=True))
-    for row in shown:
-        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(_tint(cell) for cell in padded).rstrip())
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, spare: Sequence[str] = ()) -> None:
+    """Columns as wide as they need to be; states in colour on a terminal. A row is one line.
+
+    A terminal that is too narrow does without the columns `spare`, as many as it must, and goes on with long
+    cells in the lines below.
+    """
+    shown = [[_one_line(cell) for cell in row] for row in (header, *rows)]
+    widths = _widths(shown)
+    if sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns
+        shown = _without_spare(shown, spare, room)
+        widths = _narrowed(shown, room)
+    for line in _lines(shown[0], widths):
+        click.echo(click.style("  ".join(line).rstrip(), bold=True))
+    for row in shown[1:]:
+        for line in _lines(row, widths):
+            click.echo("  ".join(_tint(cell) for cell in line).rstrip())
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+
+def _without_spare(rows: list[list[str]], spare: Sequence[str], room: int) -> list[list[str]]:
+    """Without the first of the spare columns, as long as the rest cannot be read in this room."""
+    for name in spare:
+        if sum(_least(rows, _READABLE)) + _gaps(rows) <= room:
+            break
+        place = rows[0].index(name)
+        rows = [[*row[:place], *row[place + 1 :]] for row in rows]
+    return rows
+
+
+def _narrowed(rows: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Widths for this room, as far as no word must be broken: the widest column gives way first."""
+    widths, room = _widths(rows), room - _gaps(rows)
+    for least in (_least(rows, _READABLE), _least(rows, 0)):
+        while sum(widths) > room:
+            widest = max(range(len(widths)), key=lambda n: (widths[n] > least[n], widths[n]))
+            if widths[widest] <= least[widest]:
+                break
+            widths[widest] -= 1
+    return widths
+
+
+def _least(rows: Sequence[Sequence[str]], readable: int) -> list[int]:
+    """How narrow each column can be: no narrower than its longest word, nor than what is easily read."""
+    words = [
+        max(len(word) for cell in column for word in cell.split() or [""])
+        for column in zip(*rows, strict=True)
+    ]
+    return [max(word, min(width, readable)) for word, width in zip(words, _widths(rows), strict=True)]
+
+
+def _gaps(rows: Sequence[Sequence[str]]) -> int:
+    return 2 * (len(rows[0]) - 1)
+
+
+def _lines(cells: Sequence[str], widths: Sequence[int]) -> list[list[str]]:
+    """The lines of one row: one, if every cell fits."""
+    if all(len(cell) <= width for cell, width in zip(cells, widths, strict=True)):
+        return [[cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]]
+    wrapped = [
+        textwrap.wrap(cell, max(width, 1), break_long_words=False, break_on_hyphens=False)
+        for cell, width in zip(cells, widths, strict=True)
+    ]
+    high = max(map(len, wrapped))
+    return [
+        [(cell[n] if n < len(cell) else "").ljust(width) for cell, width in zip(wrapped, widths, strict=True)]
+        for n in range(high)
+    ]
 
 
 def _one_line(text: str) -> str:
     return clean(text).replace("\n", " ").replace("\t", " ")
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
 
 
 def _tint(cell: str) -> str:

@@ -88,7 +88,7 @@ def _print_own_status(found: SiteStatusDocument) -> None:
             ("server", ", ".join(found.server)),
             ("proxy", "" if found.proxy == "none" else found.proxy),
             ("link", f"{link.state} since {ago(link.since).removesuffix(' ago')}"),
-            ("reason", link.reason),
+            ("reason", "" if found.ladder else link.reason),
             ("certificate", until(found.cert_not_after)),
             *_renewal_fields(found),
             ("policy", found.policy),
@@ -104,7 +104,10 @@ def _print_own_status(found: SiteStatusDocument) -> None:
     if found.ladder:
         click.echo()
         print_ladder(found.ladder)
+    said = found.why.partition(": ")[2]
     for line in found.retrying:
+        if said and line.endswith(said):
+            continue
         click.echo(f"{tint('waiting')}: {clean(line)}")
     if found.why:
         click.echo(f"why: {clean(found.why)}")

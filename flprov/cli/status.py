@@ -93,14 +93,14 @@ def print_sites(sites: Sequence[SiteDocument]) -> None:
             _cpu(site),
             f"{size(site.memory.available)} free" if site.memory else "-",
             f"{size(site.disk.available)} free" if site.disk else "-",
-            _gpus(site),
+            ", ".join(map(_gpu, site.gpus)) or "-",
             str(len(site.jobs)),
             ago(site.last_seen),
         )
         for site in sites
     ]
     header = ("SITE", "ORG", "STATE", "LADDER", "CPU", "MEMORY", "DISK", "GPUS", "JOBS", "SEEN")
-    print_table(header, rows)
+    print_table(header, rows, spare=("MEMORY", "DISK", "CPU", "GPUS"))
 
 
 def _ladder(site: SiteDocument) -> str:

@@ -32,6 +32,7 @@ _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 # were is still what `encode` makes; a reader that does not know one refuses it by name.
 _LATER: tuple[tuple[tuple[str, ...], object], ...] = (
     (("origin",), None),
+    (("plan",), False),
     (("spec", "priority"), 0),
     (("spec", "resources", "disk"), 0),
     (("spec", "sites", "late"), "take"),
@@ -59,6 +60,7 @@ class Submission:
     made_at: datetime
     not_after: datetime  # nobody acts on it for the first time after this
     origin: Origin | None = None  # of a clone
+    plan: bool = False  # signed to ask what would come of it; no server and no site runs it
 
     def encode(self) -> bytes:
         """The bytes to sign: canonical JSON, times to the millisecond.

@@ -57,7 +57,8 @@ async def serve_monitoring(listen: str, monitored: Monitored) -> AsyncIterator[M
         yield MonitoringState()
         return
     host, port = split_endpoint(listen)
-    site = _Site(monitored)
+    local = ipaddress.ip_address(host).is_loopback
+    site = _Site(monitored, local=local)
     try:
         server = await asyncio.start_server(site.serve, host, port, limit=_MOST_REQUEST, backlog=64)
     except OSError as error:
@@ -69,7 +70,7 @@ async def serve_monitoring(listen: str, monitored: Monitored) -> AsyncIterator[M
         yield MonitoringState(problem=problem)
         return
     bound = join_endpoint(host, server.sockets[0].getsockname()[1])
-    if not ipaddress.ip_address(host).is_loopback:
+    if not local:
         logger.warning("metrics are served at %s to whoever asks: there is no authentication", bound)
     try:
         yield MonitoringState(listen=bound)
@@ -81,8 +82,9 @@ async def serve_monitoring(listen: str, monitored: Monitored) -> AsyncIterator[M
 class _Site:
     """The connections."""
 
-    def __init__(self, monitored: Monitored) -> None:
+    def __init__(self, monitored: Monitored, *, local: bool) -> None:
         self._monitored = monitored
+        self._local = local  # for this machine only
         self._open: set[asyncio.Task[None]] = set()
         self._made: dict[str, tuple[float, tuple[int, str, bytes]]] = {}
 
@@ -113,7 +115,10 @@ class _Site:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
         method, path = _parse(request)
-        status, kind, body = self._find(method, path)
+        if method and self._local and not _is_local(request):  # a page in a browser, whose name points here
+            status, kind, body = "421 Misdirected Request", "text/plain", b"ask for localhost\n"
+        else:
+            status, kind, body = self._find(method, path)
         head = (
             f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
             "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
@@ -149,6 +154,24 @@ class _Site:
             logger.exception("%s could not be made", path)
             return 503, "text/plain", b"internal error\n"
         return (200 if well else 503), _JSON, body
+
+
+def _is_local(request: bytes) -> bool:
+    """Whether it names this machine by address or as `localhost`, or not at all: no other name is its."""
+    lines = [line.partition(b":") for line in request.split(b"\r\n")[1:]]
+    hosts = [value.strip().decode("latin-1") for name, _, value in lines if name.strip().lower() == b"host"]
+    return all(_is_local_name(host) for host in hosts)
+
+
+def _is_local_name(host: str) -> bool:
+    name = host if host.endswith("]") or ":" not in host else host.rpartition(":")[0]
+    if name.lower() == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _parse(request: bytes) -> tuple[str, str]:

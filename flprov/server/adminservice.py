@@ -165,6 +165,8 @@ class AdminService:
     async def submit_job(self, call: Call, request: pb.SubmitRequest) -> pb.Document:
         """A signed submission becomes a job, once per token."""
         submission = self._verify_submission(call, request)
+        if submission.plan:
+            raise Misuse("the submission was signed for a plan only", hint="flprov job submit APP")
         self._jobs.plans.verify_fits(submission)
         source = self._jobs.get(submission.origin.job_id) if submission.origin else None
         if source is not None:  # its weights are results of the organisation that ran it

@@ -72,5 +72,5 @@ def _bounded(value: object) -> object:
     if isinstance(value, list):
         return [_bounded(item) for item in value]
     if isinstance(value, dict):
-        return {key: _bounded(item) for key, item in value.items()}
+        return {foreign_line(key, _LONGEST): _bounded(item) for key, item in value.items()}
     return value

@@ -75,6 +75,7 @@ class JobRecord:
     unconfirmed: tuple[str, ...] = ()  # from its end on: sites that have not confirmed that nothing runs
     proofs: Mapping[str, Proof] = field(default_factory=dict)  # of those that have
     degraded: bool = False  # some round lacked a site that was asked for
+    aborted_by: str = ""  # the person's identity
     late: Mapping[str, int] = field(default_factory=dict)  # site -> updates that came too late
     restarts: int = 0  # of the workflow's process, in the open round
     origin: Origin | None = None  # of a clone

@@ -138,6 +138,8 @@ class SiteService:
             raise ProtocolError("Hello without an installation")
         first.hello.host = foreign_line(first.hello.host, 255)
         first.hello.version = foreign_line(first.hello.version, 64)
+        first.hello.manifest = foreign_line(first.hello.manifest, 64)
+        first.hello.started_at = foreign_line(first.hello.started_at, 64)
         return first.hello
 
     async def _read(self, session: Session, requests: AsyncIterator[pb.FromSite]) -> None:
@@ -163,7 +165,7 @@ class SiteService:
                 self._heartbeat(session, message.heartbeat)
             case "deployed":
                 body = message.deployed
-                if body.refused.code == _NO_ROOM:
+                if body.refused.code == _NO_ROOM and self._run(session, body.job_id) is not None:
                     self._jobs.scheduler.defer(session.name, body.job_id, foreign_line(body.refused.message))
                 await self._tell(
                     session,

@@ -12,7 +12,7 @@ import heapq
 import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from flprov._base import to_iso
 from flprov.store.lines import write_line
@@ -23,6 +23,7 @@ Columns = tuple[int, str, str, str, str]
 _STORED = "SELECT ix, at, line, previous, digest FROM log"
 _SELECTIVE = ("object", "who", "what")  # the first of these that is asked for leads
 _UNDER_A_MILLISECOND = timedelta(microseconds=999)
+_LAST = datetime.max.replace(tzinfo=UTC) - _UNDER_A_MILLISECOND
 
 
 def find_rows(
@@ -81,9 +82,14 @@ def _plain(wanted: RowFilter) -> Iterable[list[_Condition]]:
     elif wanted.outcome:
         yield [_Condition("outcome = ? AND outcome <> 'ok'", wanted.outcome)]  # as the index spells it
     if wanted.since is not None:
-        yield [_Condition("at >= ?", to_iso(wanted.since + _UNDER_A_MILLISECOND))]
+        yield [_Condition("at >= ?", _round_up(wanted.since))]
     if wanted.until is not None:
-        yield [_Condition("at < ?", to_iso(wanted.until + _UNDER_A_MILLISECOND))]
+        yield [_Condition("at < ?", _round_up(wanted.until))]
+
+
+def _round_up(moment: datetime) -> str:
+    """To the millisecond, as the rows have it."""
+    return to_iso(min(moment, _LAST) + _UNDER_A_MILLISECOND)
 
 
 def _cursor(

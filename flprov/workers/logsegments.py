@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     AnyPath = str | PathLike[str]
 
 _SEGMENTS = 8  # of which the limit is made: so much of it is lost at once, at most
+_MOST_SEGMENTS = 64  # files: a peer whose log is full of holes makes small ones
 _DIGITS = 12
 
 
@@ -82,8 +83,8 @@ class LogSegments:
     def _make_room(self) -> None:
         held = [(path, _size(path)) for _, path in log_segments(self._base)]
         total = sum(size for _, size in held)
-        for path, size in held[:-1]:
-            if total + self._piece <= self._limit:
+        for number, (path, size) in enumerate(held[:-1]):
+            if total + self._piece <= self._limit and len(held) - number <= _MOST_SEGMENTS:
                 return
             os.unlink(path)  # noqa: PTH108 - pathlib is slow to import
             total -= size
@@ -123,23 +124,28 @@ def log_size(base: AnyPath) -> int:
 def read_log(base: AnyPath, offset: int, limit: int) -> tuple[int, bytes]:
     """At most `limit` bytes from `offset` on, and where they begin: later, if there is a gap.
 
-    Nothing, and the end's offset, when there is no more. Call it again for what follows.
+    Nothing, and the end's offset, when there is no more. Call it again for what follows. Segments without a
+    gap between them are read as one: a line may begin in one and end in the next.
 
     Raises:
         OSError: a segment cannot be read.
     """
     segments = log_segments(base)
+    at, found = offset, b""
     for number, (start, path) in enumerate(segments):
         if number + 1 < len(segments) and offset >= segments[number + 1][0]:
             continue
-        at = max(offset, start)
+        if found and start != at + len(found):
+            break
+        if not found:
+            at = max(offset, start)
         try:
-            data = _read(path, at - start, limit)
+            found += _read(path, at + len(found) - start, limit - len(found))
         except FileNotFoundError:  # it was the oldest, and has gone just now
             continue
-        if data:
-            return at, data
-    return log_size(base), b""
+        if len(found) >= limit:
+            break
+    return (at, found) if found else (log_size(base), b"")
 
 
 def remove_log(base: AnyPath) -> None:

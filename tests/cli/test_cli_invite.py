@@ -11,7 +11,6 @@ import pytest
 from cli_admin import BEEP, LEO, NOW
 
 from flprov.admin import NewInvite
-from flprov.cli.join import _trouble_teller
 from flprov.errors import IdentityRefused
 from flprov.kits import (
     Answer,
@@ -407,10 +406,3 @@ def test_a_proxy_that_was_used_is_told_without_its_password(run, line, answered,
 def test_files_that_cannot_be_written_are_named(run, line, tmp_path):
     ran = run("join", line, "--request", "nowhere/out")
     assert (ran.code, "nowhere/out cannot be written" in ran.err) == (1, True)
-
-
-def test_a_trouble_that_lasts_is_told_once(capsys):
-    tell = _trouble_teller()
-    for reason in ("nothing listens", "nothing listens", "it does not answer", "nothing listens"):
-        tell(reason)
-    assert capsys.readouterr().err.count("trying again") == 3

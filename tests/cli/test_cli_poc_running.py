@@ -21,6 +21,8 @@ from flprov.cli.running import run_until_stopped
 from flprov.errors import LocalError
 
 class Service:
+    again = False
+
     def __init__(self):
         self.ready, self.stopping = asyncio.Event(), asyncio.Event()
     async def run(self):

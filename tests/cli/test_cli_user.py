@@ -85,7 +85,7 @@ def test_locked_site_is_shown_as_such(run, admin: FakeAdmin):
     rung = doc.Rung(name="enrolled", ok=False, since=before(hours=2.1), reason="locked by ada: look")
     site = make_site(state="locked", ladder=(rung,), cpu=None, memory=None, disk=None)
     admin.status_document = replace(admin.status_document, sites=(site,))
-    assert "not enrolled: locked by ada: look" in run("site", "ls").out
+    assert "not enrolled since 2 h: locked by ada: look" in run("site", "ls").out
     out = run("site", "show", "site-1").out
     assert "state         locked" in out
     assert "  no   enrolled since 2 h  locked by ada: look" in out

@@ -56,7 +56,7 @@ async def ask(port: int, request: bytes) -> bytes:
 
 
 def get(path: str, method: str = "GET") -> bytes:
-    return f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost:9464\r\n\r\n".encode()
 
 
 async def test_metrics_and_health_are_answered(service):

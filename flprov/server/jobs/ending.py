@@ -55,9 +55,11 @@ class Ending:
         """A person decided."""
         record = self._parts.record
         if not (record.state.terminal or record.state is JobState.ABORTING):
-            reason = event.reason or f"aborted by {event.who}"
+            reason = event.reason or f"aborted by {event.who.rpartition('/')[2]}"
             try:
-                await self._step(JobState.ABORTING, reason, "job.abort", *event.more, who=event.who)
+                await self._step(
+                    JobState.ABORTING, reason, "job.abort", *event.more, who=event.who, aborted_by=event.who
+                )
             except FlprovError as error:
                 settle_future(event.recorded, error)
                 return

@@ -30,6 +30,7 @@ PATIENCE = 5.0  # seconds in which a site says whether it would run a job
 _ID = "-"  # of the job that is not there
 _NO_ROOM = NoRoom("").code
 _MOST = 50  # objections of one site
+_MOST_AT_ONCE = 8  # plans that are asked of the sites; the others wait for their turn
 
 
 class JobPlans:
@@ -52,6 +53,7 @@ class JobPlans:
         self._checkpoints = checkpoints
         self._patience = patience
         self._asked: dict[tuple[str, str], asyncio.Future[pb.Probed]] = {}  # probe id and site
+        self._asking = asyncio.Semaphore(_MOST_AT_ONCE)
 
     # ---- the server's disk ---------------------------------------------------------------
 
@@ -162,8 +164,9 @@ class JobPlans:
             app_size=app.size,
             model_size=model_size,
         )
-        connected = [name for name in sites if name in self._sessions]
-        answers = await asyncio.gather(*(self._ask(name, probe) for name in connected))
+        async with self._asking:
+            connected = [name for name in sites if name in self._sessions]
+            answers = await asyncio.gather(*(self._ask(name, probe) for name in connected))
         return dict(zip(connected, answers, strict=True))
 
     async def _ask(self, site: str, probe: pb.Probe) -> pb.Probed | None:

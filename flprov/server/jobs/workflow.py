@@ -122,9 +122,14 @@ class Workflow:
 
     def clear(self) -> None:
         """Remove what the process worked with; its log stays."""
-        halves = [path.name for path in self.folder.glob(".*.partial")]  # of a server that was killed
-        for name in ("app", "in", "out", "work", *halves):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+        try:
+            found = list(self.folder.iterdir())  # once: a start looks at the folders of thousands of jobs
+        except OSError:
+            return
+        for path in found:
+            half = path.match(".*.partial")  # of a server that was killed
+            if half or path.name in ("app", "in", "out", "work"):
+                shutil.rmtree(path, ignore_errors=True)
 
     async def send(self, message: pb.ToWorker) -> None:
         """Send a frame; nothing happens when the process is gone (its end is an event of its own)."""

@@ -20,6 +20,7 @@ _PAGE = 200  # rows in one message
 _CHUNK = 1000  # rows of one part of an export
 _LARGEST = 1 << 20  # bytes of one message, as long as a single row is not larger
 _LONGEST = 300  # characters of a filter
+_LAST_INDEX = 1 << 62
 
 # What stands before the dot of a verb. Denials ("call") are in the audit alone.
 WORK = ("app", "job", "round", "server", "site", "task", "update", "workflow")
@@ -148,6 +149,8 @@ def _org_of(uri: str) -> str:
 
 
 def _filter(request: pb.EventsRequest, families: tuple[str, ...]) -> RowFilter:
+    if request.start > _LAST_INDEX:
+        raise Misuse(f"no log has a row {request.start}", hint="flprov audit ls")
     for name in ("what", "object", "who", "outcome"):
         if len(getattr(request, name)) > _LONGEST:
             raise Misuse(f"{name} has more than {_LONGEST} characters")

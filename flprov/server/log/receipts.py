@@ -42,7 +42,7 @@ def verify_receipt(
 
 def digest_at(store: Store, index: int) -> str:
     """The digest of a row; empty when the log has no such row."""
-    found = store.rows(index, 1) if index > 0 else []
+    found = store.rows(index, 1) if 0 < index <= store.head else []
     return found[0].digest if found and found[0].index == index else ""
 
 

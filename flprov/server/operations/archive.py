@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import IO, TypeVar
+from typing import IO, TypeVar, cast
 
 from flprov._base import canonical_json, from_document, parse_json
 from flprov.errors import NotFound, StateDamaged
@@ -128,6 +128,8 @@ class ArchiveReader:
             self._file = path.open("rb")
         except FileNotFoundError:
             raise NotFound(f"there is no file {path}") from None
+        except IsADirectoryError:
+            raise NotFound(f"{path} is a folder; a backup is a file") from None
 
     def __enter__(self) -> ArchiveReader:
         return self
@@ -158,8 +160,12 @@ class ArchiveReader:
         """
         found: dict[str, Part] = {}
         manifest: Manifest | None = None
+        room = self.size  # what is packed takes no less than what comes out of it
         with self._errors():
             for info, source in self._members():
+                room -= info.size
+                if room < 0:
+                    raise self._damage("more would come out of it than is in it")
                 if manifest is not None:
                     raise self._damage("something follows its manifest")
                 if info.name == MANIFEST:
@@ -171,16 +177,19 @@ class ArchiveReader:
             raise self._damage("its end is missing")
         if different := sorted(_different(found, manifest.files)):
             more = f" and {len(different) - 3} more" if len(different) > 3 else ""
-            raise self._damage(f"{', '.join(different[:3])}{more}: not what was written")
+            names = ", ".join(map(ascii, different[:3]))
+            raise self._damage(f"{names}{more}: not what was written")
         return manifest
 
     def _members(self) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
         self._file.seek(0)
-        with tarfile.open(fileobj=self._file, mode="r:") as tar:
+        careful = cast("IO[bytes]", _Careful(self._file, self.size))
+        with tarfile.open(fileobj=careful, mode="r:") as tar:
             for info in tar:
-                source = tar.extractfile(info) if info.isreg() else None
+                plain = info.isreg() and not info.issparse()
+                source = tar.extractfile(info) if plain else None
                 if source is None:
-                    raise self._damage(f"{info.name!r} in it is no plain file")
+                    raise self._damage(f"{info.name!a} in it is no plain file")
                 yield info, source
 
     @contextlib.contextmanager
@@ -188,7 +197,7 @@ class ArchiveReader:
         """Inside, what tarfile raises comes out in our words."""
         try:
             yield
-        except (tarfile.TarError, EOFError, UnicodeDecodeError) as error:
+        except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
             raise self._damage(str(error) or "it ends too early") from error
 
     def _read(self, kind: type[_T], info: tarfile.TarInfo, source: IO[bytes]) -> _T:
@@ -204,13 +213,34 @@ class ArchiveReader:
         path = PurePosixPath(name)
         bad = path.is_absolute() or ".." in path.parts or str(path) != name or "\\" in name or "\0" in name
         if bad or not info.name.startswith(STATE) or name in ("", "."):
-            raise self._damage(f"{info.name!r} in it is not the name of a file of a state")
+            raise self._damage(f"{info.name!a} in it is not the name of a file of a state")
         if name in found:
-            raise self._damage(f"{name} is in it twice")
+            raise self._damage(f"{name!a} is in it twice")
         return name
 
     def _damage(self, what: str) -> StateDamaged:
         return StateDamaged(f"the backup {self._shown} cannot be used: {what}", hint="take another one")
+
+
+class _Careful:
+    """A file for tarfile, which believes what a header says of its own length."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self._size = size
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _MOST_WORDS:
+            raise tarfile.ReadError("a header in it is too large")
+        return self._file.read(size)
+
+    def seek(self, place: int) -> int:
+        if not 0 <= place <= self._size + tarfile.RECORDSIZE:
+            raise tarfile.ReadError("it ends too early")
+        return self._file.seek(place)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def _different(found: Mapping[str, Part], wanted: Mapping[str, Part]) -> Iterator[str]:

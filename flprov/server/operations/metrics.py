@@ -26,6 +26,7 @@ from flprov.server.jobs.jobs import Jobs
 from flprov.server.operations.tally import Histogram, Tally
 from flprov.wire.documents import GPU, SiteDocument, StatusDocument
 
+_MOST_GPUS = 64  # of one site
 _SITE_STATES = ("connected", "disconnected", "never_connected", "locked", "refused")
 
 
@@ -164,11 +165,16 @@ def _gpus(sites: tuple[SiteDocument, ...]) -> Iterator[Metric]:
     for name, words, read in figures:
         found = GaugeMetricFamily(name, words, labels=["site", "gpu"])
         for site in sites:
-            for gpu in site.gpus:
+            for gpu in _countable(site.gpus):
                 value = read(gpu)
                 if value is not None:
                     found.add_metric([site.name, str(gpu.index)], value)
         yield found
+
+
+def _countable(gpus: tuple[GPU, ...]) -> list[GPU]:
+    """Each index once, and none that no machine has: a site's word must not make series without end."""
+    return list({gpu.index: gpu for gpu in gpus if gpu.index < _MOST_GPUS}.values())
 
 
 def _utilization(gpu: GPU) -> float | None:

@@ -20,12 +20,13 @@ from pathlib import Path
 from flprov._base import Clock, hold_lock, sync_folder, sync_tree, to_document
 from flprov.errors import Conflict, FlprovError, KitRefused, LocalError, Misuse, StateDamaged
 from flprov.kits import Kit
+from flprov.server.log.receipts import digest_at
 from flprov.server.operations.archive import FORMAT, ArchiveReader, Header
 from flprov.server.operations.denials import find_denials, keep_denial
 from flprov.server.operations.restored import CHECK, Restored, put_restored
 from flprov.server.records import Mark
 from flprov.server.registry import DRAINED
-from flprov.store import NEWEST_SCHEMA, STORE_FILE, LogRow, Put, Row, Store, open_store
+from flprov.store import NEWEST_SCHEMA, START, STORE_FILE, LogRow, Put, Row, Store, open_store
 from flprov.wire.documents import RestoreDocument
 
 Progress = Callable[[int, int], None]
@@ -214,14 +215,12 @@ async def _look_back(state: Path, header: Header, clock: Clock) -> _Past:
     except FlprovError:
         return _Past()
     try:
-        at = store.rows(header.log_index, 1) if header.log_index else []
-        if at and at[0].digest != header.log_digest:
-            return _Past(index=store.head)  # it has another past: nothing can be said
+        denials = tuple(find_denials(store))  # whatever the backup says of itself
+        if header.log_index <= store.head and _digest(store, header.log_index) != header.log_digest:
+            return _Past(index=store.head, denials=denials)  # it has another past: no more can be said
         rows = _rows(store, header.log_index + 1)
         told = [_say(found) for found in rows if _is_decision(found)]
-        return _Past(
-            index=store.head, decisions=tuple(told[:_MOST_FORGOTTEN]), denials=tuple(find_denials(store))
-        )
+        return _Past(index=store.head, decisions=tuple(told[:_MOST_FORGOTTEN]), denials=denials)
     except FlprovError:
         return _Past()
     finally:
@@ -268,11 +267,26 @@ async def _mark_restored(
     }
     store = open_store(staging, clock=clock)
     try:
+        _verify_header(store, header)
         denials = [keep_denial(store, denial) for denial in past.denials]
         changes = [Put(*DRAINED, to_document(mark)), put_restored(restored), *denials]
         await store.commit(changes, Row(who="server", what="server.restore", object=kit.name, data=data))
     finally:
         await store.close()
+
+
+def _verify_header(store: Store, header: Header) -> None:
+    """That what was said of the backup, and what was forgotten is judged by, is true of the store in it."""
+    if (store.head, _digest(store, store.head)) != (header.log_index, header.log_digest):
+        raise StateDamaged(
+            f"the backup says that its log ends at row {header.log_index}, and that is not so"
+            f" (it has {store.head} rows)",
+            hint="take another one",
+        )
+
+
+def _digest(store: Store, index: int) -> str:
+    return digest_at(store, index) or START.digest
 
 
 def _exchange(staging: Path, state: Path) -> None:

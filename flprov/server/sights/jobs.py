@@ -33,7 +33,7 @@ def job_document(
         started_at=job.started_at,
         finished_at=job.finished_at,
         submitted_by=job.submitted_by,
-        sites=tuple(_job_site(run, site) for site in job.targets),
+        sites=tuple(job_site(run, site) for site in job.targets),
         rounds=tuple(round_document(record) for record in rounds or ()),
         rounds_done=job.round,
         rounds_total=total,
@@ -45,7 +45,8 @@ def job_document(
     )
 
 
-def _job_site(run: JobRun, site: str) -> JobSiteDocument:
+def job_site(run: JobRun, site: str) -> JobSiteDocument:
+    """What a job is at one site; once it is over, what is proven about it there."""
     part, proof = run.sites.parts[site], run.record.proofs.get(site)
     state, reason, since = part.state, part.reason, part.since
     if proof is not None:
@@ -54,6 +55,8 @@ def _job_site(run: JobRun, site: str) -> JobSiteDocument:
         state, reason = "refused", run.record.refusals[site]
     elif run.record.state.terminal:
         state = "unconfirmed" if site in run.record.unconfirmed else "stopped"
+        if site not in {*run.record.granted, *run.record.members}:
+            reason = "it was never sent there"
     return JobSiteDocument(
         site=site,
         state=state,

@@ -50,7 +50,7 @@ def _site_rungs(view: SiteView) -> Iterator[Rung]:
         yield Rung(name=barred.rung, ok=False, since=barred.since, reason=barred.reason)
         return
     if session is None:
-        yield Rung(name="connected", ok=False, since=site.gone_at or site.last_seen, reason=say_away(view))
+        yield Rung(name="connected", ok=False, since=site.gone_at, reason=say_away(view))
         return
     yield Rung(name="connected", ok=True, since=session.since, reason=session.hello.host)
     yield kit_rung(view)
@@ -62,6 +62,9 @@ def say_away(view: SiteView) -> str:
     site = view.site
     if not site.first_connected:
         return "it has never connected"
+    if site.last_seen and not site.gone_at:  # when its link ended the server was not there to see it
+        before = f"{site.last_seen:%Y-%m-%d %H:%M:%S} UTC"
+        return f"it has not come back since the server was started; it connected last on {before}"
     seen = f"; last seen {site.last_seen:%Y-%m-%d %H:%M:%S} UTC" if site.last_seen else ""
     return f"{site.gone_because or 'connection lost'}{seen}"
 

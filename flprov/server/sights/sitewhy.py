@@ -67,11 +67,11 @@ def _marks(view: SiteView) -> Iterator[Obstacle]:
     registry, name = view.scene.registry, view.site.name
     drained = registry.enrolment(name).drained
     if drained is not None:
-        text = f"it is drained {drained.since}: it gets no new jobs"
+        text = f"it gets no new jobs: drained {drained.since}"
         yield Obstacle(cause=_cause(view, drained.at, "conflict", text, f"flprov site enable {name}"))
     hold = registry.drained
     if hold is not None:
-        text = f"the server is drained {hold.since}: no job starts anywhere"
+        text = f"no job starts anywhere: the server is drained {hold.since}"
         yield Obstacle(cause=_cause(view, hold.at, "conflict", text, "flprov server enable", party="server"))
 
 
@@ -159,9 +159,14 @@ def last_seen(view: SiteView) -> Iterator[Seen]:
     """The last link and heartbeat of a site, and its clock if that is off."""
     name, site, session = view.site.name, view.site, view.session
     if session is None:
-        if site.gone_at or site.last_seen:
+        if site.gone_at:
+            yield Seen(party=name, what="link", at=site.gone_at, text=site.gone_because or "lost")
+        elif site.last_seen:  # the server itself was not there when the link ended
             yield Seen(
-                party=name, what="link", at=site.gone_at or site.last_seen, text=site.gone_because or "lost"
+                party=name,
+                what="link",
+                at=site.last_seen,
+                text="it connected; not again since the server was started",
             )
         return
     yield Seen(party=name, what="link", at=session.since, text=f"connected from {session.hello.host}")

@@ -14,6 +14,7 @@ from flprov.jobs import JobState
 from flprov.server.jobs.contributions import contributions
 from flprov.server.jobs.run import JobRun
 from flprov.server.records import JobRecord
+from flprov.server.sights.jobs import job_site
 from flprov.server.sights.scene import Scene
 from flprov.server.sights.sitewhy import last_seen
 from flprov.wire.documents import Cause, Contribution, Seen, WhyDocument
@@ -51,14 +52,16 @@ def _answer(run: JobRun, causes: tuple[Cause, ...]) -> str:
         return f"{state}: {job.reason or 'it is about to start'}"
     if job.state in (JobState.ABORTING, JobState.ABORTED):
         rest = f"; not confirmed by {', '.join(job.unconfirmed)}" if job.unconfirmed else ""
-        return f"{state}: {job.reason}{rest}"
+        by = f" by {job.aborted_by.rpartition('/')[2]}" if job.aborted_by else ""
+        return f"{state}{by}{rest}" if job.reason == f"aborted{by}" else f"{state}{by}: {job.reason}{rest}"
     if job.state is JobState.DEGRADED and not (job.reason or causes):
         return "degraded: some rounds lacked a site; `job show` names who contributed to each"
     if job.state is JobState.RUNNING:
         return f"running: round {job.round + 1}, {job.reason or _progress(run)}"
     if causes and not (job.state is JobState.DEGRADED and job.reason):
         first = causes[0]
-        return f"{state}: {first.party}: {first.message}"
+        although = "it came to its end, although " if job.state is JobState.COMPLETED else ""
+        return f"{state}: {although}{first.party}: {first.message}"
     return f"{state}: {job.reason or 'nothing went wrong'}"
 
 
@@ -73,7 +76,10 @@ def _progress(run: JobRun) -> str:
 def _hint(scene: Scene, run: JobRun, causes: tuple[Cause, ...]) -> str:
     job = run.record
     match job.state:
-        case JobState.QUEUED | JobState.DEPLOYING | JobState.RUNNING:
+        case JobState.RUNNING:
+            site = _in_the_way(scene, run)
+            return f"flprov site why {site}" if site else f"flprov job logs {job.id} --follow"
+        case JobState.QUEUED | JobState.DEPLOYING:
             site = _in_the_way(scene, run)
             return f"flprov site why {site}" if site else f"flprov job show {job.id}"
         case JobState.ABORTING | JobState.ABORTED if job.unconfirmed:
@@ -108,13 +114,10 @@ def _of_cause(job: JobRecord, causes: tuple[Cause, ...]) -> str:
 
 
 def _in_the_way(scene: Scene, run: JobRun) -> str:
-    """The site for which the job waits; of several, one that is not connected."""
-    open_ = run.rounds.open.open if run.rounds.open else ()
+    """The site for which the job waits and that does not just work; of several, one that is not connected."""
     stuck = _STUCK if run.record.state is JobState.RUNNING else _NOT_READY
     waiting = [
-        site
-        for site, part in run.sites.parts.items()
-        if part.state in stuck or site in run.sites.away or site in open_
+        site for site, part in run.sites.parts.items() if part.state in stuck or site in run.sites.away
     ]
     away = [site for site in waiting if site not in scene.sessions]
     reasons = [site for site in waiting if run.sites.parts[site].reason]
@@ -139,11 +142,12 @@ def _seen(scene: Scene, run: JobRun) -> Iterator[Seen]:
 
 def _seen_of(scene: Scene, run: JobRun, site: str) -> Iterator[Seen]:
     part, record = run.sites.parts[site], scene.registry.sites.get(site)
+    shown = job_site(run, site)
     if part.progress:
         yield Seen(party=site, what="progress", at=part.progress_at, text=part.progress)
-    elif part.reason or part.state != "waiting":
-        text = f"{part.state}: {part.reason}" if part.reason else part.state
-        yield Seen(party=site, what="state", at=part.since, text=text)
+    elif shown.reason or shown.state != "waiting":
+        text = f"{shown.state}: {shown.reason}" if shown.reason else shown.state
+        yield Seen(party=site, what="state", at=shown.since, text=text)
     if record is None:
         yield Seen(party=site, what="link", at=None, text="it belongs to the project no more")
         return
