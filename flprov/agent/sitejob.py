@@ -74,6 +74,7 @@ class SiteJob:
     tools: Tools
     state: str = "deploying"  # deploying, ready, training, stopping
     models: set[str] = field(default_factory=set)  # blobs that the open task needs
+    taking: set[str] = field(default_factory=set)  # the blob of an update that is not kept yet
     since: datetime | None = None  # when `state` became what it is
     ended: int = 0  # processes that were alive when the job was stopped
     _process: Process | None = None

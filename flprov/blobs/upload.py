@@ -18,6 +18,7 @@ from flprov.blobs.shelf import Shelf
 from flprov.errors import Conflict, LocalError, ProtocolError
 
 SYNC_EVERY = 8 << 20  # so much may be on its way to the disk; a sync of it takes milliseconds
+_ASIDE = 256 << 10  # bytes whose hash is worth a thread
 
 _GROWING = os.O_RDWR | os.O_CREAT
 
@@ -40,6 +41,7 @@ class Upload:
         self._partial = partial
         self._failed = f"blob {digest[:12]} cannot be written"
         self._hash: Any = None  # a blake3 hasher, once what was there before has gone through it
+        self._hashing: asyncio.Future[Any] | None = None  # the last piece, on its way through it
         self._taken_over = False
         self._publishing: asyncio.Task[None] | None = None
         self._file: OpenFile | None = None
@@ -85,7 +87,7 @@ class Upload:
         except LocalError:
             self.close()
             raise
-        self._hash.update(data)
+        self._digest(data)
         before, self.offset = self.offset, self.offset + len(data)
         if before // SYNC_EVERY != self.offset // SYNC_EVERY:
             await asyncio.to_thread(self._sync, file)
@@ -125,6 +127,13 @@ class Upload:
             self._publishing = asyncio.create_task(asyncio.to_thread(self._publish, self._verify_open()))
         return self._publishing
 
+    def _digest(self, data: bytes) -> None:
+        """What is large goes through the hash beside the loop, one piece after the other (see `_ready`)."""
+        if len(data) < _ASIDE:
+            self._hash.update(data)
+        else:
+            self._hashing = asyncio.get_running_loop().run_in_executor(None, self._hash.update, data)
+
     def close(self) -> None:
         """End this connection's part; what has arrived stays. Does no harm after `finish`."""
         self._file = None
@@ -137,6 +146,9 @@ class Upload:
         file = self._verify_open()
         if self._hash is None:
             self._hash = await asyncio.to_thread(self._hash_beginning, file)
+        if self._hashing is not None:
+            await asyncio.shield(self._hashing)
+            self._hashing = None
         return self._verify_open()
 
     def _verify_open(self) -> OpenFile:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from flprov.cli.acting import acting
 from flprov.cli.filters import describe_row, row_filters
-from flprov.cli.output import clean, json_option, print_json, talk
+from flprov.cli.output import clean, json_option, json_text, print_json, talk
 
 if TYPE_CHECKING:
     from flprov.errors import FlprovError
@@ -58,9 +57,7 @@ def events(start: int | None, follow: bool, what: str, about: str, who: str, as_
 
 
 def _print(event: EventDocument, *, as_json: bool) -> None:
-    from flprov._base import to_document
-
-    click.echo(json.dumps(to_document(event), ensure_ascii=False) if as_json else describe_row(event))
+    click.echo(json_text(event) if as_json else describe_row(event))
 
 
 def _say_retry(error: FlprovError, tries: int, seconds: float) -> None:

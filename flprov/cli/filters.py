@@ -78,7 +78,7 @@ def describe_row(row: Any) -> str:  # noqa: ANN401 - an event or a row of the au
         _short(row.what, 16).ljust(16),
         _short(row.object, 24).ljust(24 if outcome or row.reason else 0),
     ]
-    said = [tint(outcome)] if outcome else []
+    said = [tint(clean(outcome))] if outcome else []
     reason = clean(row.reason).replace("\n", " ").replace("\t", " ")
     return "  ".join([*(clean(part) for part in parts), *said, *([reason] if reason else [])]).rstrip()
 

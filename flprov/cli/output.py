@@ -47,7 +47,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON doc
 
 def print_json(value: object) -> None:
     """The one document of a command."""
-    click.echo(json.dumps(to_document(value), indent=2, ensure_ascii=False))
+    click.echo(json_text(value, indent=2))
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """A document as JSON; what drives a terminal is spelled with escapes, whoever's text it is in."""
+    text = json.dumps(to_document(value), indent=indent, ensure_ascii=False)
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, spare: Sequence[str] = ()) -> None:

@@ -7,9 +7,11 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
-from flprov.errors import FlprovError
+from flprov.errors import FlprovError, Unavailable
 from flprov.rpc.methods import Shape
 from flprov.rpc.transport import Call
+
+MOST_OPEN = 512  # of one identity: each that watches is worked for whenever something changes
 
 
 class OpenCalls:
@@ -22,9 +24,17 @@ class OpenCalls:
 
     @contextlib.contextmanager
     def track(self, call: Call) -> Iterator[None]:
-        """While inside, the current task is this call; ending it raises the given reason here."""
+        """While inside, the current task is this call; ending it raises the given reason here.
+
+        Raises:
+            Unavailable: the caller has too many open already.
+        """
         task = asyncio.current_task()
         assert task is not None
+        if len(self._calls.get(call.caller.uri, ())) >= MOST_OPEN:
+            raise Unavailable(
+                f"{call.caller} has {MOST_OPEN} calls open already", hint="end some of what is watching or waiting"
+            )
         self._tasks[call] = task
         self._calls.setdefault(call.caller.uri, set()).add(call)
         try:
