@@ -257,6 +257,12 @@ def _rewritten(first: WitnessVerdict, agreed: int | None) -> str:
     return f"{first.text}: the log was rewritten {where}, and its hash chain with it"
 
 
+def _contradicting(one: WitnessVerdict, verdicts: Iterable[WitnessVerdict], accusers: set[str]) -> str:
+    """The sites that accuse nobody and whose newest row lies on or after this one."""
+    found = {other.site for other in verdicts if other.verdict == "agrees" and other.index >= one.index}
+    return ", ".join(sorted(found - accusers))
+
+
 def _notes(verdicts: tuple[WitnessVerdict, ...], judge: Judge, *, asked: bool) -> Iterator[str]:
     if not asked:
         yield "what the sites have signed is not part of this: only the hash chain was verified"
@@ -264,6 +270,13 @@ def _notes(verdicts: tuple[WitnessVerdict, ...], judge: Judge, *, asked: bool) -
         yield "no admin kit is at hand, so what the sites have signed was not verified"
     elif not any(one.verdict == "agrees" for one in verdicts):
         yield "no site vouches for any of it: whoever can write on the server's disk can have rewritten it"
+    against = [one for one in verdicts if one.verdict in ("differs", "missing")]
+    for one in against:
+        if others := _contradicting(one, verdicts, {found.site for found in against}):
+            yield (
+                f"{others} vouch for the log as it is now, and beyond row {one.index}: unless they saw it only"
+                f" after that, site {one.site} has signed what never was"
+            )
     for one in verdicts:
         if one.verdict == "restored":
             yield f"{one.text}; the rows that site {one.site} saw from there on are lost"

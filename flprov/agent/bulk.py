@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 MOST_BLOB = 64 << 30
 MOST_PIECE = 1 << 20  # in one message
-_RANGES = 4  # asked for at once, so that the line is not idle while a question travels
+_RANGES = 2  # asked for at once: the line is not idle while a question travels; more would come mixed
 
 OnBytes = Callable[[int, int], None]  # bytes done, bytes in all
 

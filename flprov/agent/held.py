@@ -31,6 +31,7 @@ from flprov.workers import ExitRecord, Launcher, reap_leftovers
 
 logger = logging.getLogger(__name__)
 
+_MOST_PROBES = 16  # at a time: each looks at the machine, and may ask the interpreter for its packages
 _HALF_A_BLOB = timedelta(days=7)  # so long the beginning of a transfer is kept for its rest to come
 
 
@@ -68,6 +69,7 @@ class SiteJobs:
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, pb.Deploy] = {}  # for the stop of the same job to end
         self._work = Tasks("jobs")
+        self._probing = 0  # questions that are being examined
         self._gpus = gpus
         self.leases = Leases(store, clock, self._measure, on_change=leases_changed)
         self._tools = Tools(
@@ -319,19 +321,24 @@ class SiteJobs:
             logger.warning("job %s, task %s: %s", message.job_id, message.task_id, message.refused.message)
 
     def probe(self, message: pb.Probe) -> None:
-        """Would this site run that job?"""
-        self._work.spawn(self._probe(message))
+        """Would this site run that job? Of a flood of questions some have no answer."""
+        if self._probing < _MOST_PROBES:
+            self._probing += 1
+            self._work.spawn(self._probe(message))
 
     async def _probe(self, message: pb.Probe) -> None:
-        probed = await examine(
-            message,
-            config=self._config,
-            now=self._clock.now(),
-            jobs_here=len(self._jobs),
-            people=self._trust.people,
-            revoked_people=self._trust.revoked_people,
-            leases=self.leases,
-        )
+        try:
+            probed = await examine(
+                message,
+                config=self._config,
+                now=self._clock.now(),
+                jobs_here=len(self._jobs),
+                people=self._trust.people,
+                revoked_people=self._trust.revoked_people,
+                leases=self.leases,
+            )
+        finally:
+            self._probing -= 1
         self._report(pb.FromSite(probed=probed))
 
     def closed(self, message: pb.RoundClosed) -> None:

@@ -55,7 +55,7 @@ def verify_same(record: Mapping[str, Any], admitted: Admitted) -> None:
     older = record.get("datasets", {})
     for name, path in admitted.datasets.items():
         if older.get(name) != str(path):
-            raise FlprovError(f"site.yml names another place for dataset {name!r} now: {path}")
+            raise FlprovError(f"site.yml names another place for dataset {name!r} now")  # where: stays here
 
 
 @dataclass(frozen=True, kw_only=True)

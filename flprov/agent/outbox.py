@@ -16,7 +16,7 @@ from flprov.wire import pb
 
 Key = tuple[str, ...]
 
-_PASSING = frozenset({"heartbeat", "progress"})  # of no use when it is late
+_PASSING = frozenset({"heartbeat", "progress", "probed"})  # of no use when it is late
 MOST = 1_000  # messages that are waiting; beyond it, what is passing is not taken
 
 

@@ -131,7 +131,10 @@ def export(output: Path, as_json: bool) -> None:
 
 
 def _print_verdict(found: AuditVerdictDocument) -> None:
-    if found.ok:
+    if found.ok and any(one.verdict == "restored" for one in found.witnesses):
+        said = "the log is sound, and was put back from a backup: rows that sites have seen are lost"
+        click.echo(click.style(said, fg="yellow", bold=True))
+    elif found.ok:
         click.echo(click.style("the log is as it was written", fg="green", bold=True))
     else:
         click.echo(click.style("the log is NOT as it was written", fg="red", bold=True))

@@ -33,7 +33,8 @@ class OpenCalls:
         assert task is not None
         if len(self._calls.get(call.caller.uri, ())) >= MOST_OPEN:
             raise Unavailable(
-                f"{call.caller} has {MOST_OPEN} calls open already", hint="end some of what is watching or waiting"
+                f"{call.caller} has {MOST_OPEN} calls open already",
+                hint="end some of what is watching or waiting",
             )
         self._tasks[call] = task
         self._calls.setdefault(call.caller.uri, set()).add(call)

@@ -15,6 +15,8 @@ from flprov.wire.documents import Vitals
 
 _CLOCK = timedelta(minutes=1)  # a clock that is off by less is in order: Kerberos allows five
 _OFFSETS = 5  # heartbeats
+_BEATS_AT_ONCE = 100  # heartbeats
+_BEATS_A_SECOND = 4.0
 _MOST_WAITING = 10_000  # messages; a site that does not read for that long is dropped
 
 
@@ -36,6 +38,21 @@ class Session:
         self.leaving = ""  # why it goes, by its own decision; empty: it has not said so
         self.clock_off = timedelta(0)  # how far its clock is behind ours; less than is lost on the way: none
         self._offsets: deque[timedelta] = deque(maxlen=_OFFSETS)
+        self._beats = float(_BEATS_AT_ONCE)  # that it may send now
+        self._beat_at = 0.0  # seconds of the monotonic clock
+
+    def may_beat(self, now: float) -> bool:
+        """Whether a heartbeat is read: each may cost a plan. A healthy agent never sends as many.
+
+        Args:
+            now: of the monotonic clock.
+        """
+        self._beats = min(_BEATS_AT_ONCE, self._beats + (now - self._beat_at) * _BEATS_A_SECOND)
+        self._beat_at = now
+        if self._beats < 1:
+            return False
+        self._beats -= 1
+        return True
 
     def note_clock(self, said: datetime, now: datetime) -> None:
         """What the site's clock said when it sent something that came now.

@@ -206,6 +206,8 @@ class SiteService:
                 raise ProtocolError(f"a site cannot send {other or 'an empty message'} here")
 
     def _heartbeat(self, session: Session, beat: pb.Heartbeat) -> None:
+        if not session.may_beat(self._clock.monotonic()):
+            return
         session.vitals = read_vitals(beat.vitals)
         if session.vitals.at is not None:
             session.note_clock(session.vitals.at, self._clock.now())

@@ -261,5 +261,9 @@ async def test_job_whose_site_could_not_confirm_its_end_is_degraded(world):
     await world.reaches(run, JobState.FINISHING)
     running["site-1"].stops(run)
     running["site-2"].leave()
+    await running["site-1"].fence(run)
+    assert run.record.state is JobState.FINISHING  # it may be back in a moment
+    world.clock.advance(12)
+    run.tell(ev.LookAgain())
     await world.reaches(run, JobState.DEGRADED)
     assert run.record.reason == "site-2 could not confirm that nothing of it runs any more"

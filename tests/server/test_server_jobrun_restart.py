@@ -8,6 +8,7 @@ from server_parties import SITES, inline, spec, tensors, update_record
 from server_world import broadcast, close_round, ready, train
 
 from flprov.jobs import JobState, Membership
+from flprov.server.jobs import events as ev
 from flprov.server.records import BlobRef
 
 TWO = ("site-1", "site-2")
@@ -137,12 +138,27 @@ async def test_finishing_job_finishes_as_it_would_have(world):
         targets=TWO, state=JobState.FINISHING, members=TWO, outcome="completed", results={"m": inline(b"1")}
     )
     run = await restarted(world)
-    await world.reaches(run, JobState.DEGRADED)
-    assert run.record.unconfirmed == TWO  # nobody was there to prove that nothing runs
-    assert run.record.reason == "site-1, site-2 could not confirm that nothing of it runs any more"
+    for name in TWO:  # which come back after their server
+        site = world.connect(name)
+        assert (await site.hears("stop")).job_id == run.record.id
+        site.stops(run)
+    await world.reaches(run, JobState.COMPLETED)
+    assert run.record.unconfirmed == ()
     assert world.launcher.started == []
+
+
+async def test_finishing_job_names_who_does_not_confirm(world):
+    await world.put_job(
+        targets=TWO, state=JobState.FINISHING, members=TWO, outcome="completed", results={"m": inline(b"1")}
+    )
+    run = await restarted(world)
     site = world.connect("site-1")
     assert (await site.hears("stop")).job_id == run.record.id
+    world.clock.advance(12)
+    run.tell(ev.LookAgain())
+    await world.reaches(run, JobState.DEGRADED)
+    assert run.record.unconfirmed == TWO  # nobody has proven that nothing runs
+    assert run.record.reason == "site-1, site-2 could not confirm that nothing of it runs any more"
     site.stops(run)
     await site.fence(run)
     assert world.stored(run)["unconfirmed"] == ["site-2"]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from server_parties import SITES, inline, job_record, payload, tensors, update_record
+from server_parties import SITES, inline, job_record, tensors, update_record
 from server_world import broadcast, close_round
 
 from flprov.errors import ProtocolError

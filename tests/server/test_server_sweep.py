@@ -62,7 +62,16 @@ LOG = {"ReadAudit", "ExportLog", "ShowWitnesses"}
 PLAN: dict[str, tuple[set[str], set[str]]] = {
     "site-1": (SITE, set()),
     "site-2": ({"Control", "Renew"}, {"FetchBlob", "SendBlob", "SendLogs"}),
-    "ada": (SHOW | RESULTS | RUN | ENROL | LOG | OPERATE | {"AbortJob", "DeleteJob", "ListInvites", "PublishTrust"}, set()),
+    "ada": (
+        SHOW
+        | RESULTS
+        | RUN
+        | ENROL
+        | LOG
+        | OPERATE
+        | {"AbortJob", "DeleteJob", "ListInvites", "PublishTrust"},
+        set(),
+    ),
     "leo": (SHOW | RESULTS | RUN | {"AbortJob", "DeleteJob"}, set()),
     "lea": (SHOW | RUN, RESULTS | {"AbortJob", "DeleteJob"}),
     "olga": (SHOW | LET_IN_BY_OLGA | {"ReadAudit"}, RESULTS | (ENROL - LET_IN_BY_OLGA) | {"AbortJob"}),

@@ -254,7 +254,7 @@ async def test_site_can_make_up_only_so_many_disputes(dial, log, world, early_ki
     assert len(world.store.told("log.conflict")) == 20
 
 
-async def test_receipt_is_stored_although_the_disk_was_full_before(dial, log, world, early_kit):
+async def test_receipt_is_stored_although_the_disk_was_full_before(dial, log, world, early_kit, asking):
     kit, one = early_kit("site-1"), dial()
     head = (await one.open()).head
     world.store.full = True
@@ -263,6 +263,9 @@ async def test_receipt_is_stored_although_the_disk_was_full_before(dial, log, wo
     await world.clock.elapse(1)
     assert log.witnesses.document().receipts == ()
     world.store.full = False
+    await write(world, [ROW])
+    await world.clock.elapse(SPACING)
+    head = await one.hears("head")
     one.say(witness=vouch(kit, head.index, head.digest, at=world.clock.now()))
     await kept(log, "site-1", head.index)
 

@@ -108,9 +108,9 @@ class Ending:
         """The time to confirm may be over."""
         self._parts.arm(self._stopping.look_again())
 
-    def give_up(self, *sites: str) -> None:
-        """Wait no longer for these (all, when none is named): the record names them until they confirm."""
-        self._stopping.give_up(*sites)
+    def lost(self, site: str) -> None:
+        """A site that owes its proof went away."""
+        self._stopping.lost(site)
 
     async def maybe_end(self) -> None:
         """The last step, once everybody has proven it or is named."""

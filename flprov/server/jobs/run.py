@@ -242,7 +242,7 @@ class JobRun:
             case ev.SiteWent():
                 self._membership.went(event.site, event.reason)
                 if not self.active:
-                    self._ending.give_up(event.site)
+                    self._ending.lost(event.site)
             case ev.SiteDeployed() if self.active and self.sites.holds(event.site):
                 await self._membership.deployed(event)
             case ev.SiteStopped() if not self.active:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from flprov._base import Clock
+from flprov.jobs import JobState
 from flprov.server.jobs.events import SiteStopped
 from flprov.server.jobs.ledger import JobLedger
 from flprov.server.jobs.sites import JobSites
@@ -47,9 +48,31 @@ class Stopping:
                 self._sites.set(site, "stopping")
             else:
                 self._sites.set(site, "absent", "not connected; it stops the job when it is back")
+                if self._was_just_here(site):
+                    self._asked.add(site)
         seconds = record.spec.resources.grace_seconds + _CONFIRM_SECONDS
         self._until = self._clock.now() + timedelta(seconds=seconds)
         return self._until
+
+    def _was_just_here(self, site: str) -> bool:
+        """Whether the end waits for a site that is away: one that was lost a moment ago, by a complete job.
+
+        An agent that is started again comes back within seconds, and a job is not degraded for that. Any
+        other end (an abort above all) waits for nobody who is away.
+        """
+        record, since = self._ledger.record, self._sites.away.get(site)
+        if (
+            record.outcome != JobState.COMPLETED.value
+            or record.state is not JobState.FINISHING
+            or since is None
+        ):
+            return False
+        return self._clock.now() - since < timedelta(seconds=_CONFIRM_SECONDS)
+
+    def lost(self, site: str) -> None:
+        """A site went away in the meantime."""
+        if not self._was_just_here(site):
+            self.give_up(site)
 
     def look_again(self) -> datetime | None:
         """Give up who has not confirmed in time; returns when to ask again, if it was too early."""
@@ -59,7 +82,7 @@ class Stopping:
         return None
 
     def ask(self, site: str) -> None:
-        """Tell a site that was away; nobody waits for its answer."""
+        """Tell a site that was away."""
         if self._sites.stop(site):
             self._sites.set(site, "stopping")
 

@@ -145,7 +145,9 @@ class Witnesses:
     async def take(self, session: Session, witness: pb.Witness) -> None:
         """A site has answered."""
         known = self._live.get(session.name)
-        if known is None or known.session is not session or not await self._believe(session, witness):
+        if known is None or known.session is not session or not known.under_way:
+            return  # nobody has asked
+        if not await self._believe(session, witness):
             return  # and is not asked again as long as it is connected
         known.vouched = witness.index
         known.under_way = False
@@ -258,7 +260,8 @@ def describe(dispute: DisputeDocument) -> str:
     """One sentence."""
     receipt = dispute.receipt
     now = "has another row there now" if dispute.found else "has no such row now"
-    why = f"; {dispute.remark}" if dispute.remark else ": it was rewritten, or put back from an old copy"
+    guess = ": it was rewritten or put back from an old copy, or the site says what is not so"
+    why = f"; {dispute.remark}" if dispute.remark else guess
     return (
         f"site {receipt.site} vouched for row {receipt.index} of the log on"
         f" {receipt.at:%Y-%m-%d %H:%M:%S} UTC, and the log {now}{why}"
