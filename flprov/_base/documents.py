@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 def to_document(value: object) -> Any:  # noqa: ANN401 - a JSON value is any of six types
     """The JSON value of a dataclass, enum, time, mapping, sequence or scalar."""
-    kind: type[Any] = type(value)
+    kind: Any = type(value)
     if kind in _PLAIN:
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

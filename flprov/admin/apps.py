@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flprov.admin.link import Link
-from flprov.blobs import digest_file
 from flprov.errors import NotFound, ProtocolError
-from flprov.jobs import Bundle, JobSpec, read_bundle_spec
 from flprov.rpc import Connection
 from flprov.rpc import methods as m
 from flprov.wire import pb
 from flprov.wire.documents import AppDocument
+
+if TYPE_CHECKING:
+    from flprov.jobs import Bundle, JobSpec
 
 CHUNK = 1 << 20
 
@@ -71,6 +72,11 @@ def fetch_spec(link: Link, app: AppDocument) -> JobSpec:
     Raises:
         ProtocolError: the server sent other bytes than the app's.
     """
+    import tempfile
+
+    from flprov.blobs import digest_file  # late, all of these: many commands need none
+    from flprov.jobs import read_bundle_spec
+
     with tempfile.TemporaryDirectory(prefix="flprov-") as folder:
         path = Path(folder) / "bundle"
         with path.open("wb") as file:

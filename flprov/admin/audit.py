@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from flprov._base import SystemClock, to_iso
@@ -29,6 +30,7 @@ from flprov.wire.documents import (
 Progress = Callable[[int, int], None]  # rows verified, rows in all
 _RESTORED = b'"what":"server.restore"'
 _STEP = 1000  # rows between two words about progress
+_CLOCKS_APART = timedelta(minutes=10)  # of a site and the server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ class _Seen:
     head: Head = START
     broken: BrokenRow | None = None
     digests: dict[int, str] = field(default_factory=dict)  # of the rows that somebody vouched for
-    restores: list[tuple[int, str]] = field(default_factory=list)  # index, in words
+    restores: list[tuple[int, datetime, str]] = field(default_factory=list)  # index, when, in words
 
 
 def verify_log(
@@ -114,7 +116,7 @@ def _note_restore(line: bytes, seen: _Seen) -> None:
             f"row {row.index} says that the server was restored from a backup on"
             f" {row.at:%Y-%m-%d %H:%M:%S} UTC by {who}"
         )
-        seen.restores.append((row.index, words))
+        seen.restores.append((row.index, row.at, words))
 
 
 def verify_export(path: Path, kit: Path | None, *, progress: Progress | None = None) -> AuditVerdictDocument:
@@ -197,8 +199,8 @@ def _compare(receipt: ReceiptDocument, seen: _Seen) -> tuple[str, str]:
         f" {receipt.digest}"
     )
     there = f"the log has {found} there" if found else f"the log ends at row {seen.head.index}"
-    for at, words in seen.restores:
-        if at <= index:
+    for first, restored_at, words in seen.restores:  # it explains what was signed before it, and no later row
+        if first <= index and receipt.at <= restored_at + _CLOCKS_APART:
             return "restored", f"{signed}, and {there}: {words}"
     return ("differs" if found else "missing"), f"{signed}, and {there}"
 

@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING, Any
 from flprov._base import Clock, parse_json, to_iso
 from flprov.admin import jobs
 from flprov.admin.apps import Progress, fetch_spec, upload_bundle
-from flprov.admin.download import Progress as FileProgress
-from flprov.admin.download import download_results
 from flprov.admin.joblogs import read_logs
 from flprov.admin.link import Link, read_document
 from flprov.admin.plots import draw_metrics
 from flprov.admin.trust import PersonTrust
 from flprov.admin.waiting import wait_for_end
 from flprov.errors import FlprovError, Misuse, NotFound, ProtocolError
-from flprov.jobs import JobSpec, Origin, build_bundle
 from flprov.kits import Kit, own_anchors
 from flprov.pki import join_anchors
 from flprov.rpc import methods as m
@@ -29,7 +26,9 @@ from flprov.wire import documents as doc
 from flprov.wire import pb
 
 if TYPE_CHECKING:
+    from flprov.admin.download import Progress as FileProgress
     from flprov.admin.log import OnRetry
+    from flprov.jobs import JobSpec
 
 _COMMAND_LIFE = timedelta(minutes=2)  # a command that arrives later is not carried out
 
@@ -61,6 +60,8 @@ class JobCalls:
         Raises:
             ConfigError: job.yml has mistakes.
         """
+        from flprov.jobs import build_bundle  # late: many commands need none of this
+
         return upload_bundle(self._link, build_bundle(Path(folder)), progress)
 
     def apps(self) -> tuple[doc.AppDocument, ...]:
@@ -160,6 +161,8 @@ class JobCalls:
             PermissionRefused: the job belongs to another organisation.
             ConfigError: the clone would have fewer rounds in all than are done.
         """
+        from flprov.jobs import Origin  # late: see `upload`
+
         source = self.job(job_id)
         newest = self._trust.newest if self._trust else None
         people = own_anchors(self.kit)
@@ -181,6 +184,8 @@ class JobCalls:
         """The digest and the spec to sign: of bytes that were read here, never the server's word."""
         folder = Path(app)
         if folder.is_dir():
+            from flprov.jobs import build_bundle  # late: see `upload`
+
             bundle = build_bundle(folder)
             upload_bundle(self._link, bundle, progress)
             return bundle.digest, bundle.spec
@@ -308,6 +313,8 @@ class JobCalls:
             The files, and why there is no plot (empty: there is one).
         """
         target = Path(folder)
+        from flprov.admin.download import download_results  # late: see `upload`
+
         files = download_results(self._link, job_id, target, progress)
         try:
             picture = draw_metrics(_read_metrics(target / "metrics.json", files))

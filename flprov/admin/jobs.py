@@ -7,16 +7,20 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from flprov._base import Clock, canonical_json, parse_json, to_iso
 from flprov.admin.link import Link
 from flprov.errors import ProtocolError
-from flprov.jobs import JobSpec, Origin, Submission, decode_submission, override
 from flprov.kits import Kit
-from flprov.pki import Anchors, Kind, sign, verify_signed
+from flprov.pki import Kind, sign, verify_signed
 from flprov.rpc import methods as m
 from flprov.wire import documents as doc
 from flprov.wire import pb
+
+if TYPE_CHECKING:
+    from flprov.jobs import JobSpec, Origin, Submission
+    from flprov.pki import Anchors
 
 _COMMAND_LIFE = timedelta(minutes=2)  # a command that arrives later is not carried out
 _SUBMISSION_LIFE = timedelta(days=7)  # so long a site may be away before its part is refused
@@ -26,6 +30,8 @@ _MOST_RECORD = 64 << 20  # bytes of a record.json
 
 def change_spec(spec: JobSpec, settings: Mapping[str, str] | None, min_sites: int | None) -> JobSpec:
     """The job with what `--set` and `--min-sites` say. Raises ConfigError."""
+    from flprov.jobs import override  # late: many commands need none of this
+
     spec = override(spec, settings or {})
     return spec if min_sites is None else replace(spec, sites=replace(spec.sites, min=min_sites))
 
@@ -42,6 +48,8 @@ def submit_job(
     origin: Origin | None = None,
 ) -> doc.SubmitDocument:
     """Sign a submission and hand it in."""
+    from flprov.jobs import Submission  # late: many commands need none of this
+
     now = clock.now()
     wish = Submission(
         project_id=kit.project_id,
@@ -61,6 +69,8 @@ def plan_job(
     link: Link, kit: Kit, clock: Clock, *, app: str, spec: JobSpec, sites: Sequence[str]
 ) -> doc.JobPlanDocument:
     """Ask what would come of a submission. It is signed for the sites to judge, and soon worth nothing."""
+    from flprov.jobs import Submission  # late: many commands need none of this
+
     now = clock.now()
     wish = Submission(
         project_id=kit.project_id,
@@ -89,6 +99,8 @@ def fetch_submission(link: Link, job_id: str, people: Anchors) -> Submission:
         PermissionRefused: it belongs to another organisation.
         ProtocolError: the server sent something else.
     """
+    from flprov.jobs import decode_submission  # late: many commands need none of this
+
     data = bytearray()
     for chunk in link.download(m.DOWNLOAD_RESULT, pb.DownloadRequest(job_id=job_id, name="record.json")):
         data += chunk.data

@@ -13,14 +13,15 @@ import math
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+from typing import TYPE_CHECKING
 
 from flprov.config import shown
 from flprov.errors import ConfigError, Misuse
 from flprov.jobs.filenames import verify_path
 from flprov.jobs.job import LATE, Filters, JobSpec, Membership, Resources, Workflow
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 LABEL = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
 LABEL_WORDS = "lower-case letters, digits, '-' and '_', at most 63, a letter or digit at both ends"
@@ -126,7 +127,7 @@ class _Entries:
         assert self._files is not None
         path = "/".join(parts)
         inside = f"{path}.py" in self._files or f"{path}/__init__.py" in self._files
-        return inside or canonicalize_name(parts[0]) in self._packages
+        return inside or (bool(self._packages) and _canonical(parts[0]) in self._packages)
 
 
 def _is_identifier(word: str) -> bool:
@@ -250,9 +251,8 @@ def _needs_faults(needs: tuple[str, ...]) -> Faults:
     if len(needs) > MOST_ITEMS:
         yield _fault(where, f"must not have more than {MOST_ITEMS} items")
     for text in needs:
-        try:
-            requirement = Requirement(text)
-        except (InvalidRequirement, RecursionError):
+        requirement = _requirement(text)
+        if requirement is None:
             what = "must be a requirement as pip takes it (torch>=2.4)"
             yield _fault(where, f"{what}, not {shown(text)}", text)
             continue
@@ -263,10 +263,24 @@ def _needs_faults(needs: tuple[str, ...]) -> Faults:
 
 def _packages(needs: Iterable[str]) -> Iterator[str]:
     for text in needs:
-        try:
-            yield canonicalize_name(Requirement(text).name)
-        except (InvalidRequirement, RecursionError):
-            continue  # said by _needs_faults
+        requirement = _requirement(text)
+        if requirement is not None:  # else _needs_faults says so
+            yield _canonical(requirement.name)
+
+
+def _canonical(name: str) -> str:
+    from packaging.utils import canonicalize_name  # late: few jobs name any
+
+    return canonicalize_name(name)
+
+
+def _requirement(text: str) -> Requirement | None:
+    from packaging.requirements import InvalidRequirement, Requirement  # late, too
+
+    try:
+        return Requirement(text)
+    except (InvalidRequirement, RecursionError):
+        return None
 
 
 # ---- filters -------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from server_world import broadcast
 
 from flprov._base import canonical_json, to_document
 from flprov.blobs import digest_of
-from flprov.errors import FlprovError, NotFound, PermissionRefused, ProtocolError
+from flprov.errors import FlprovError, NotFound, PermissionRefused, ProtocolError, Unavailable
 from flprov.jobs import JobState, Membership
 from flprov.rpc import methods as m
 from flprov.server.records import BlobRef
@@ -109,6 +109,16 @@ async def test_site_fetches_the_app_and_the_model_of_its_own_job_and_nothing_els
         with pytest.raises(PermissionRefused, match="job 0job has no blob") as found:
             await one.fetch(digest)
         assert str(found.value).isprintable()
+
+
+async def test_a_model_is_asked_for_again_while_its_round_is_not_open_yet(world, dial):
+    """After a restart of the server the sites go on fetching before the workflow has broadcast again."""
+    one = dial()
+    await one.open()
+    await world.put_job(id="mine", targets=("site-1",), members=("site-1",), state=JobState.RUNNING)
+    world.jobs.load()
+    with pytest.raises(Unavailable, match="round 1 of job mine is about to be opened"):
+        await one.fetch("0" * 64, job_id="mine")
 
 
 async def test_site_touches_no_blob_through_a_job_that_is_not_its_own(world, dial):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from flprov._base import from_iso, to_document
 from flprov.errors import IdentityRefused
 from flprov.pki import Anchors, Identity, Kind, verify_signed
@@ -11,6 +13,7 @@ from flprov.wire import pb, witness_bytes
 from flprov.wire.documents import DisputeDocument, ReceiptDocument
 
 RECEIPT, DISPUTE = "witness", "witness-dispute"  # kinds of records
+CLOCKS_APART = timedelta(minutes=10)  # of a site and the server
 
 
 def verify_receipt(
@@ -46,10 +49,10 @@ def digest_at(store: Store, index: int) -> str:
     return found[0].digest if found and found[0].index == index else ""
 
 
-async def find_remark(store: Store, index: int) -> str:
-    """What the log says about a row that is not as it was: that the server was restored from a backup."""
+async def find_remark(store: Store, receipt: ReceiptDocument) -> str:
+    """What the log says about a row that is not as it was: that the server was restored from a backup since."""
     for found in await store.find(RowFilter(what="server.restore"), limit=1000):
-        if found.index <= index:
+        if found.index <= receipt.index and receipt.at <= found.at + CLOCKS_APART:
             who = found.row.who.rpartition("/")[2]
             return (
                 f"row {found.index} says that the server was restored from a backup"

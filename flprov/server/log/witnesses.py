@@ -201,7 +201,7 @@ class Witnesses:
         return await self._dispute(session, receipt)
 
     async def _dispute(self, session: Session, receipt: ReceiptDocument) -> str:
-        remark = await find_remark(self._store, receipt.index)
+        remark = await find_remark(self._store, receipt)
         mine = sum(dispute.receipt.site == receipt.site for dispute in self._disputes.values())
         if dispute_key(receipt) in self._disputes or mine >= _MOST_DISPUTES:
             return remark
