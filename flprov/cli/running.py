@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from flprov.cli.output import clean
 
@@ -73,6 +73,9 @@ def log_handler() -> logging.Handler:
 class _Lines(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging calls it so
         return clean(super().formatMessage(record)).replace("\n", "\n    ")
+
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - as logging has it
+        return clean(super().formatException(ei))  # a peer's words may be in it
 
 
 async def _serve(make: Callable[[], Service], supervisor: str) -> bool:

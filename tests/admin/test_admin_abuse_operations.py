@@ -4,52 +4,55 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 
-from test_admin_audit import forge, lines_of, log, witnesses  # noqa: F401
+import pytest
+from faults.tampering import NOW, cut_tail, judge
+from test_admin_audit import forge, lines_of, log  # noqa: F401
 
-from faults.tampering import NOW, ROWS, judge, rewrite_tail
-from flprov.admin.audit import verify_log
+from flprov.admin.audit import Judge, _conclude, _Seen
 from flprov.store import Row, open_store
 from flprov.testing.clock import FakeClock
+from flprov.wire.documents import WitnessVerdict
 
 
-def restore_at(log, at) -> None:  # noqa: F811
-    async def write() -> None:
-        store = open_store(log.path.parent, clock=FakeClock(at))
-        await store.commit([], Row(who="server", what="server.restore", object="server"))
-        await store.close()
+async def write(log, *, restored_at) -> None:  # noqa: F811
+    store = open_store(log.path.parent, clock=FakeClock(restored_at))
+    await store.commit([], Row(who="server", what="server.restore", object="server"))
+    for _ in range(60):
+        await store.commit([], Row(who="server", what="job.start", object="other"))
+    await store.close()
 
-    asyncio.run(write())
+
+@pytest.mark.parametrize(("before", "ok"), [(timedelta(days=30), False), (timedelta(minutes=5), True)])
+def test_restore_excuses_no_rows_that_were_signed_long_after_it(log, before, ok):  # noqa: F811
+    """Its row stays for ever, and would excuse every rewriting behind it."""
+    signed_at = max(receipt.at for receipt in log.receipts)
+    assert signed_at > NOW
+    forge(log, cut_tail, 2)
+    asyncio.run(write(log, restored_at=signed_at - before))
+    verdict = judge(log, lines_of(log))
+    assert verdict.ok == ok
+    assert {one.verdict for one in verdict.witnesses if one.index > 1} == {"restored" if ok else "differs"}
 
 
-def test_restore_of_long_ago_excuses_no_rewriting_of_later_rows(log):  # noqa: F811
-    """The row of a restore stays for ever, and was an excuse for every row after it."""
-    early = [receipt for receipt in log.receipts if receipt.index > 10]
+@pytest.mark.parametrize(
+    ("others", "named"),
+    [
+        ({"site-2": 70, "site-3": 50}, "site-2 vouch for the log as it is now, and beyond row 60"),
+        ({"site-2": 59}, ""),  # what it saw ends before
+        ({}, ""),
+    ],
+)
+def test_site_that_alone_accuses_the_server_is_named_with_those_who_do_not(others, named):
+    def said(site: str, index: int, verdict: str) -> WitnessVerdict:
+        return WitnessVerdict(
+            site=site, index=index, at=NOW, vouched="a" * 64, found="b" * 64, verdict=verdict, text="no"
+        )
 
-    def with_restore(at) -> object:
-        def rewrite(forger, row):
-            return rewrite_tail(forger, row)
-
-        return rewrite
-
-    row = log.signed[4] + 1
-    forge(log, with_restore(NOW), row)
-    old = lines_of(log)
-    assert early
-    verdict = judge(log, old)
-    against = [one for one in verdict.witnesses if one.verdict == "differs"]
-    assert against
-    latest = max(receipt.at for receipt in log.receipts)
-    first = min(one.index for one in against)
-    from flprov.admin.audit import _compare, _Seen
-
-    receipt = next(one for one in log.receipts if one.index == first)
-    for restored_at, expected in (
-        (receipt.at - timedelta(days=30), "differs"),
-        (latest + timedelta(hours=1), "restored"),
-    ):
-        seen = _Seen(restores=[(1, restored_at, "row 1 says that the server was restored")])
-        seen.digests[first] = "0" * 64
-        assert _compare(receipt, seen)[0] == expected
+    verdicts = (said("site-1", 60, "differs"), *(said(site, n, "agrees") for site, n in others.items()))
+    found = _conclude(_Seen(), verdicts, Judge(project_id="p", anchors={}), "server", asked=True)
+    assert not found.ok
+    notes = [note for note in found.notes if "has signed what never was" in note]
+    assert bool(notes) == bool(named)
+    assert not notes or named in notes[0]

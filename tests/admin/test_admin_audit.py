@@ -114,7 +114,7 @@ def test_log_that_ends_before_the_server_says_so_is_broken(log):
 
 def test_restored_log_is_sound_and_says_in_words_what_is_lost(log):
     async def restore() -> None:
-        store = open_store(log.path.parent, clock=FakeClock(NOW))
+        store = open_store(log.path.parent, clock=FakeClock(NOW + timedelta(hours=3)))  # after all receipts
         await store.commit(
             [], Row(who="spiffe://heart.example/server/server", what="server.restore", object="server")
         )

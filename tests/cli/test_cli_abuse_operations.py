@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from datetime import UTC, datetime
 
 import pytest
 
 from flprov.cli.filters import describe_row
 from flprov.cli.output import json_text, print_json
+from flprov.cli.running import _Lines
 from flprov.wire.documents import EventDocument
 
 EVIL = "\x1b]0;mine\x07\x9b2J\u202eexe\u2066\U000e0041\x7fé日\n"
@@ -41,3 +44,13 @@ def test_json_is_the_same_document_and_drives_no_terminal(capsys):
     printed = capsys.readouterr().out
     assert json.loads(printed) == json.loads(text)
     assert printed.replace("\n", "").isprintable()
+
+
+def test_error_with_a_peer_s_words_is_logged_without_what_drives_a_terminal():
+    try:
+        raise ValueError(EVIL)
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "x.py", 1, "%s", (EVIL,), sys.exc_info())
+    found = _Lines("%(message)s").format(record)
+    assert "ValueError" in found
+    assert found.replace("\n", "").replace("\t", "").isprintable()

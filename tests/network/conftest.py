@@ -26,3 +26,13 @@ def make_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 @pytest.fixture
 def network(make_network: Callable[[int], Network]) -> Network:
     return make_network(2).up()
+
+
+@pytest.fixture(scope="module")
+def shared_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """One for all tests of a file that leave nothing which the next one would see."""
+    network = Network(tmp_path_factory.mktemp("net"), 2)
+    try:
+        yield network.up()
+    finally:
+        network.close()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,6 +14,11 @@ from flprov.errors import Conflict, NotFound, PermissionRefused
 from flprov.wire import read_tensors
 
 pytestmark = pytest.mark.network
+
+
+@pytest.fixture(scope="module")
+def network(shared_network: Network) -> Network:
+    return shared_network
 
 
 def test_a_numpy_job_ends_with_the_mean_that_a_hand_computes(network: Network, tmp_path):
@@ -60,7 +66,7 @@ def test_the_same_token_makes_one_job_and_another_wish_with_it_is_refused(networ
     assert again.repeated
     with pytest.raises(Conflict, match="nightly"):
         admin.submit(app, token="nightly", settings={"rounds": "4"})
-    assert len(admin.jobs()) == 1
+    assert [job.id for job in admin.jobs() if job.token == "nightly"] == [first.job_id]
 
 
 def test_an_uploaded_app_runs_by_name_without_its_folder(network: Network, tmp_path):
@@ -128,7 +134,10 @@ def test_a_large_model_travels_as_blobs_and_nothing_of_it_stays_at_the_sites(net
     assert sum(size > 1_000_000 for size in kept) == 4  # the result, and a checkpoint for each round
 
 
-def test_a_server_killed_in_mid_round_of_a_large_model_changes_nothing(network: Network, tmp_path):
+def test_a_server_killed_in_mid_round_of_a_large_model_changes_nothing(
+    make_network: Callable[[int], Network], tmp_path
+):
+    network = make_network(2).up()
     admin = network.admin()
     app = write_app(tmp_path / "large", train=GATED)
     (app / "model.py").write_text(

@@ -5,16 +5,22 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from server_parties import PROJECT
 from server_running import running
 from test_operations_backup import bring_back, config, edit, fill, rewrite, save  # noqa: F401
 
 from flprov._base import SystemClock
-from flprov.errors import NotFound, StateDamaged
+from flprov.errors import IdentityRefused, NotFound, StateDamaged
+from flprov.kits import provision, read_publication
+from flprov.pki import describe_leaf
 from flprov.rpc import methods as m
+from flprov.server.identities.trust import TrustKeeper
 from flprov.server.operations.archive import ArchiveReader
 from flprov.store import Row, open_store
 from flprov.wire import pb
@@ -131,3 +137,37 @@ async def test_who_was_kept_out_in_another_past_is_kept_out_too(config, app, tmp
         registry = found.server._operations.parts.registry
         assert registry.enrolment("site-1").locked.reason == "odd"
         assert registry.revocations.cutoff(kit("mia").identity.uri) is not None
+
+
+async def test_people_whom_the_provisioner_has_revoked_since_stay_out(
+    config,  # noqa: F811
+    app,
+    tmp_path,
+    kit,
+    kit_folder,
+):
+    """Their list is in a file of the state, which the restore replaces by an older one."""
+    config = replace(config, listen="127.0.0.1:0")
+    await fill(config, app)
+    save(config, tmp_path / "b.tar")
+    workspace = shutil.copytree(kit_folder.parent, tmp_path / "ws")
+    without = replace(PROJECT, people=tuple(one for one in PROJECT.people if one.name != "leo"))
+    now = SystemClock().now()
+    provision(without, workspace, now=now)
+    keeper = TrustKeeper(config.kit, config.state)
+    trust = keeper.verify(read_publication(without, workspace).signed, now)
+    assert trust is not None
+    keeper.accept(trust)
+    async with running(config, transport="grpc") as found:
+        with pytest.raises(IdentityRefused, match="leo was revoked"):
+            await found.connect(kit("leo")).unary(m.STATUS, pb.Query(), 5.0)
+    done = await bring_back(config, tmp_path / "b.tar", force=True)
+    assert done.denials == 1
+    async with running(config, transport="grpc") as found:
+        assert found.server._operations.parts.registry.revocations.is_revoked(
+            f"{describe_leaf(kit('leo').chain_pem).serial:x}"
+        )
+        with pytest.raises(IdentityRefused, match="leo was revoked"):
+            await found.connect(kit("leo")).unary(m.STATUS, pb.Query(), 5.0)
+        for method in (m.STATUS, m.SHOW_TRUST, m.EXPORT_CRLS, m.LIST_CERTIFICATES, m.LIST_PEOPLE):
+            await found.connect(kit("ada")).unary(method, pb.Query(), 5.0)

@@ -22,7 +22,7 @@ from flprov.errors import Conflict, FlprovError, KitRefused, LocalError, Misuse,
 from flprov.kits import Kit
 from flprov.server.log.receipts import digest_at
 from flprov.server.operations.archive import FORMAT, ArchiveReader, Header
-from flprov.server.operations.denials import find_denials, keep_denial
+from flprov.server.operations.denials import find_denials, find_listed, keep_denial
 from flprov.server.operations.restored import CHECK, Restored, put_restored
 from flprov.server.records import Mark
 from flprov.server.registry import DRAINED
@@ -82,7 +82,7 @@ async def restore(
         occupied = _verify_free(state, force=force)
         _verify_room(local, header)
         _clear_unfinished(state)
-        past = await _look_back(state, header, clock) if occupied else _Past()
+        past = await _look_back(kit, state, header, clock) if occupied else _Past()
         aside = local / f"state.replaced-{clock.now():%Y%m%dT%H%M%SZ}"
         staging = _new_folder(aside)
         _extract(archive, staging, header, progress)
@@ -206,7 +206,7 @@ def _extract(archive: ArchiveReader, staging: Path, header: Header, progress: Pr
             (staging / name).chmod(0o444)
 
 
-async def _look_back(state: Path, header: Header, clock: Clock) -> _Past:
+async def _look_back(kit: Kit, state: Path, header: Header, clock: Clock) -> _Past:
     """What the state that is replaced knows and the backup does not; nothing if it cannot be read."""
     if not (state / STORE_FILE).is_file():
         return _Past()
@@ -215,7 +215,7 @@ async def _look_back(state: Path, header: Header, clock: Clock) -> _Past:
     except FlprovError:
         return _Past()
     try:
-        denials = tuple(find_denials(store))  # whatever the backup says of itself
+        denials = (*_listed(kit, state, clock), *find_denials(store))  # whatever the backup says of itself
         if header.log_index <= store.head and _digest(store, header.log_index) != header.log_digest:
             return _Past(index=store.head, denials=denials)  # it has another past: no more can be said
         rows = _rows(store, header.log_index + 1)
@@ -225,6 +225,13 @@ async def _look_back(state: Path, header: Header, clock: Clock) -> _Past:
         return _Past()
     finally:
         await store.close()
+
+
+def _listed(kit: Kit, state: Path, clock: Clock) -> tuple[Put, ...]:
+    try:
+        return tuple(find_listed(kit, state, clock.now()))
+    except FlprovError:  # no server could go on with such a bundle
+        return ()
 
 
 def _rows(store: Store, start: int) -> Iterator[LogRow]:
