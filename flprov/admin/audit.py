@@ -276,8 +276,8 @@ def _notes(verdicts: tuple[WitnessVerdict, ...], judge: Judge, *, asked: bool) -
     for one in against:
         if others := _contradicting(one, verdicts, {found.site for found in against}):
             yield (
-                f"{others} vouch for the log as it is now, and beyond row {one.index}: unless they saw it only"
-                f" after that, site {one.site} has signed what never was"
+                f"{others} vouch for the log as it is now, and beyond row {one.index}: unless they saw it"
+                f" only after that, site {one.site} has signed what never was"
             )
     for one in verdicts:
         if one.verdict == "restored":

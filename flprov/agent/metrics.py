@@ -55,7 +55,9 @@ class SiteMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """See `Collector.collect`."""
         found = self._status()
-        info = GaugeMetricFamily("flprov_agent_build_info", "The version that runs.", labels=["version", "site"])
+        info = GaugeMetricFamily(
+            "flprov_agent_build_info", "The version that runs.", labels=["version", "site"]
+        )
         info.add_metric([found.version, found.name], 1)
         yield info
         link = GaugeMetricFamily("flprov_agent_link", "1 for the state that the link has.", labels=["state"])
@@ -83,7 +85,9 @@ def _machine(vitals: Vitals) -> Iterator[Metric]:
     yield _gauge("flprov_agent_disk_free_bytes", "Free on the disk of the state.", vitals.disk.available)
     yield _gauge("flprov_agent_disk_size_bytes", "Size of the disk of the state.", vitals.disk.total)
     yield _gauge("flprov_agent_memory_free_bytes", "Memory that is available.", vitals.memory.available)
-    used = GaugeMetricFamily("flprov_agent_gpu_memory_used_bytes", "Memory in use, by whomever.", labels=["gpu"])
+    used = GaugeMetricFamily(
+        "flprov_agent_gpu_memory_used_bytes", "Memory in use, by whomever.", labels=["gpu"]
+    )
     total = GaugeMetricFamily("flprov_agent_gpu_memory_total_bytes", "Memory of the GPU.", labels=["gpu"])
     busy = GaugeMetricFamily("flprov_agent_gpu_utilization_ratio", "How busy it is, 0 to 1.", labels=["gpu"])
     leased = GaugeMetricFamily("flprov_agent_gpu_leased", "Jobs that have it.", labels=["gpu"])

@@ -58,7 +58,7 @@ def files_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 
 class JobProgress:
-    """Follows a job: a line per round; on a terminal a bar of rounds, and how far each site is in the next."""
+    """Follows a job: a line per round; on a terminal a bar of rounds, and how far each site is."""
 
     def __init__(self) -> None:
         self._shown = 0

@@ -136,15 +136,9 @@ DOWNLOAD_RESULT = _person(
 
 # ---- the log -------------------------------------------------------------------------------
 WATCH_EVENTS = _person("WatchEvents", Shape.DOWNLOAD, pb.EventsRequest, pb.Document, _SHOW)
-READ_AUDIT = _person(
-    "ReadAudit", Shape.DOWNLOAD, pb.EventsRequest, pb.Document, _ENROL, ObjectRule.OWN_ORG
-)
-EXPORT_LOG = _person(
-    "ExportLog", Shape.DOWNLOAD, pb.EventsRequest, pb.Chunk, frozenset({Role.PROJECT_ADMIN})
-)
-SHOW_WITNESSES = _person(
-    "ShowWitnesses", Shape.UNARY, pb.Query, pb.Document, frozenset({Role.PROJECT_ADMIN})
-)
+READ_AUDIT = _person("ReadAudit", Shape.DOWNLOAD, pb.EventsRequest, pb.Document, _ENROL, ObjectRule.OWN_ORG)
+EXPORT_LOG = _person("ExportLog", Shape.DOWNLOAD, pb.EventsRequest, pb.Chunk, frozenset({Role.PROJECT_ADMIN}))
+SHOW_WITNESSES = _person("ShowWitnesses", Shape.UNARY, pb.Query, pb.Document, frozenset({Role.PROJECT_ADMIN}))
 
 # ---- identities ----------------------------------------------------------------------------
 ADD_SITE = _person("AddSite", Shape.UNARY, pb.PartyChange, pb.Document, _ENROL, ObjectRule.OWN_ORG)

@@ -298,7 +298,9 @@ class SiteService:
         run = self._own_job(call, request.job_id)
         if request.digest != run.record.app and request.digest not in run.rounds.models():
             if run.active and run.rounds.open is None:  # this server, or the workflow, was started again
-                raise Unavailable(f"round {run.record.round + 1} of job {run.record.id} is about to be opened")
+                raise Unavailable(
+                    f"round {run.record.round + 1} of job {run.record.id} is about to be opened"
+                )
             raise PermissionRefused(
                 f"job {run.record.id} has no blob {request.digest[:12]!r} for {call.caller.name}"
             )

@@ -156,12 +156,14 @@ def test_on_a_terminal_the_running_round_says_how_far_each_site_is(run, admin: F
     admin.changes = [make_job("running", sites=sites, rounds=()), make_job("completed")]
     ran = run("job", "wait", "j1")
     [line] = [part for part in ran.err.split("\r") if "round 3:" in part]
-    for words in ("2/2 rounds", "site-1 has answered", "site-2 step 120", "4.0 MiB of 10.0 MiB", "site-4 absent"):
+    wanted = ("2/2 rounds", "site-1 has answered", "site-2 step 120", "4.0 MiB of 10.0 MiB", "site-4 absent")
+    for words in wanted:
         assert words in line
     assert BEEP not in line
     monkeypatch.setenv("COLUMNS", "60")
     drawn = [part for part in run("job", "wait", "j1").err.split("\r") if "/2 rounds" in part]
-    assert drawn and all(len(part.removeprefix("\x1b[K").rstrip("\n")) < 60 for part in drawn)
+    assert drawn
+    assert all(len(part.removeprefix("\x1b[K").rstrip("\n")) < 60 for part in drawn)
 
 
 # ---- ls and show -------------------------------------------------------------------------------

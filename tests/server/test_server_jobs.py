@@ -415,12 +415,14 @@ async def test_watcher_sees_how_a_site_moves_at_most_once_a_second(world):
     await world.clock.elapse(0.9)
     assert not second.done()
     await world.clock.elapse(0.2)
-    assert second.done() and (await second).sites.parts["site-1"].step == 40
+    assert second.done()
+    assert (await second).sites.parts["site-1"].step == 40
     third = asyncio.create_task(anext(watching))
     await world.clock.elapse(5)
     running.run.note_progress("site-1", pb.Progress(step=40))
     await world.clock.elapse(5)
-    assert not third.done() and world.clock.sleeping == 0
+    assert not third.done()
+    assert world.clock.sleeping == 0
     running.run.note_progress("site-1", pb.Progress(doing="sending update", bytes_done=7, bytes_total=9))
     await world.clock.elapse(1)
     part = (await third).sites.parts["site-1"]

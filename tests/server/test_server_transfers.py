@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from flprov.blobs import BlobStore, digest_of
@@ -48,6 +50,17 @@ async def test_blob_arrives_in_pieces_of_any_size(blobs):
     )
     assert replies == [(0, False), (len(DATA), True)]
     assert await sent(blobs, DIGEST) == DATA
+
+
+async def test_large_and_small_pieces_go_through_the_hash_in_order(blobs):
+    data = b"".join(bytes([number]) * (300_000 if number % 2 else 1000) for number in range(6))
+    cuts = [0, 1000, 301_000, 302_000, 602_000, 602_500, len(data)]
+    pieces = [piece(data[start:end]) for start, end in itertools.pairwise(cuts)]
+    assert (await receive(blobs, header(data), *pieces))[-1] == (len(data), True)
+    swapped = [pieces[1], pieces[0], *pieces[2:]]
+    other = BlobStore(blobs.path(digest_of(data)).parents[2] / "other")
+    with pytest.raises(ProtocolError, match="another digest"):
+        await receive(other, header(data), *swapped)
 
 
 async def test_each_piece_is_answered_so_that_the_sender_knows_what_is_on_the_way(blobs):

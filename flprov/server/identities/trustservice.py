@@ -65,9 +65,7 @@ class TrustService:
 
     def holding(self, identity: str) -> Holding:
         """What somebody has said to hold last; version 0: nothing newer than the kit."""
-        return Holding(
-            identity=identity, version=self._held.get(identity, 0), at=self._since.get(identity)
-        )
+        return Holding(identity=identity, version=self._held.get(identity, 0), at=self._since.get(identity))
 
     async def close(self) -> None:
         """Wait until what was said is on the disk."""

@@ -50,7 +50,7 @@ def digest_at(store: Store, index: int) -> str:
 
 
 async def find_remark(store: Store, receipt: ReceiptDocument) -> str:
-    """What the log says about a row that is not as it was: that the server was restored from a backup since."""
+    """What the log says about a row that is not as it was: that the server was restored since."""
     for found in await store.find(RowFilter(what="server.restore"), limit=1000):
         if found.index <= receipt.index and receipt.at <= found.at + CLOCKS_APART:
             who = found.row.who.rpartition("/")[2]
