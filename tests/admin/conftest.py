@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import sys
+from pathlib import Path
+
 import pytest
 from admin_server import NOW, PROJECT, Network, Server
 
@@ -10,6 +15,8 @@ from flprov.admin import Admin
 from flprov.admin.link import Link
 from flprov.kits import Kit, load_kit, provision
 from flprov.testing.clock import FakeClock
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +54,11 @@ def link(network: Network, kit: Kit):
 def admin(network: Network, kit: Kit):
     with Admin(kit, network.connect(kit.identity), clock=FakeClock(start=NOW)) as made:
         yield made
+
+
+@pytest.fixture
+def log(tmp_path: Path):
+    """A log of many rows that several sites vouch for."""
+    from faults.tampering import write_log
+
+    return asyncio.run(write_log(tmp_path / "log", random.Random(3)))

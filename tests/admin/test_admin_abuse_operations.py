@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from faults.tampering import NOW, cut_tail, judge
-from test_admin_audit import forge, lines_of, log  # noqa: F401
+from sound_logs import forge, lines_of
 
 from flprov.admin.audit import Judge, _conclude, _Seen
 from flprov.store import Row, open_store
@@ -16,7 +16,7 @@ from flprov.testing.clock import FakeClock
 from flprov.wire.documents import WitnessVerdict
 
 
-async def write(log, *, restored_at) -> None:  # noqa: F811
+async def write(log, *, restored_at) -> None:
     store = open_store(log.path.parent, clock=FakeClock(restored_at))
     await store.commit([], Row(who="server", what="server.restore", object="server"))
     for _ in range(60):
@@ -25,7 +25,7 @@ async def write(log, *, restored_at) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize(("before", "ok"), [(timedelta(days=30), False), (timedelta(minutes=5), True)])
-def test_restore_excuses_no_rows_that_were_signed_long_after_it(log, before, ok):  # noqa: F811
+def test_restore_excuses_no_rows_that_were_signed_long_after_it(log, before, ok):
     """Its row stays for ever, and would excuse every rewriting behind it."""
     signed_at = max(receipt.at for receipt in log.receipts)
     assert signed_at > NOW

@@ -5,60 +5,30 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sqlite3
-import sys
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from faults.tampering import (  # noqa: E402
+from faults.tampering import (
     NOW,
     PROJECT,
     ROWS,
-    Forger,
     SoundLog,
     cut_tail,
     judge,
     rewrite_tail,
     tamper,
-    write_log,
 )
+from sound_logs import forge, lines_of
 
-from flprov.admin.audit import Judge, verify_log  # noqa: E402
-from flprov.admin.exports import export_log, read_rows, read_witnesses  # noqa: E402
-from flprov.errors import Conflict, NotFound, RemoteError  # noqa: E402
-from flprov.pki import Kind, create_issuing, create_root, load_anchors  # noqa: E402
-from flprov.store import Row, open_store  # noqa: E402
-from flprov.testing.clock import FakeClock  # noqa: E402
-from flprov.wire.documents import DisputeDocument, WitnessListDocument  # noqa: E402
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> SoundLog:
-    return asyncio.run(write_log(tmp_path / "log", random.Random(3)))
-
-
-def lines_of(log: SoundLog) -> list[bytes]:
-    async def read() -> list[bytes]:
-        store = open_store(log.path.parent, clock=FakeClock(NOW))
-        try:
-            return await store.lines(limit=10 * ROWS)
-        finally:
-            await store.close()
-
-    return asyncio.run(read())
-
-
-def forge(log: SoundLog, way, row: int) -> int:
-    with closing(sqlite3.connect(log.path, isolation_level=None)) as connection:
-        return way(Forger(connection, log, random.Random(1)), row)
+from flprov.admin.audit import Judge, verify_log
+from flprov.admin.exports import export_log, read_rows, read_witnesses
+from flprov.errors import Conflict, NotFound, RemoteError
+from flprov.pki import Kind, create_issuing, create_root, load_anchors
+from flprov.store import Row, open_store
+from flprov.testing.clock import FakeClock
+from flprov.wire.documents import DisputeDocument, WitnessListDocument
 
 
 def witnesses(log: SoundLog, head: int = ROWS, **more) -> WitnessListDocument:
