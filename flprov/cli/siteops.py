@@ -130,8 +130,11 @@ def _show_drain(admin: Admin, found: DrainDocument, *, wait: bool, as_json: bool
         _print_drain(found, as_json=as_json)
     if not wait:
         return
+    said = found.safe_when
     for last in admin.watch_drain(found.name if found.kind == "site" else ""):
-        talk(clean(f"safe to stop {last.safe_when}"))
+        if last.safe_when != said:
+            talk(clean(f"safe to stop {last.safe_when}"))
+        said = last.safe_when
     if as_json:
         print_json(last)
     if not last.drained:
@@ -145,7 +148,7 @@ def _print_drain(found: DrainDocument, *, as_json: bool) -> None:
         return
     who = f"{found.kind} {found.name}"
     done = found.drained or "enabled"
-    click.echo(clean(f"{who} {done}" if found.changed else f"{who} was {done} already: nothing was done"))
+    click.echo(clean(f"{who} {done}" if found.changed else f"{who} was already {done}; nothing was done"))
     if found.drained:
         click.echo(clean(f"safe to stop {found.safe_when}"))
     for note in found.notes:

@@ -320,7 +320,7 @@ async def test_that_it_is_drained_is_in_its_status(config, server, launcher):
             "environment_ready",
         ]
         if all(rung.ok for rung in found.ladder):
-            assert found.why == "drained: drained by ada since 12:00 UTC"
+            assert found.why == "no new jobs come: drained by ada since 12:00 UTC"
 
 
 async def test_away_its_ladder_ends_with_the_link_and_says_which_try_it_is(config, server, launcher):

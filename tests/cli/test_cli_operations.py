@@ -42,9 +42,9 @@ def test_drain_says_when_it_is_safe_to_stop(run, admin: FakeAdmin):
 
 def test_what_was_drained_before_is_said_so(run, admin: FakeAdmin):
     admin.drains = [drained(changed=False)]
-    assert "already: nothing was done" in run("site", "drain", "site-1").out
+    assert "was already drained by ada" in run("site", "drain", "site-1").out
     admin.drains = [drained(changed=False, drained="")]
-    assert run("site", "enable", "site-1").out == "site site-1 was enabled already: nothing was done\n"
+    assert run("site", "enable", "site-1").out == "site site-1 was already enabled; nothing was done\n"
 
 
 def test_waiting_ends_when_it_is_safe(run, admin: FakeAdmin):

@@ -32,6 +32,45 @@ def test_columns_are_as_wide_as_they_need_to_be(capsys):
     assert capsys.readouterr().out == "NAME         STATE\na            connected\na-long-name  x\n"
 
 
+WIDE = (
+    ("SITE", "REASON", "DISK"),
+    [("site-1", "not connected since yesterday: nobody answers", "40 GiB free")],
+)
+
+
+def on_a_terminal(monkeypatch, columns: int) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+
+def test_a_row_is_one_line_where_nobody_looks(capsys):
+    print_table(*WIDE, spare=("DISK",))
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_long_cells_go_on_below_on_a_narrow_terminal(capsys, monkeypatch):
+    on_a_terminal(monkeypatch, 50)
+    print_table(*WIDE)
+    found = click.unstyle(capsys.readouterr().out).splitlines()
+    assert [line.split("  ")[0] for line in found[1:]] == ["site-1", ""]
+    assert max(map(len, found)) <= 50
+    assert "yesterday:" in found[1] + found[2]
+
+
+def test_a_terminal_that_is_too_narrow_does_without_spare_columns(capsys, monkeypatch):
+    on_a_terminal(monkeypatch, 36)
+    print_table(*WIDE, spare=("DISK",))
+    found = click.unstyle(capsys.readouterr().out)
+    assert "DISK" not in found
+    assert max(map(len, found.splitlines())) <= 36
+
+
+def test_no_word_is_broken_however_narrow_the_terminal(capsys, monkeypatch):
+    on_a_terminal(monkeypatch, 5)
+    print_table(("WHO",), [("spiffe://heart.example/site/org-a/site-1",)])
+    assert "spiffe://heart.example/site/org-a/site-1" in capsys.readouterr().out
+
+
 def test_a_table_without_rows_is_its_header(capsys):
     print_table(("NAME", "STATE"), [])
     assert capsys.readouterr().out == "NAME  STATE\n"

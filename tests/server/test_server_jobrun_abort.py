@@ -125,7 +125,7 @@ async def test_second_abort_has_no_second_effect(world):
 async def test_abort_without_a_reason_names_who(world):
     run = await world.run(targets=TWO)
     await abort(world, run, reason="")
-    assert run.record.reason == f"aborted by {ADA.uri}"
+    assert (run.record.reason, run.record.aborted_by) == ("aborted by ada", ADA.uri)
 
 
 async def test_abort_works_on_a_full_disk_and_its_job_ends(world):

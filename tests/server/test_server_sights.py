@@ -306,10 +306,17 @@ SITE_STATES = {
 @pytest.mark.parametrize("case", SITE_STATES)
 async def test_job_at_a_site(world, case):
     state, refusals, unconfirmed, (shown, reason) = SITE_STATES[case]
-    run = await world.run(state=state, refusals=refusals, unconfirmed=unconfirmed)
+    run = await world.run(state=state, refusals=refusals, unconfirmed=unconfirmed, granted=("site-1",))
     run.sites.set("site-1", "training")
     [one] = [site for site in job_document(run).sites if site.site == "site-1"]
     assert (one.state, one.reason) == (shown, reason)
+
+
+async def test_site_of_an_ended_job_that_was_never_sent_there_does_not_wait_for_room(world):
+    run = await world.run(state=JobState.ABORTED)
+    run.sites.set("site-1", "waiting", "needs 2 cpus, 0 free of 2")
+    one = job_document(run).sites[0]
+    assert (one.site, one.state, one.reason) == ("site-1", "stopped", "it was never sent there")
 
 
 async def test_rounds_of_a_workflow_of_the_app_are_known_once_it_says_so(world):
@@ -354,12 +361,12 @@ WHY = {
     "running": (
         {"state": JobState.RUNNING, "round": 3},
         "running: round 4, the workflow is at work",
-        "flprov job show 0job",
+        "flprov job logs 0job --follow",
     ),
     "running and waiting": (
         {"state": JobState.RUNNING, "reason": "waiting up to 60 s for site-1 to return"},
         "running: round 1, waiting up to 60 s for site-1 to return",
-        "flprov job show 0job",
+        "flprov job logs 0job --follow",
     ),
     "failed: the earliest cause, not the first noted": (
         {"state": JobState.FAILED, "causes": BOOM, "reason": "second"},
@@ -377,6 +384,25 @@ WHY = {
         "flprov job show 0job",
     ),
     "completed": ({"state": JobState.COMPLETED}, "completed: nothing went wrong", "flprov job show 0job"),
+    "completed in spite of something": (
+        {"state": JobState.COMPLETED, "causes": BOOM[:1]},
+        "completed: it came to its end, although site-1: second",
+        "flprov job show 0job",
+    ),
+    "aborted by somebody": (
+        {"state": JobState.ABORTED, "reason": "typo", "aborted_by": "spiffe://x/person/org-a/lead/leo"},
+        "aborted by leo: typo",
+        "flprov job show 0job",
+    ),
+    "aborted by somebody without a reason": (
+        {
+            "state": JobState.ABORTED,
+            "reason": "aborted by leo",
+            "aborted_by": "spiffe://x/person/org-a/lead/leo",
+        },
+        "aborted by leo",
+        "flprov job show 0job",
+    ),
     "aborted": (
         {"state": JobState.ABORTED, "reason": "typo", "causes": BOOM},
         "aborted: typo",
@@ -482,7 +508,9 @@ async def test_why_of_a_drained_site_names_who_drained_it(world):
     world.connect("site-1")
     world.registry.enrol(Enrolment(name="site-1", org="org-a", drained=MARK))
     found = await why_site(world)
-    assert found.answer.startswith("site-1: it is drained by ada since 2026-01-01 00:00 UTC: odd updates")
+    assert found.answer.startswith(
+        "site-1: it gets no new jobs: drained by ada since 2026-01-01 00:00 UTC: odd updates"
+    )
     assert found.hint == "flprov site enable site-1"
 
 

@@ -81,8 +81,7 @@ class Orders:
         if session is None:
             raise SiteUnavailable(
                 f"site {site.name} is not connected, so nothing was done there",
-                hint=f"flprov site drain {site.name} keeps new jobs away from it; or type at the site itself:"
-                " systemctl stop flprov-site",
+                hint=f"flprov site why {site.name}; to keep new jobs away: flprov site drain {site.name}",
             )
         mark = parts.mark(call, request.reason)
         order = SiteOrder(

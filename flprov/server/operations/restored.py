@@ -17,7 +17,7 @@ CHECK = (
     "people who were removed since: flprov user ls, flprov user rm",
     "invites that were used or taken back since and may be open again: flprov invite ls",
     "drained sites: flprov site ls",
-    "jobs that were submitted since are gone, and those that were aborted since go on: flprov job ls",
+    "jobs: those that were submitted since are gone, those that were aborted since go on: flprov job ls",
     "a rotation of CAs that was under way: flprov ca rotate status",
 )
 

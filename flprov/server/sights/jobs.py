@@ -55,7 +55,7 @@ def job_site(run: JobRun, site: str) -> JobSiteDocument:
         state, reason = "refused", run.record.refusals[site]
     elif run.record.state.terminal:
         state = "unconfirmed" if site in run.record.unconfirmed else "stopped"
-        if site not in {*run.record.granted, *run.record.members}:
+        if state == "stopped" and site not in {*run.record.granted, *run.record.members}:
             reason = "it was never sent there"
     return JobSiteDocument(
         site=site,

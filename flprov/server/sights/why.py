@@ -79,6 +79,8 @@ def _hint(scene: Scene, run: JobRun, causes: tuple[Cause, ...]) -> str:
         case JobState.RUNNING:
             site = _in_the_way(scene, run)
             return f"flprov site why {site}" if site else f"flprov job logs {job.id} --follow"
+        case JobState.QUEUED if scene.registry.drained is not None:
+            return "flprov server enable"
         case JobState.QUEUED | JobState.DEPLOYING:
             site = _in_the_way(scene, run)
             return f"flprov site why {site}" if site else f"flprov job show {job.id}"
