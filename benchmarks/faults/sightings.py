@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from faults.history import Seen
@@ -89,8 +91,7 @@ def see_files(folder: Path, ended: set[str]) -> tuple[str, ...]:
     """Temporary files below the parties' state folders, folders of ended jobs at sites, and short names."""
     found: list[str] = []
     for state in sorted(folder.glob("ws/kits/*.local/state")):
-        for pattern in _TEMPORARY:
-            found += [str(path.relative_to(folder)) for path in state.rglob(pattern) if not _own_socket(path)]
+        found += [str(path.relative_to(folder)) for path in _temporary(state) if not _own_socket(path)]
         if state.parent.name != "server.local":
             found += [
                 str(state.relative_to(folder) / "jobs" / job)
@@ -102,6 +103,14 @@ def see_files(folder: Path, ended: set[str]) -> tuple[str, ...]:
             if name.is_symlink() and str(name.readlink()).startswith(f"{folder}/"):
                 found.append(f"{name} -> {name.readlink()}")
     return tuple(found)
+
+
+def _temporary(state: Path) -> Iterator[Path]:
+    """By os.walk, which passes over what goes while it looks; Path.rglob does not."""
+    for place, folders, files in os.walk(state):
+        for name in (*folders, *files):
+            if any(fnmatch.fnmatch(name, pattern) for pattern in _TEMPORARY):
+                yield Path(place, name)
 
 
 def _own_socket(path: Path) -> bool:

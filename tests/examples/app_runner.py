@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +37,9 @@ class Parent:
         self._asked = ""  # the task that waits for its answer
         self.updates: list[pb.UpdateMessage] = []
         self.failures: list[pb.Failure] = []
+
+    def outlive(self, greeting: Callable[[], Iterable[pb.FromWorker]]) -> None:
+        """This one never comes back: there is nobody to greet."""
 
     def receive(self) -> pb.ToWorker:
         if self._messages:
