@@ -20,7 +20,7 @@ from flprov._base.lazy import lazy_names
 from flprov._base.retry import backoff
 
 if TYPE_CHECKING:
-    from flprov._base.alarm import Alarm
+    from flprov._base.alarm import Alarm, sleep_unless
     from flprov._base.aside import run_aside
     from flprov._base.tasks import Tasks
 
@@ -38,6 +38,7 @@ __all__ = [
     "parse_json",
     "replace_tree",
     "run_aside",
+    "sleep_unless",
     "sync_folder",
     "sync_tree",
     "to_document",
@@ -48,4 +49,6 @@ __all__ = [
 ]
 
 # These come with asyncio, which a job's process does without.
-__getattr__ = lazy_names(__name__, {"Alarm": "alarm", "Tasks": "tasks", "run_aside": "aside"})
+__getattr__ = lazy_names(
+    __name__, {"Alarm": "alarm", "Tasks": "tasks", "run_aside": "aside", "sleep_unless": "alarm"}
+)

@@ -30,18 +30,17 @@ class Alarm:
             left = (moment - self._clock.now()).total_seconds()
             if left <= 0:
                 return False
-            await self._sleep(min(left, _LONGEST))
+            await sleep_unless(self._clock, min(left, _LONGEST), self._rung)
         self._rung.clear()
         return True
 
-    async def _sleep(self, seconds: float) -> None:
-        either = [
-            asyncio.ensure_future(self._clock.sleep(seconds)),
-            asyncio.ensure_future(self._rung.wait()),
-        ]
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for waiting in either:
-                waiting.cancel()
-            await asyncio.wait(either)
+
+async def sleep_unless(clock: Clock, seconds: float, rung: asyncio.Event) -> None:
+    """Sleep, or until the event is set."""
+    either = [asyncio.ensure_future(clock.sleep(seconds)), asyncio.ensure_future(rung.wait())]
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for waiting in either:
+            waiting.cancel()
+        await asyncio.wait(either)

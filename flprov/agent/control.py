@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from flprov._base import Clock, backoff, canonical_json
+from flprov._base import Clock, backoff, canonical_json, sleep_unless
 from flprov.agent.outbox import Outbox
 from flprov.errors import FlprovError, Nature, ProtocolError, Refused, ServerUnavailable
 from flprov.rpc import Connection
@@ -196,20 +196,8 @@ class Control:
                 self.report(pb.FromSite(heartbeat=pb.Heartbeat(vitals=canonical_json(vitals))))
             except (FlprovError, OSError):  # a disk that answers with EIO, say: the next beat tries again
                 logger.warning("the state of this machine could not be read", exc_info=True)
-            await self._rest(min(max(0.1, seconds), 60.0))  # in this order: NaN becomes 0.1
-
-    async def _rest(self, seconds: float) -> None:
-        """Wait for the next beat, or until it is wanted."""
-        either = [
-            asyncio.ensure_future(self._clock.sleep(seconds)),
-            asyncio.ensure_future(self._soon.wait()),
-        ]
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for waiting in either:
-                waiting.cancel()
-            await asyncio.wait(either)
+            # In this order: NaN becomes 0.1.
+            await sleep_unless(self._clock, min(max(0.1, seconds), 60.0), self._soon)
 
 
 # Tries that are said in the log although nothing is new; all of them are in `site status`.

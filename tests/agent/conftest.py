@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from agent_parties import NOW, App, Parties, make_config, project, write_app
-from agent_rig import Rig
+from agent_rig import PATIENCE, FakeServer, Rig
 
 from flprov.agent import AgentConfig
+from flprov.agent.bulk import Bulk
+from flprov.blobs import BlobStore
 from flprov.kits import provision
+from flprov.testing.clock import FakeClock
 
 
 def _provision(folder: Path, name: str) -> Parties:
@@ -45,3 +49,20 @@ def app(tmp_path: Path) -> App:
 async def rig(config: AgentConfig, parties: Parties) -> AsyncIterator[Rig]:
     async with Rig(config, parties.kit("leo")) as made:
         yield made
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[FakeServer]:
+    """A server that takes blobs and logs, on the transport inside this process."""
+    made = FakeServer(tmp_path / "server")
+    yield made
+    await made.network.stop()
+
+
+@pytest.fixture
+async def bulk(server: FakeServer, tmp_path: Path) -> AsyncIterator[Bulk]:
+    """Transfers to and from it."""
+    made = Bulk(server.connect, BlobStore(tmp_path / "blobs"), FakeClock(start=NOW))
+    async with asyncio.timeout(PATIENCE):
+        yield made
+    await made.close()

@@ -3,40 +3,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pytest
-from agent_parties import NOW, make_submission, sign_deploy, write_app
-from agent_rig import PATIENCE, FakeServer, Rig
+from agent_parties import make_submission, sign_deploy, write_app
+from agent_rig import Rig
 
-from flprov.agent.bulk import Bulk
 from flprov.agent.logs import LogSender
 from flprov.agent.outbox import Outbox
-from flprov.blobs import BlobStore
 from flprov.jobs import JobSpec, decode_submission
 from flprov.policy import LogRules
-from flprov.testing.clock import FakeClock
 from flprov.wire import pb
 from flprov.workers import LogSegments
 
 RULES = "allow: {organisations: [org-a]}\nlogs: {redact: ['MRN[0-9]{6}']}\n"
 NAME = "MRN123456"
-
-
-@pytest.fixture
-async def server(tmp_path):
-    made = FakeServer(tmp_path / "server")
-    yield made
-    await made.network.stop()
-
-
-@pytest.fixture
-async def bulk(server, tmp_path):
-    made = Bulk(server.connect, BlobStore(tmp_path / "blobs"), FakeClock(start=NOW))
-    async with asyncio.timeout(PATIENCE):
-        yield made
-    await made.close()
 
 
 @pytest.mark.parametrize("cut", range(990, 1000))

@@ -3,31 +3,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
-from agent_parties import NOW
-from agent_rig import PATIENCE, FakeServer
+from agent_rig import FakeServer
 
-from flprov.agent.bulk import Bulk
 from flprov.agent.logs import LogSender
-from flprov.blobs import BlobStore
-from flprov.testing.clock import FakeClock
-
-
-@pytest.fixture
-async def server(tmp_path):
-    made = FakeServer(tmp_path / "server")
-    yield made
-    await made.network.stop()
-
-
-@pytest.fixture
-async def bulk(server, tmp_path):
-    made = Bulk(server.connect, BlobStore(tmp_path / "blobs"), FakeClock(start=NOW))
-    async with asyncio.timeout(PATIENCE):
-        yield made
-    await made.close()
 
 
 @pytest.fixture

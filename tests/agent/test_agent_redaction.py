@@ -7,33 +7,13 @@ import asyncio
 import itertools
 import time
 
-import pytest
-from agent_parties import NOW
-from agent_rig import PATIENCE, FakeServer
+from agent_rig import FakeServer
 
-from flprov.agent.bulk import Bulk
 from flprov.agent.logs import LONGEST_LINE, NOT_SHARED, LogSender
 from flprov.agent.redaction import HIDDEN, Redactor, hide
-from flprov.blobs import BlobStore
 from flprov.policy import LogRules
-from flprov.testing.clock import FakeClock
 
 MRN = LogRules(redact=("MRN[0-9]+",))
-
-
-@pytest.fixture
-async def server(tmp_path):
-    made = FakeServer(tmp_path / "server")
-    yield made
-    await made.network.stop()
-
-
-@pytest.fixture
-async def bulk(server, tmp_path):
-    made = Bulk(server.connect, BlobStore(tmp_path / "blobs"), FakeClock(start=NOW))
-    async with asyncio.timeout(PATIENCE):
-        yield made
-    await made.close()
 
 
 def arrived(server: FakeServer) -> bytes:

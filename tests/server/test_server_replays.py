@@ -100,8 +100,11 @@ class Ada:
         return found.SerializeToString() if found is not None else b""
 
     def rows(self) -> list[str]:
-        """What the log has, without what is written beside every call."""
-        beside = ("cert.seen", "call")
+        """What the log has, without what is written beside every call.
+
+        The end of a job that was aborted comes when its work is over, whoever asks meanwhile.
+        """
+        beside = ("cert.seen", "call", "job.end")
         return [entry.row.what for entry in self._store.rows() if entry.row.what not in beside]
 
 
