@@ -40,6 +40,8 @@ class Task:
     job_id: str
     args: Mapping[str, object] = field(default_factory=dict)  # job.yml's `args`
     scalars: Mapping[str, Scalar] = field(default_factory=dict)  # what the workflow adds to this task
+    extra: Tensors = field(default_factory=dict)  # tensors beside the model; no update has to fit them
+    seed: int = 0  # 32 bits; the same for this site, round and task in every run of the same job.yml
 
 
 @dataclass(frozen=True, kw_only=True)

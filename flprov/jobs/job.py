@@ -18,6 +18,7 @@ ABSENCE_SECONDS = 600.0  # a hospital's firewall restarts within this
 GRACE_SECONDS = 1.0  # between the polite and the other signal
 MEMORY = 1 << 30
 LATE = ("take", "refuse")
+MODES = ("max", "min")
 WORKFLOW = "fedavg"
 
 
@@ -28,6 +29,11 @@ class Workflow:
     type: str | None = WORKFLOW
     entry: str | None = None  # "module:Class"; then `type` is None
     rounds: int = ROUNDS
+    seed: int = 0  # of every random choice: which sites take part, the first weights, what tasks draw
+    best: str | None = None  # the metric by which the best round's model is kept; None: none is kept
+    mode: str = "max"  # max | min: which value of `best` is better
+    patience: int = 0  # rounds without a better value before the job ends early; 0: never
+    min_delta: float = 0.0  # by how much a value has to be better to count
     options: Mapping[str, Scalar] = field(default_factory=dict)  # for the controller's constructor
 
 

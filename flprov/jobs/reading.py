@@ -27,6 +27,7 @@ from flprov.messages import Scalar
 
 JOB_FILE = "job.yml"
 _STAND_IN = "x"  # for a required value whose problem is noted already
+_OF_EVERY_WORKFLOW = ("type", "entry", "rounds", "seed", "best", "mode", "patience", "min_delta")
 _NO_TASKS: Mapping[str, str] = {"train": "flprov:train"}  # likewise
 
 
@@ -119,11 +120,26 @@ class _Reader:
         kind, entry = section.text("type", None), section.text("entry", None)
         rounds = section.integer("rounds", ROUNDS)
         keys = section.keys()
-        others = [key for key in keys if key not in ("type", "entry", "rounds")]
+        plain = Workflow()
+        seed = section.integer("seed", plain.seed)
+        best, mode = section.text("best", None), section.text("mode", plain.mode)
+        patience = section.integer("patience", plain.patience)
+        min_delta = section.number("min_delta", plain.min_delta)
+        others = [key for key in keys if key not in _OF_EVERY_WORKFLOW]
         options = {key: cast("Scalar", section.value(key)) for key in others}
         if kind is None and not section.has("entry"):
             kind = WORKFLOW
-        return Workflow(type=kind, entry=entry, rounds=rounds, options=options)
+        return Workflow(
+            type=kind,
+            entry=entry,
+            rounds=rounds,
+            seed=seed,
+            best=best,
+            mode=mode,
+            patience=patience,
+            min_delta=min_delta,
+            options=options,
+        )
 
     def _tasks(self) -> Mapping[str, str]:
         value = self._top.value("tasks")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from flprov.config import shown
 from flprov.errors import ConfigError, Misuse
 from flprov.jobs.filenames import verify_path
-from flprov.jobs.job import LATE, Filters, JobSpec, Membership, Resources, Workflow
+from flprov.jobs.job import LATE, MODES, Filters, JobSpec, Membership, Resources, Workflow
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -143,6 +143,13 @@ def _workflow_faults(workflow: Workflow, entries: _Entries) -> Faults:
         yield _fault((*where, "type"), f"must be {LABEL_WORDS}, not {shown(workflow.type)}")
     if workflow.entry is not None:
         yield from entries.code((*where, "entry"), workflow.entry)
+    yield from _range((*where, "seed"), workflow.seed, 0, 2**32 - 1)
+    yield from _range((*where, "patience"), workflow.patience, 0, MOST_ROUNDS)
+    yield from _range((*where, "min_delta"), workflow.min_delta, 0, 1e9)
+    if workflow.mode not in MODES:
+        yield _fault((*where, "mode"), f"must be max or min, not {shown(workflow.mode)}")
+    if workflow.patience and workflow.best is None:
+        yield _fault((*where, "patience"), "needs 'best': the metric that has to become better")
     for key, value in workflow.options.items():
         if isinstance(value, bool | int | float | str):
             yield from _parameter_faults((*where, key), value, depth=0)

@@ -36,6 +36,11 @@ _LATER: tuple[tuple[tuple[str, ...], object], ...] = (
     (("spec", "priority"), 0),
     (("spec", "resources", "disk"), 0),
     (("spec", "sites", "late"), "take"),
+    (("spec", "workflow", "seed"), 0),
+    (("spec", "workflow", "best"), None),
+    (("spec", "workflow", "mode"), "max"),
+    (("spec", "workflow", "patience"), 0),
+    (("spec", "workflow", "min_delta"), 0.0),
 )
 
 

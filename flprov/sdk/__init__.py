@@ -25,8 +25,10 @@ from flprov.sdk.filtering import (
     filter_task,
 )
 from flprov.sdk.functions import Executor, build_executor, run_executor
+from flprov.sdk.gathering import Answer, Ask, Gathering, Port
 from flprov.sdk.models import TORCH, load_model
-from flprov.sdk.sites import Answers, Ask, Port, Sites
+from flprov.sdk.runtime_tasks import RUNTIME_TASKS
+from flprov.sdk.sites import Sites
 from flprov.sdk.state import State, encode_state, flatten_state, read_state
 from flprov.sdk.workflows import WORKFLOWS, Controller, build_controller
 
@@ -35,13 +37,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RESULT_FILTERS",
+    "RUNTIME_TASKS",
     "TORCH",
     "WORKFLOWS",
-    "Answers",
+    "Answer",
     "Ask",
     "Controller",
     "Executor",
     "FedAvg",
+    "Gathering",
     "Port",
     "ResultFilter",
     "Scalar",

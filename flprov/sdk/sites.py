@@ -7,60 +7,26 @@
 
 Who takes part in a round, how long a site may be away and how many must answer is the runtime's
 business (`sites` in job.yml), not the controller's. Below is a `Port`: the workflow's process puts
-its channel there, tests a fake, the simulator its pool.
+its channel there, tests a fake.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import replace
+
+import numpy as np
 
 from flprov.errors import JobFailed, Misuse, NotFound
 from flprov.messages import Scalar, Tensors, Update, UpdateKind
+from flprov.sdk.gathering import Ask, Gathering, Port
+from flprov.sdk.runtime_tasks import RUNTIME_TASKS
 from flprov.sdk.state import State
 
 WEIGHTS = (UpdateKind.FULL, UpdateKind.DIFF)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    """One task for some sites."""
-
-    task_id: str  # the same again when a round is run again after a crash
-    name: str
-    round: int
-    rounds: int
-    expects: tuple[UpdateKind, ...]  # empty: an answer has metrics, but no tensors
-    model: Tensors
-    to: tuple[str, ...]
-    scalars: Mapping[str, Scalar] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answers:
-    """What came back: verified updates, and the reason of each site that gave none."""
-
-    updates: tuple[Update, ...]
-    absent: Mapping[str, str] = field(default_factory=dict)
-
-
-class Port(Protocol):
-    """What carries a workflow's asks to the sites and its state to the disk."""
-
-    def ask(self, ask: Ask) -> Answers:
-        """Send the task and wait until every site of it has answered or is given up."""
-        ...
-
-    def save(self, state: State) -> State:
-        """Make `state` durable; what comes back is the same, perhaps mapped from a file."""
-        ...
-
-    def log(self, values: Mapping[str, float], step: int | None) -> None:
-        """Show some numbers to whoever watches the job."""
-        ...
 
 
 class Sites:
@@ -69,17 +35,23 @@ class Sites:
     Attributes:
         names: every site of the job, in the canonical order (by name).
         total: how many rounds the job asks for.
-        absent: site -> reason, of the last broadcast.
+        absent: site -> reason, of the last task that was waited for.
+        seed: `workflow.seed` of job.yml.
     """
 
-    def __init__(self, port: Port, *, names: Sequence[str], tasks: Sequence[str], total: int) -> None:
+    def __init__(
+        self, port: Port, *, names: Sequence[str], tasks: Sequence[str], total: int, seed: int = 0
+    ) -> None:
         self.names = tuple(sorted(names))
         self.total = total
         self.absent: Mapping[str, str] = {}
+        self.seed = seed
         self._port = port
         self._tasks = frozenset(tasks)
         self._round: int | None = None  # the one that is open
         self._asked: Counter[str] = Counter()
+        self._under_way: list[Gathering] = []
+        self._sampled = 0  # how often in this round
         self._saved: State | None = None
 
     def rounds(self, state: State) -> Iterator[State]:
@@ -91,7 +63,7 @@ class Sites:
             JobFailed: a round ended without a commit.
         """
         while state.round < self.total:
-            self._round, self._saved, self._asked = state.round, None, Counter()
+            self._round, self._saved, self._asked, self._sampled = state.round, None, Counter(), 0
             yield state
             if self._saved is None:
                 raise JobFailed(
@@ -105,13 +77,45 @@ class Sites:
         """Whether job.yml names this task."""
         return task in self._tasks
 
-    def train(self, model: Tensors, **scalars: Scalar) -> list[Update]:
-        """`broadcast` the task "train": new weights, or their difference from `model`."""
-        return self._broadcast("train", model, None, WEIGHTS, scalars)
+    def sample(self, fraction: float, among: Sequence[str] | None = None) -> tuple[str, ...]:
+        """A random part of the sites, at least one, in canonical order: C of FedAvg's Algorithm 1.
 
-    def evaluate(self, model: Tensors, **scalars: Scalar) -> list[Update]:
+        It follows from the job's seed, the round and how often this was called in it, so that a round
+        that is run again after a crash asks the same sites.
+
+        Args:
+            fraction: above 0, at most 1.
+            among: sites to choose from; None means all.
+
+        Raises:
+            Misuse: the fraction is out of its range, or nobody is there to choose from.
+        """
+        pool = sorted(self.names if among is None else among)
+        if not (0 < fraction <= 1 and pool):
+            raise Misuse(f"a sample of {fraction} of {len(pool)} sites; a fraction is above 0 and at most 1")
+        text = f"{self.seed}/{self._round}/{self._sampled}".encode()
+        self._sampled += 1
+        source = np.random.default_rng(list(hashlib.blake2b(text, digest_size=16).digest()))
+        count = max(1, round(fraction * len(pool)))
+        return tuple(sorted(pool[number] for number in source.permutation(len(pool))[:count]))
+
+    def train(
+        self,
+        model: Tensors,
+        *,
+        to: Sequence[str] | None = None,
+        extra: Tensors | None = None,
+        requires: Sequence[str] = (),
+        scalars: Mapping[str, Scalar] | None = None,
+    ) -> list[Update]:
+        """`broadcast` the task "train": new weights, or their difference from `model`."""
+        return self.broadcast("train", model, to=to, extra=extra, requires=requires, scalars=scalars)
+
+    def evaluate(
+        self, model: Tensors, *, to: Sequence[str] | None = None, scalars: Mapping[str, Scalar] | None = None
+    ) -> list[Update]:
         """`broadcast` the task "evaluate": metrics and samples, no tensors."""
-        return self._broadcast("evaluate", model, None, (), scalars)
+        return self.broadcast("evaluate", model, to=to, expects=(), scalars=scalars)
 
     def broadcast(
         self,
@@ -120,28 +124,86 @@ class Sites:
         *,
         to: Sequence[str] | None = None,
         expects: Sequence[UpdateKind] = WEIGHTS,
-        **scalars: Scalar,
+        extra: Tensors | None = None,
+        requires: Sequence[str] = (),
+        scalars: Mapping[str, Scalar] | None = None,
     ) -> list[Update]:
-        """Send `model` and `scalars` as the task `name`; the updates, in canonical site order.
+        """`start` a task and wait for all; the updates, in canonical site order.
 
-        Every update has been verified against the task. Its tensors are mapped from a file: they take
-        memory only where they are touched. Sites that did not answer are in `absent`.
+        Sites that did not answer are in `absent`.
+
+        Raises:
+            JobFailed: nobody answered.
+        """
+        gathering = self.start(
+            name, model, to=to, expects=expects, extra=extra, requires=requires, scalars=scalars
+        )
+        try:
+            return gathering.updates()
+        finally:
+            self.absent = dict(sorted(gathering.absent.items()))
+
+    def start(
+        self,
+        name: str,
+        model: Tensors,
+        *,
+        to: Sequence[str] | None = None,
+        expects: Sequence[UpdateKind] = WEIGHTS,
+        extra: Tensors | None = None,
+        requires: Sequence[str] = (),
+        scalars: Mapping[str, Scalar] | None = None,
+    ) -> Gathering:
+        """Send `model` and `scalars` as the task `name`, and go on at once.
+
+        Every update will have been verified against the task. Its tensors are mapped from a file: they
+        take memory only where they are touched.
 
         Args:
-            name: a task that job.yml names.
+            name: a task that job.yml names, or one of the runtime's own.
             model: tensors that go to the sites; may be empty, then a `full` update chooses names.
             to: some of `names`; None means all.
             expects: the kinds of update taken; none means metrics only.
+            extra: tensors beside the model, which no update has to fit.
+            requires: names in `extra` and `scalars` that the trainer has to look at, lest the algorithm
+                silently become another one; a trainer that does not fails its task.
 
         Raises:
             NotFound: job.yml names no such task, or the job has no such site.
-            Misuse: outside `rounds`, or a scalar is not a finite number or text.
-            JobFailed: nobody answered.
+            Misuse: outside `rounds`, a scalar is not a finite number or text, or a site has not
+                answered the task before.
         """
-        return self._broadcast(name, model, to, expects, scalars)
+        ask = self._ask(name, model, self.names if to is None else to, expects, scalars or {})
+        ask = replace(ask, extra=extra or {}, requires=tuple(requires))
+        for one in self._under_way:
+            busy = sorted(set(one.waiting) & set(ask.to))
+            if busy:
+                raise Misuse(
+                    f"task {name!r} was sent to {busy[0]}, which has not answered task {one.name!r}",
+                    hint="wait for it, or stop() the gathering",
+                )
+        gathering = Gathering(self._port, ask)
+        self._port.ask(ask)
+        self._under_way = [one for one in self._under_way if not one.done] + [gathering]
+        return gathering
+
+    def replies(self, *gatherings: Gathering) -> Iterator[tuple[Gathering, Update]]:
+        """The updates of several tasks that are under way, as they come; ends when nobody is waited for."""
+        under_way = {one.task_id: one for one in gatherings}
+        while True:
+            for one in gatherings:
+                while (update := one.fresh()) is not None:
+                    yield one, update
+            waited = [task_id for task_id, one in under_way.items() if not one.done]
+            if not waited:
+                return
+            answer = self._port.wait(waited)
+            under_way[answer.task_id].take(answer)
 
     def commit(self, state: State) -> None:
         """End the round with `state`; it is on the server's disk when this returns.
+
+        Whoever has not answered by then is not waited for any more.
 
         Raises:
             Misuse: `state` is not the open round's `state.next(...)`, or this round has its commit.
@@ -153,29 +215,14 @@ class Sites:
                 f"round {self._round} was committed with a state of round {state.round}",
                 hint="commit state.next(...), made from the state that sites.rounds gave",
             )
+        for gathering in self._under_way:
+            gathering.stop()
+        self._under_way = []
         self._saved = self._port.save(state)
 
     def log(self, name: str, value: float, step: int | None = None) -> None:
         """Show a number to whoever watches the job."""
         self._port.log({name: float(value)}, step)
-
-    def _broadcast(
-        self,
-        name: str,
-        model: Tensors,
-        to: Sequence[str] | None,
-        expects: Sequence[UpdateKind],
-        scalars: Mapping[str, Scalar],
-    ) -> list[Update]:
-        ask = self._ask(name, model, self.names if to is None else to, expects, scalars)
-        answers = self._port.ask(ask)
-        self.absent = dict(sorted(answers.absent.items()))
-        if not answers.updates:
-            reasons = "; ".join(f"{site}: {reason}" for site, reason in self.absent.items())
-            raise JobFailed(
-                f"no site answered task {name!r} of round {ask.round} ({reasons or 'none asked'})"
-            )
-        return sorted(answers.updates, key=lambda update: update.site)
 
     def _ask(
         self,
@@ -190,7 +237,7 @@ class Sites:
                 f"task {name!r} was broadcast outside a round",
                 hint="broadcast between the start of a round and its sites.commit(...)",
             )
-        if name not in self._tasks:
+        if name not in self._tasks and name not in RUNTIME_TASKS:
             known = ", ".join(sorted(self._tasks))
             raise NotFound(f"the workflow broadcasts task {name!r}; job.yml names {known}")
         for site in to:

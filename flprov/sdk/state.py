@@ -28,6 +28,7 @@ class State:
     tensors: Tensors = field(default_factory=dict)  # what else the algorithm remembers, e.g. momentum
     scalars: Mapping[str, Scalar] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)  # of the last round
+    results: Mapping[str, object] = field(default_factory=dict)  # file name -> JSON, beside the model
 
     def next(
         self,
@@ -36,6 +37,7 @@ class State:
         metrics: Mapping[str, float] | None = None,
         tensors: Tensors | None = None,
         scalars: Mapping[str, Scalar] | None = None,
+        results: Mapping[str, object] | None = None,
     ) -> State:
         """The state after one more round; what is not given stays as it is, metrics start empty."""
         return replace(
@@ -45,6 +47,7 @@ class State:
             metrics={} if metrics is None else metrics,
             tensors=self.tensors if tensors is None else tensors,
             scalars=self.scalars if scalars is None else scalars,
+            results=self.results if results is None else results,
         )
 
 
@@ -53,6 +56,7 @@ class _Numbers:
     round: int
     scalars: Mapping[str, Scalar]
     metrics: Mapping[str, float]
+    results: Mapping[str, object] = field(default_factory=dict)
 
 
 def flatten_state(state: State) -> tuple[Tensors, Mapping[str, str]]:
@@ -63,11 +67,11 @@ def flatten_state(state: State) -> tuple[Tensors, Mapping[str, str]]:
     """
     tensors = {f"model/{name}": array for name, array in state.model.items()}
     tensors |= {f"tensors/{name}": array for name, array in state.tensors.items()}
-    numbers = _Numbers(round=state.round, scalars=state.scalars, metrics=state.metrics)
+    numbers = _Numbers(round=state.round, scalars=state.scalars, metrics=state.metrics, results=state.results)
     try:
         return tensors, {_NUMBERS: canonical_json(numbers).decode()}
     except (TypeError, ValueError) as error:
-        raise Misuse(f"the scalars or metrics of a state cannot be saved: {error}") from error
+        raise Misuse(f"the scalars, metrics or results of a state cannot be saved: {error}") from error
 
 
 def encode_state(state: State) -> bytes:
@@ -103,4 +107,5 @@ def read_state(source: Path | bytes) -> State:
         tensors=parts["tensors"],  # type: ignore[arg-type]
         scalars=numbers.scalars,
         metrics=numbers.metrics,
+        results=numbers.results,
     )

@@ -182,7 +182,7 @@ class Deployed(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., ready: _Optional[bool] = ..., refused: _Optional[_Union[Failure, _Mapping]] = ..., gpus: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TaskOrder(_message.Message):
-    __slots__ = ("job_id", "task_id", "name", "round", "rounds", "expects", "model", "scalars")
+    __slots__ = ("job_id", "task_id", "name", "round", "rounds", "expects", "model", "scalars", "extra", "requires")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -191,6 +191,8 @@ class TaskOrder(_message.Message):
     EXPECTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SCALARS_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_FIELD_NUMBER: _ClassVar[int]
+    REQUIRES_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     task_id: str
     name: str
@@ -199,7 +201,9 @@ class TaskOrder(_message.Message):
     expects: str
     model: Payload
     scalars: bytes
-    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., name: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., expects: _Optional[str] = ..., model: _Optional[_Union[Payload, _Mapping]] = ..., scalars: _Optional[bytes] = ...) -> None: ...
+    extra: Payload
+    requires: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., name: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., expects: _Optional[str] = ..., model: _Optional[_Union[Payload, _Mapping]] = ..., scalars: _Optional[bytes] = ..., extra: _Optional[_Union[Payload, _Mapping]] = ..., requires: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TaskAnswer(_message.Message):
     __slots__ = ("job_id", "task_id", "update", "failure")
@@ -746,7 +750,7 @@ class ToWorker(_message.Message):
     def __init__(self, start_site: _Optional[_Union[StartSite, _Mapping]] = ..., start_workflow: _Optional[_Union[StartWorkflow, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., answer: _Optional[_Union[SiteAnswer, _Mapping]] = ..., saved: _Optional[_Union[RoundSaved, _Mapping]] = ..., quit: _Optional[_Union[Quit, _Mapping]] = ...) -> None: ...
 
 class FromWorker(_message.Message):
-    __slots__ = ("ready", "answer", "progress", "broadcast", "close", "finished", "failure", "resumed")
+    __slots__ = ("ready", "answer", "progress", "broadcast", "close", "finished", "failure", "resumed", "withdraw")
     READY_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
@@ -755,6 +759,7 @@ class FromWorker(_message.Message):
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAW_FIELD_NUMBER: _ClassVar[int]
     ready: Ready
     answer: TaskAnswer
     progress: Progress
@@ -763,7 +768,8 @@ class FromWorker(_message.Message):
     finished: Finished
     failure: Failure
     resumed: Resumed
-    def __init__(self, ready: _Optional[_Union[Ready, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., broadcast: _Optional[_Union[Broadcast, _Mapping]] = ..., close: _Optional[_Union[CloseRound, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ...) -> None: ...
+    withdraw: Withdraw
+    def __init__(self, ready: _Optional[_Union[Ready, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., broadcast: _Optional[_Union[Broadcast, _Mapping]] = ..., close: _Optional[_Union[CloseRound, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ...) -> None: ...
 
 class StartSite(_message.Message):
     __slots__ = ("job_id", "site", "spec", "datasets")
@@ -815,7 +821,7 @@ class Quit(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Broadcast(_message.Message):
-    __slots__ = ("task_id", "name", "round", "rounds", "expects", "model", "sites", "scalars")
+    __slots__ = ("task_id", "name", "round", "rounds", "expects", "model", "sites", "scalars", "extra", "requires")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -824,6 +830,8 @@ class Broadcast(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SITES_FIELD_NUMBER: _ClassVar[int]
     SCALARS_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_FIELD_NUMBER: _ClassVar[int]
+    REQUIRES_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     name: str
     round: int
@@ -832,7 +840,15 @@ class Broadcast(_message.Message):
     model: Payload
     sites: _containers.RepeatedScalarFieldContainer[str]
     scalars: bytes
-    def __init__(self, task_id: _Optional[str] = ..., name: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., expects: _Optional[str] = ..., model: _Optional[_Union[Payload, _Mapping]] = ..., sites: _Optional[_Iterable[str]] = ..., scalars: _Optional[bytes] = ...) -> None: ...
+    extra: Payload
+    requires: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, task_id: _Optional[str] = ..., name: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., expects: _Optional[str] = ..., model: _Optional[_Union[Payload, _Mapping]] = ..., sites: _Optional[_Iterable[str]] = ..., scalars: _Optional[bytes] = ..., extra: _Optional[_Union[Payload, _Mapping]] = ..., requires: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Withdraw(_message.Message):
+    __slots__ = ("task_id",)
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    def __init__(self, task_id: _Optional[str] = ...) -> None: ...
 
 class SiteAnswer(_message.Message):
     __slots__ = ("task_id", "site", "update", "absent", "last")

@@ -198,11 +198,13 @@ class Session:
 
     def _begin(self, order: pb.TaskOrder) -> None:
         """Open the task; do it, if it is a function's. Whatever fails on the way fails the task."""
-        self.open = OpenTask(order=order, task=read_task(order, self.spec))
+        self.open = OpenTask(order=order, task=read_task(order, self.spec, self.site.name))
         try:
             source = open_payload(order.model, self._folder)
             self.open.format = read_metadata(source).get("format", "")
             task = replace(self.open.task, params=read_tensors(source))
+            if order.HasField("extra"):
+                task = replace(task, extra=read_tensors(open_payload(order.extra, self._folder)))
             self.open.task = filter_task(self._task_filters, task, self.site)
             if order.name in self.functions:
                 self._run_function(self.open.task, self.functions[order.name])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 import time
 from collections.abc import Callable
@@ -41,7 +42,7 @@ def read_spec(document: bytes) -> JobSpec:
         raise ProtocolError(f"the job that the parent sent cannot be read: {error}") from error
 
 
-def read_task(order: pb.TaskOrder, spec: JobSpec) -> Task:
+def read_task(order: pb.TaskOrder, spec: JobSpec, site: str) -> Task:
     """The task in `order`, without its tensors. Raises ProtocolError."""
     try:
         scalars = from_document(dict[str, Scalar], parse_json(order.scalars or b"{}"), "scalars")
@@ -55,7 +56,14 @@ def read_task(order: pb.TaskOrder, spec: JobSpec) -> Task:
         job_id=order.job_id,
         args=spec.args,
         scalars=scalars,
+        seed=_seed(spec.workflow.seed, site, order.round, order.name),
     )
+
+
+def _seed(seed: int, site: str, number: int, name: str) -> int:
+    """What the random numbers of one task start from."""
+    text = f"{seed}/{site}/{number}/{name}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little")
 
 
 def verify_answer(update: Update, opened: OpenTask) -> Update:

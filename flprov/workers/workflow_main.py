@@ -71,11 +71,11 @@ def _run(channel: WorkerChannel, folder: Path, start: pb.StartWorkflow) -> None:
         task_filters=build_task_filters(spec.filters.task_server, "filters.task.server"),
         result_filters=build_result_filters(spec.filters.result_server, "filters.result.server"),
     )
-    sites = Sites(port, names=start.sites, tasks=list(spec.tasks), total=workflow.rounds)
+    sites = Sites(port, names=start.sites, tasks=list(spec.tasks), total=workflow.rounds, seed=workflow.seed)
     controller.run(sites, state)
     if port.state.round == 0:
         raise JobFailed("the workflow ended before it committed a round")
-    port.finish(port.state.model)
+    port.finish(port.state)
 
 
 def _first_state(start: pb.StartWorkflow, spec: JobSpec, folder: Path) -> tuple[State, str]:

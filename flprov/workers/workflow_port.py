@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from flprov.errors import ProtocolError, Unavailable
 from flprov.messages import Site, Task, Tensors, Update, UpdateKind
 from flprov.sdk import (
     TORCH,
-    Answers,
+    Answer,
     Ask,
     ResultFilter,
     State,
@@ -64,8 +64,10 @@ class ChannelPort:
         self._args = args
         self._task_filters = task_filters
         self._result_filters = result_filters
+        self._tasks: dict[str, Task] = {}  # by id, those that are open
+        self._early: list[Answer] = []  # that came before anybody waited for them
 
-    def ask(self, ask: Ask) -> Answers:
+    def ask(self, ask: Ask) -> None:
         """See `Port.ask`."""
         task = filter_task(self._task_filters, self._task(ask), self._site(SERVER))
         message = pb.Broadcast(
@@ -77,22 +79,27 @@ class ChannelPort:
             model=make_payload(task.params, self._metadata(), self._folder),
             sites=ask.to,
             scalars=canonical_json(task.scalars),
+            requires=ask.requires,
         )
+        if task.extra:
+            message.extra.CopyFrom(make_payload(task.extra, self._metadata(), self._folder))
+        self._tasks[ask.task_id] = task
         self._channel.send(pb.FromWorker(broadcast=message))
-        updates: dict[str, Update] = {}
-        absent: dict[str, str] = {}
-        last = False
-        while not last:
-            answer = self._receive("answer").answer
-            if answer.task_id != ask.task_id:
-                raise ProtocolError(f"an answer came for task {answer.task_id!r}, not for {ask.task_id!r}")
-            if answer.WhichOneof("outcome") == "update":
-                absent.pop(answer.site, None)  # it had been given up, and came after all
-                updates[answer.site] = self._take(answer.site, answer.update, task)
-            elif answer.site:
-                absent[answer.site] = answer.absent.message or answer.absent.code or "no reason given"
-            last = answer.last
-        return Answers(updates=tuple(updates.values()), absent=absent)
+
+    def wait(self, tasks: Collection[str]) -> Answer:
+        """See `Port.wait`."""
+        for number, early in enumerate(self._early):
+            if early.task_id in tasks:
+                return self._early.pop(number)
+        while True:
+            answer = self._take_answer(self._receive("answer").answer)
+            if answer.task_id in tasks:
+                return answer
+            self._early.append(answer)
+
+    def withdraw(self, task_id: str) -> None:
+        """See `Port.withdraw`."""
+        self._channel.send(pb.FromWorker(withdraw=pb.Withdraw(task_id=task_id)))
 
     def save(self, state: State) -> State:
         """See `Port.save`."""
@@ -116,10 +123,27 @@ class ChannelPort:
         progress = pb.Progress(job_id=self._job_id, values=values, step=step or 0)
         self._channel.send(pb.FromWorker(progress=progress))
 
-    def finish(self, tensors: Tensors) -> None:
-        """Hand the server the final model."""
-        payload = make_payload(tensors, self._metadata(), self._folder)
-        self._channel.send(pb.FromWorker(finished=pb.Finished(results={"model.safetensors": payload})))
+    def finish(self, state: State) -> None:
+        """Hand the server what the job has come to: the final model, if it has one, and its documents."""
+        found: dict[str, pb.Payload] = {}
+        for name, document in state.results.items():
+            data = canonical_json(document)
+            found[name] = pb.Payload(inline=data, size=len(data))
+        if state.model or not found:
+            found["model.safetensors"] = make_payload(state.model, self._metadata(), self._folder)
+        self._channel.send(pb.FromWorker(finished=pb.Finished(results=found)))
+
+    def _take_answer(self, message: pb.SiteAnswer) -> Answer:
+        task = self._tasks.get(message.task_id)
+        if task is None:
+            raise ProtocolError(f"an answer came for task {message.task_id!r}, which is not open")
+        if message.last:
+            del self._tasks[message.task_id]
+        if message.WhichOneof("outcome") == "update":
+            update = self._take(message.site, message.update, task)
+            return Answer(task_id=message.task_id, site=message.site, update=update, last=message.last)
+        reason = message.absent.message or message.absent.code
+        return Answer(task_id=message.task_id, site=message.site, reason=reason, last=message.last)
 
     def _metadata(self) -> Mapping[str, str]:
         return {"format": self.format} if self.format else {}
@@ -133,6 +157,7 @@ class ChannelPort:
             job_id=self._job_id,
             args=self._args,
             scalars=ask.scalars,
+            extra=ask.extra,
         )
 
     def _site(self, name: str) -> Site:

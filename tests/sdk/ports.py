@@ -3,7 +3,7 @@
 
 import dataclasses
 
-from flprov.sdk import Answers, encode_state, read_state
+from flprov.sdk import Answer, encode_state, read_state
 
 
 class FakePort:
@@ -15,6 +15,7 @@ class FakePort:
     def __init__(self, answer, *, die_at=None):
         self.answer = answer
         self.asks = []
+        self.waiting = []
         self.saved = []
         self.logged = []
         self.steps = 0
@@ -23,10 +24,25 @@ class FakePort:
     def ask(self, ask):
         self.step()
         self.asks.append(ask)
-        found = {site: self.answer(ask, site) for site in ask.to}
-        updates = [dataclasses.replace(u, site=site) for site, u in found.items() if not isinstance(u, str)]
-        absent = {site: reason for site, reason in found.items() if isinstance(reason, str)}
-        return Answers(updates=tuple(reversed(updates)), absent=absent)
+        found = {site: self.answer(ask, site) for site in reversed(ask.to)}
+        answers = [
+            Answer(task_id=ask.task_id, site=site, reason=given)
+            if isinstance(given, str)
+            else Answer(task_id=ask.task_id, site=site, update=dataclasses.replace(given, site=site))
+            for site, given in found.items()
+        ]
+        if answers:
+            answers[-1] = dataclasses.replace(answers[-1], last=True)
+        self.waiting += answers or [Answer(task_id=ask.task_id, site="", last=True)]
+
+    def wait(self, tasks):
+        found = next(answer for answer in self.waiting if answer.task_id in tasks)
+        self.waiting.remove(found)
+        return found
+
+    def withdraw(self, task_id):
+        kept = [answer for answer in self.waiting if answer.task_id != task_id]
+        self.waiting = [*kept, Answer(task_id=task_id, site="", last=True)]
 
     def save(self, state):
         self.step()

@@ -86,7 +86,7 @@ def test_updates_come_in_the_order_of_the_sites_names():
 def test_a_task_carries_model_round_and_scalars():
     sites, port = make(total=7)
     for state in sites.rounds(State(round=6)):
-        sites.train(MODEL, lr=0.1, final=True)
+        sites.train(MODEL, scalars={"lr": 0.1, "final": True})
         sites.commit(state.next())
     (ask,) = port.asks
     assert (ask.name, ask.round, ask.rounds, ask.to) == ("train", 6, 7, ("a", "b"))
@@ -149,7 +149,7 @@ def test_unknown_tasks_and_sites_are_named():
 def test_a_scalar_must_be_a_finite_number_or_a_text(value):
     sites, _ = make()
     with pytest.raises(Misuse, match="scalar 'lr'"):
-        each_round(sites, lambda state: sites.train(MODEL, lr=value))
+        each_round(sites, lambda state: sites.train(MODEL, scalars={"lr": value}))
 
 
 def test_absent_sites_and_their_reasons_are_of_the_last_broadcast():

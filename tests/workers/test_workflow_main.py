@@ -214,7 +214,7 @@ class Momentum:
     def run(self, sites, state):
         for state in sites.rounds(state):
             start = state.model or {"w": np.float32([0.0])}
-            mean = weighted_mean(sites.train(start, beta=self.beta), start)
+            mean = weighted_mean(sites.train(start, scalars={"beta": self.beta}), start)
             v = self.beta * state.tensors.get("v", np.float32([0.0])) + (mean["w"] - start["w"])
             sites.log("v", float(v[0]), step=state.round)
             model = {"w": start["w"] + v}
@@ -342,4 +342,4 @@ def test_an_answer_to_another_task_is_refused(tmp_path):
     stray = pb.SiteAnswer(task_id="9/train/0", site="a", absent=pb.Failure(message="x"))
     server.on_broadcast = lambda broadcast: server.frames.append(pb.ToWorker(answer=stray))
     assert run(server) == 1
-    assert "'9/train/0', not for '0/train/0'" in server.failure.message
+    assert "'9/train/0', which is not open" in server.failure.message

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gathering: a task that is under way at some sites, and the port that carries it.
+
+    gathering = sites.start("train", model, to=["a", "b"])
+    for update in gathering:        # as they come
+        ...
+    updates = gathering.updates()   # all of them, in canonical site order
+
+Several may be under way at once, as long as no site has two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from flprov.errors import JobFailed
+from flprov.messages import Scalar, Tensors, Update, UpdateKind
+from flprov.sdk.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One task for some sites."""
+
+    task_id: str  # the same again when a round is run again after a crash
+    name: str
+    round: int
+    rounds: int
+    expects: tuple[UpdateKind, ...]  # empty: an answer has metrics, but no tensors
+    model: Tensors
+    to: tuple[str, ...]
+    scalars: Mapping[str, Scalar] = field(default_factory=dict)
+    extra: Tensors = field(default_factory=dict)
+    requires: tuple[str, ...] = ()  # names in `scalars` and `extra` that the trainer has to look at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What became of a task at one site: a verified update, or the reason why there is none."""
+
+    task_id: str
+    site: str
+    update: Update | None = None
+    reason: str = ""  # why there is none
+    last: bool = False  # nothing more comes for this task
+
+
+class Port(Protocol):
+    """What carries a workflow's asks to the sites and its state to the disk."""
+
+    def ask(self, ask: Ask) -> None:
+        """Send the task; its answers come out of `wait`."""
+        ...
+
+    def wait(self, tasks: Collection[str]) -> Answer:
+        """The next answer to one of these tasks, in the order of arrival."""
+        ...
+
+    def withdraw(self, task_id: str) -> None:
+        """Wait for nobody's answer to this task any more; the last answers to it still come."""
+        ...
+
+    def save(self, state: State) -> State:
+        """Make `state` durable; what comes back is the same, perhaps mapped from a file."""
+        ...
+
+    def log(self, values: Mapping[str, float], step: int | None) -> None:
+        """Show some numbers to whoever watches the job."""
+        ...
+
+
+class Gathering:
+    """The answers to one task. Iterating waits for the next update; it ends when nobody is waited for.
+
+    Attributes:
+        name: the task's.
+        sites: who was asked, in canonical order.
+        absent: site -> reason, of those that will not answer, as far as known.
+        done: nobody is waited for any more.
+    """
+
+    def __init__(self, port: Port, ask: Ask) -> None:
+        self.name = ask.name
+        self.sites = ask.to
+        self.absent: dict[str, str] = {}
+        self.done = False
+        self.task_id = ask.task_id
+        self._round = ask.round
+        self._port = port
+        self._came: dict[str, Update] = {}
+        self._given: set[str] = set()
+
+    def __iter__(self) -> Iterator[Update]:
+        while True:
+            update = self.fresh()
+            if update is not None:
+                yield update
+            elif self.done:
+                return
+            else:
+                self.take(self._port.wait([self.task_id]))
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Sites that have not answered."""
+        if self.done:
+            return ()
+        return tuple(site for site in self.sites if site not in self._came and site not in self.absent)
+
+    def fresh(self) -> Update | None:
+        """An update that has come and was not given out by iterating; None when there is none now."""
+        for site, update in self._came.items():
+            if site not in self._given:
+                self._given.add(site)
+                return update
+        return None
+
+    def take(self, answer: Answer) -> None:
+        """Note an answer that the port gave."""
+        if answer.update is not None:
+            self.absent.pop(answer.site, None)  # it had been given up, and came after all
+            self._came[answer.site] = answer.update
+        elif answer.site:
+            self.absent[answer.site] = answer.reason or "no reason given"
+        self.done = self.done or answer.last
+
+    def updates(self) -> list[Update]:
+        """Wait until nobody is waited for; every update, in canonical site order.
+
+        Raises:
+            JobFailed: nobody answered.
+        """
+        while not self.done:
+            self.take(self._port.wait([self.task_id]))
+        if not self._came:
+            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(self.absent.items()))
+            raise JobFailed(
+                f"no site answered task {self.name!r} of round {self._round} ({reasons or 'none asked'})"
+            )
+        return [self._came[site] for site in sorted(self._came)]
+
+    def stop(self) -> None:
+        """Do not wait for the sites that have not answered; they are told, and are free for other tasks."""
+        if not self.done:
+            self._port.withdraw(self.task_id)
+            while not self.done:
+                self.take(self._port.wait([self.task_id]))
