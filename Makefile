@@ -54,7 +54,7 @@ demo: $(STAMP)
 # milliseconds disturb each other.
 .PHONY: test
 test: check
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) scripts/tests.py $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(STAMP)
