@@ -10,6 +10,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.ready
+EXAMPLES := $(VENV)/.ready-examples
 # How pytest is run; `make test PYTEST_ARGS='tests/pki -x'` runs some of it.
 PYTEST_ARGS ?=
 
@@ -30,15 +31,18 @@ help:
 
 # ---- the virtual environment -------------------------------------------------------------------
 
-$(STAMP): pyproject.toml
+# What everybody needs lies in the first; tests need more, some of it large.
+$(EXAMPLES): EXTRAS := examples
+$(STAMP): EXTRAS := dev
+$(EXAMPLES) $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "flprov needs Python 3.11 or later, and '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not there)." >&2; \
 	  echo "Name another one: make $(or $(MAKECMDGOALS),test) PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "'$(PYTHON)' cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@test -x $(PY) || { echo "making a virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@echo "installing flprov and what tests and examples need into $(VENV) (some minutes the first time)"
-	@$(PY) -m pip install --quiet --editable '.[dev]'
+	@echo "installing flprov[$(EXTRAS)] into $(VENV) (some minutes the first time)"
+	@$(PY) -m pip install --quiet --editable '.[$(EXTRAS)]'
 	@touch $@
 
 .PHONY: venv
@@ -47,7 +51,7 @@ venv: $(STAMP)
 # ---- what people type --------------------------------------------------------------------------
 
 .PHONY: demo
-demo: $(STAMP)
+demo: $(EXAMPLES)
 	@$(PY) examples/demo.py
 
 # In one process: on two cores `-n 2` was no quicker (measured), and tests that count processes and
