@@ -65,6 +65,15 @@ class Update:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StatisticsRules:
+    """What a site gives away when its data are described in numbers; the site's policy has the last word."""
+
+    min_count: int = 10  # fewer values than this, in a feature or in a bin, are not spoken of
+    max_bins_percent: float = 10.0  # a histogram has at most so many bins per hundred values
+    extremes: str = "noise"  # exact | noise | never: how smallest and largest value may be told
+
+
+@dataclass(frozen=True, kw_only=True)
 class Site:
     """Where a task runs, as job code sees it."""
 
@@ -72,6 +81,7 @@ class Site:
     job_id: str
     folder: Path  # private to this job at this site, writable, gone with the job
     datasets: Mapping[str, Path] = field(default_factory=dict)
+    statistics: StatisticsRules = field(default_factory=StatisticsRules)
 
     def data(self, name: str) -> Path:
         """The path that this site's `site.yml` gives to the dataset `name`.

@@ -10,7 +10,7 @@ import click
 from flprov.cli.job import WAIT_CODES, parse_settings
 from flprov.cli.output import clean, json_option, print_json, size, talk
 from flprov.cli.progress import JobProgress
-from flprov.errors import Conflict, ExitCode, Misuse
+from flprov.errors import Conflict, ExitCode
 
 
 @click.command()
@@ -22,7 +22,9 @@ from flprov.errors import Conflict, ExitCode, Misuse
     "-o", "--output", type=click.Path(path_type=Path), help="Where results go; default: ./APP-simulated."
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of job.yml.")
-@click.option("--dataset", "datasets", multiple=True, metavar="NAME=PATH", help="A dataset, at every site.")
+@click.option(
+    "--dataset", "datasets", multiple=True, metavar="[SITE:]NAME=PATH", help="Data for all sites or one."
+)
 @click.option("--min-sites", type=click.IntRange(min=1), help="How many sites a round needs.")
 @json_option
 def simulate(
@@ -40,19 +42,26 @@ def simulate(
     Examples:
       flprov simulate my-app -n 8
       flprov simulate my-app -n 4 --set rounds=20 --dataset heart=/data/heart -o run1
+      flprov simulate my-app --dataset site-1:heart=/data/a --dataset site-2:heart=/data/b
     """
+    from flprov.poc import parse_dataset
     from flprov.simulator import Simulation
     from flprov.simulator import simulate as run
 
     target = output or Path(f"{app.resolve().name}-simulated")
     if target.exists() and any(target.iterdir()):
         raise Conflict(f"{target} is there already and not empty", hint="name another folder with -o")
+    found = [parse_dataset(text) for text in datasets]
+    of_sites = {data.site for data in found if data.site is not None}
     wanted = Simulation(
         app=app,
         sites=sites,
         output=target,
         settings=parse_settings(settings),
-        datasets=_datasets(datasets),
+        datasets={data.name: data.path for data in found if data.site is None},
+        site_datasets={
+            site: {data.name: data.path for data in found if data.site == site} for site in of_sites
+        },
         min_sites=min_sites,
     )
     progress = JobProgress()
@@ -68,13 +77,3 @@ def simulate(
         if done.reason:
             talk(clean(done.reason))
     raise SystemExit(WAIT_CODES.get(done.state, ExitCode.FAILED))
-
-
-def _datasets(pairs: tuple[str, ...]) -> dict[str, Path]:
-    found = {}
-    for pair in pairs:
-        name, equals, path = pair.partition("=")
-        if not (name and equals and path) or not Path(path).exists():
-            raise Misuse(f"--dataset takes name=path of something that exists, not {pair!r}")
-        found[name] = Path(path)
-    return found

@@ -25,6 +25,14 @@ from flprov.pki.keys import create_key, decrypt_key, encrypt_key, is_encrypted, 
 from flprov.pki.leaf import Leaf, describe_leaf
 from flprov.pki.requests import create_request, verify_request
 from flprov.pki.revocation import CRL, Reason, Revoked, create_crl, read_crl
+from flprov.pki.sealing import (
+    EXCHANGE_KEY_BYTES,
+    create_exchange_key,
+    derive_secret,
+    exchange_public_key,
+    open_sealed,
+    seal,
+)
 from flprov.pki.signatures import (
     sign,
     verify_key_matches,
@@ -36,6 +44,7 @@ from flprov.pki.verification import verify_peer, verify_signer
 
 __all__ = [
     "CRL",
+    "EXCHANGE_KEY_BYTES",
     "Anchors",
     "Authority",
     "Credential",
@@ -48,14 +57,17 @@ __all__ = [
     "authority_key_id",
     "certificate_identity",
     "create_crl",
+    "create_exchange_key",
     "create_issuing",
     "create_key",
     "create_request",
     "create_root",
     "create_signer",
     "decrypt_key",
+    "derive_secret",
     "describe_leaf",
     "encrypt_key",
+    "exchange_public_key",
     "fingerprint",
     "host_names",
     "is_encrypted",
@@ -69,10 +81,12 @@ __all__ = [
     "load_authority",
     "not_after",
     "not_before",
+    "open_sealed",
     "pack_key",
     "parse_identity",
     "public_key_pem",
     "read_crl",
+    "seal",
     "serial_number",
     "sign",
     "split_certificates",

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "WatchJob": "job wait",
     "WhyJob": "job why",
     "JobLogs": "job logs",
+    "WatchSeries": "job plot",
     "AbortJob": "job abort",
     "DeleteJob": "job delete",
     "ListResults": "job download",

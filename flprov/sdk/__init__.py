@@ -14,7 +14,6 @@ from flprov.messages import Scalar, Site, Task, Tensors, Update, UpdateKind
 from flprov.sdk.aggregation import mean_metrics, weighted_mean
 from flprov.sdk.arrays import as_tensors, is_torch
 from flprov.sdk.entries import is_entry, load_entry, pick_attribute, split_entry
-from flprov.sdk.fedavg import FedAvg
 from flprov.sdk.filtering import (
     RESULT_FILTERS,
     ResultFilter,
@@ -30,7 +29,8 @@ from flprov.sdk.models import TORCH, load_model
 from flprov.sdk.runtime_tasks import RUNTIME_TASKS
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State, encode_state, flatten_state, read_state
-from flprov.sdk.workflows import WORKFLOWS, Controller, build_controller
+from flprov.sdk.workflows.fedavg import FedAvg
+from flprov.sdk.workflows.registry import WORKFLOWS, Controller, build_controller
 
 if TYPE_CHECKING:
     from flprov.sdk.torch_tensors import from_state_dict, to_state_dict

@@ -9,20 +9,23 @@ updates are read in pieces.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flprov.errors import JobFailed, UpdateRefused
 from flprov.messages import Tensors, Update, UpdateKind
-from flprov.sdk.floats import is_float, narrow, widen
+from flprov.sdk.floats import all_finite, is_float, narrow, widen
 
 Array = NDArray[np.generic]
 _PIECE = 1 << 15  # elements; two float64 buffers of it fit into the cache of one core
 
 
-def weighted_mean(updates: Iterable[Update], base: Tensors | None = None) -> Tensors:
+def weighted_mean(
+    updates: Iterable[Update], base: Tensors | None = None, *, names: Collection[str] | None = None
+) -> Tensors:
     """The mean of the updates' tensors, each weighted by its `share` (`weight`, or else `samples`).
 
     A `diff` counts as `base` plus itself, so `full` and `diff` may be mixed. Integer and boolean
@@ -32,6 +35,7 @@ def weighted_mean(updates: Iterable[Update], base: Tensors | None = None) -> Ten
     Args:
         updates: at least one.
         base: the model that the task carried; needed where an update is a `diff`.
+        names: the tensors to average; None means all.
 
     Returns:
         Tensors with the names, shapes and dtypes of the updates.
@@ -47,11 +51,44 @@ def weighted_mean(updates: Iterable[Update], base: Tensors | None = None) -> Ten
     heaviest = shares.index(max(shares))
     found: dict[str, Array] = {}
     for name, first in ordered[0].params.items():
+        if names is not None and name not in names:
+            continue
         if is_float(first, name):
             found[name] = _fold(name, ordered, shares, base)
         else:
             found[name] = _whole(ordered[heaviest], name, base)
     return found
+
+
+def mean_difference(
+    updates: Iterable[Update], base: Tensors, *, names: Collection[str] | None = None
+) -> Tensors:
+    """The mean of the updates' differences from `base`, weighted as in `weighted_mean`.
+
+    Not the difference of a mean: that would have lost the digits that its rounding took.
+
+    Args:
+        updates: at least one.
+        base: the model that the task carried.
+        names: floating-point tensors to take; None means all of them.
+
+    Returns:
+        Tensors in float64 where the model's are, and in float32 where they are narrower.
+
+    Raises:
+        JobFailed: there is nothing to average: no update, or a total weight of 0.
+        UpdateRefused: as in `weighted_mean`.
+    """
+    ordered = sorted(updates, key=lambda update: update.site)
+    shares = _shares(ordered)
+    _verify_alike(ordered, base)
+    chosen = [name for name, array in base.items() if is_float(array, name)] if names is None else names
+    return {name: _fold(name, ordered, shares, base, UpdateKind.DIFF) for name in chosen}
+
+
+def moment_dtype(array: Array) -> np.dtype[Any]:
+    """What differences and moments of a tensor are kept in: float64 for float64, float32 for the others."""
+    return np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
 
 
 def mean_metrics(updates: Iterable[Update]) -> dict[str, float]:
@@ -110,15 +147,24 @@ def _verify_shapes(update: Update, other: Tensors, whose: str) -> None:
             )
 
 
-def _fold(name: str, updates: Sequence[Update], shares: Sequence[float], base: Tensors | None) -> Array:
+def _fold(
+    name: str,
+    updates: Sequence[Update],
+    shares: Sequence[float],
+    base: Tensors | None,
+    kind: UpdateKind = UpdateKind.FULL,
+) -> Array:
+    """The mean of one tensor: of the weights (`full`), or of their difference from `base` (`diff`)."""
     parts = [(update.params[name].reshape(-1), share) for update, share in zip(updates, shares, strict=True)]
-    based = math.fsum(
-        share for update, share in zip(updates, shares, strict=True) if update.kind is UpdateKind.DIFF
+    first = updates[0].params[name]
+    others = math.fsum(
+        share for update, share in zip(updates, shares, strict=True) if update.kind is not kind
     )
-    if based:
-        parts.append(((base or {})[name].reshape(-1), based))
+    if others:  # those are made alike by the base, all at once
+        parts.append(((base or {})[name].reshape(-1), others if kind is UpdateKind.FULL else -others))
     total = math.fsum(shares)
-    result = np.empty_like(updates[0].params[name], order="C", subok=False)
+    dtype = first.dtype if kind is UpdateKind.FULL else moment_dtype(first)
+    result = np.empty_like(first, dtype=dtype, order="C", subok=False)
     flat = result.reshape(-1)
     wide, mean = np.empty(_PIECE), np.empty(_PIECE)
     for start in range(0, flat.size, _PIECE):
@@ -131,7 +177,7 @@ def _fold(name: str, updates: Sequence[Update], shares: Sequence[float], base: T
             piece += term
         piece /= total
         narrow(piece, flat[start:stop])
-        if not np.isfinite(widen(flat[start:stop], term) if flat.dtype.names else flat[start:stop]).all():
+        if not all_finite(flat[start:stop]):
             raise UpdateRefused(f"the mean of tensor {name!r} leaves the range of {result.dtype}")
     return result
 

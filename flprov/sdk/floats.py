@@ -53,3 +53,10 @@ def narrow(values: NDArray[np.float64], out: Array) -> None:
         bits: NDArray[Any] = values.astype(np.float32).view(np.uint32)
     bits = bits + (0x7FFF + ((bits >> 16) & 1))
     out.view(np.uint16)[...] = (bits >> 16).astype(np.uint16)
+
+
+def all_finite(values: Array) -> bool:
+    """Whether none of these floating-point numbers is NaN or infinite."""
+    if values.dtype.names:
+        return bool(((values.view(np.uint16) & 0x7F80) != 0x7F80).all())
+    return bool(np.isfinite(values).all())  # type: ignore[call-overload]  # the caller knows that they are floats

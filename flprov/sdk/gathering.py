@@ -144,6 +144,14 @@ class Gathering:
     def stop(self) -> None:
         """Do not wait for the sites that have not answered; they are told, and are free for other tasks."""
         if not self.done:
-            self._port.withdraw(self.task_id)
+            self.withdraw()
             while not self.done:
                 self.take(self._port.wait([self.task_id]))
+
+    def withdraw(self) -> None:
+        """Tell the sites that have not answered that nobody waits for them, and go on at once.
+
+        Waiting for this task ends soon after; a timer's thread may call it while another one waits.
+        """
+        if not self.done:
+            self._port.withdraw(self.task_id)

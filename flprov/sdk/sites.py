@@ -54,14 +54,20 @@ class Sites:
         self._sampled = 0  # how often in this round
         self._saved: State | None = None
 
-    def rounds(self, state: State) -> Iterator[State]:
+    def rounds(self, state: State, total: int | None = None) -> Iterator[State]:
         """The state at the start of each round that is still to do, from `state.round` to `total`.
 
         Each round must end with `commit`; what was committed is what the next round starts with.
 
+        Args:
+            state: what to go on from.
+            total: how many rounds the workflow takes, where that is not the job's to say.
+
         Raises:
             JobFailed: a round ended without a commit.
         """
+        if total is not None:
+            self.total = total
         while state.round < self.total:
             self._round, self._saved, self._asked, self._sampled = state.round, None, Counter(), 0
             yield state
@@ -189,16 +195,21 @@ class Sites:
 
     def replies(self, *gatherings: Gathering) -> Iterator[tuple[Gathering, Update]]:
         """The updates of several tasks that are under way, as they come; ends when nobody is waited for."""
-        under_way = {one.task_id: one for one in gatherings}
         while True:
             for one in gatherings:
                 while (update := one.fresh()) is not None:
                     yield one, update
-            waited = [task_id for task_id, one in under_way.items() if not one.done]
-            if not waited:
+            if self.wait_answer(*gatherings) is None:
                 return
-            answer = self._port.wait(waited)
-            under_way[answer.task_id].take(answer)
+
+    def wait_answer(self, *gatherings: Gathering) -> Gathering | None:
+        """Wait until one more site has answered, or will not: the gathering that knows; None when all are done."""
+        under_way = {one.task_id: one for one in gatherings if not one.done}
+        if not under_way:
+            return None
+        answer = self._port.wait(list(under_way))
+        under_way[answer.task_id].take(answer)
+        return under_way[answer.task_id]
 
     def commit(self, state: State) -> None:
         """End the round with `state`; it is on the server's disk when this returns.

@@ -22,7 +22,7 @@ from pathlib import Path
 from flprov._base import Clock, SystemClock
 from flprov.admin import Admin
 from flprov.agent import Agent, load_agent_config
-from flprov.errors import LocalError, Misuse
+from flprov.errors import LocalError, Misuse, NotFound
 from flprov.kits import load_kit, provision
 from flprov.project import Organisation, Person, Project, ServerParty, SiteParty, Validity
 from flprov.rpc import Connection, InProcessNetwork
@@ -45,6 +45,7 @@ class Simulation:
     output: Path  # results go here
     settings: Mapping[str, str] = field(default_factory=dict)  # as for `job submit --set`
     datasets: Mapping[str, Path] = field(default_factory=dict)  # the same paths at every site
+    site_datasets: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)  # site-1 -> its own, too
     min_sites: int | None = None
 
 
@@ -55,10 +56,14 @@ def simulate(
 
     Raises:
         Misuse: too few or too many sites.
+        NotFound: there are datasets for a site that there is not.
         ConfigError: job.yml has mistakes.
     """
     if not 1 <= wanted.sites <= MOST_SITES:
         raise Misuse(f"{wanted.sites} sites; the simulator runs 1 to {MOST_SITES}")
+    for site in wanted.site_datasets:
+        if site not in (names := _names(wanted.sites)):
+            raise NotFound(f"no site {site} here (they are {names[0]} to {names[-1]})")
     clock = clock or SystemClock()
     with tempfile.TemporaryDirectory(prefix="flprov-simulation-") as folder:
         kits = _provision(Path(folder), wanted, clock.now())
@@ -84,8 +89,9 @@ def _provision(folder: Path, wanted: Simulation, now: datetime) -> Path:
     )
     provision(project, folder / "workspace", now=now)
     kits = folder / "workspace" / "kits"
-    datasets = {name: str(path.resolve()) for name, path in wanted.datasets.items()}
     for name in _names(wanted.sites):
+        mine = {**wanted.datasets, **wanted.site_datasets.get(name, {})}
+        datasets = {data: str(path.resolve()) for data, path in mine.items()}
         local = kits / f"{name}.local"
         local.mkdir()
         (local / "policy.yml").write_text(_POLICY)

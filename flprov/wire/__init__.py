@@ -13,6 +13,18 @@ from flprov.wire import flprov_pb2 as pb
 from flprov.wire.failures import error_of, failure_of
 from flprov.wire.frames import HEADER_SIZE, MAX_FRAME, frame_length, pack_frame, parse_frame
 from flprov.wire.parsing import Message, parse_message
+from flprov.wire.series import (
+    LIVE,
+    ROUND,
+    SeriesEnd,
+    SeriesFull,
+    SeriesJob,
+    SeriesLine,
+    SeriesPoint,
+    SeriesSent,
+    encode_series,
+    read_series,
+)
 from flprov.wire.tensor_header import TensorInfo, tensor_infos
 from flprov.wire.version import OLDEST, PROTOCOL, verify_protocol
 from flprov.wire.witness import witness_bytes
@@ -30,12 +42,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HEADER_SIZE",
+    "LIVE",
     "MAX_FRAME",
     "OLDEST",
     "PROTOCOL",
+    "ROUND",
     "Message",
+    "SeriesEnd",
+    "SeriesFull",
+    "SeriesJob",
+    "SeriesLine",
+    "SeriesPoint",
+    "SeriesSent",
     "TensorInfo",
     "dtype_name",
+    "encode_series",
     "encode_tensors",
     "error_of",
     "failure_of",
@@ -48,6 +69,7 @@ __all__ = [
     "parse_message",
     "pb",
     "read_metadata",
+    "read_series",
     "read_tensors",
     "tensor_infos",
     "verify_numbers",

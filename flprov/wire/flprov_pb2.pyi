@@ -236,7 +236,7 @@ class RoundClosed(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., round: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("job_id", "task_id", "values", "step", "doing", "bytes_done", "bytes_total")
+    __slots__ = ("job_id", "task_id", "values", "step", "doing", "bytes_done", "bytes_total", "counted")
     class ValuesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -251,6 +251,7 @@ class Progress(_message.Message):
     DOING_FIELD_NUMBER: _ClassVar[int]
     BYTES_DONE_FIELD_NUMBER: _ClassVar[int]
     BYTES_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     task_id: str
     values: _containers.ScalarMap[str, float]
@@ -258,7 +259,42 @@ class Progress(_message.Message):
     doing: str
     bytes_done: int
     bytes_total: int
-    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., values: _Optional[_Mapping[str, float]] = ..., step: _Optional[int] = ..., doing: _Optional[str] = ..., bytes_done: _Optional[int] = ..., bytes_total: _Optional[int] = ...) -> None: ...
+    counted: bool
+    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., values: _Optional[_Mapping[str, float]] = ..., step: _Optional[int] = ..., doing: _Optional[str] = ..., bytes_done: _Optional[int] = ..., bytes_total: _Optional[int] = ..., counted: _Optional[bool] = ...) -> None: ...
+
+class Point(_message.Message):
+    __slots__ = ("name", "value", "step", "round", "task", "at")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: float
+    step: int
+    round: int
+    task: str
+    at: float
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., step: _Optional[int] = ..., round: _Optional[int] = ..., task: _Optional[str] = ..., at: _Optional[float] = ...) -> None: ...
+
+class PointsMessage(_message.Message):
+    __slots__ = ("job_id", "source", "first", "points")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    source: str
+    first: int
+    points: _containers.RepeatedCompositeFieldContainer[Point]
+    def __init__(self, job_id: _Optional[str] = ..., source: _Optional[str] = ..., first: _Optional[int] = ..., points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ...) -> None: ...
+
+class PointsReply(_message.Message):
+    __slots__ = ("next",)
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    next: int
+    def __init__(self, next: _Optional[int] = ...) -> None: ...
 
 class StopJob(_message.Message):
     __slots__ = ("job_id", "reason", "grace_seconds")
@@ -640,6 +676,24 @@ class LogsRequest(_message.Message):
     offsets: _containers.ScalarMap[str, int]
     tail: int
     def __init__(self, job_id: _Optional[str] = ..., site: _Optional[str] = ..., offset: _Optional[int] = ..., follow: _Optional[bool] = ..., offsets: _Optional[_Mapping[str, int]] = ..., tail: _Optional[int] = ...) -> None: ...
+
+class SeriesRequest(_message.Message):
+    __slots__ = ("job_id", "offset", "follow")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    offset: int
+    follow: bool
+    def __init__(self, job_id: _Optional[str] = ..., offset: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+
+class SeriesPart(_message.Message):
+    __slots__ = ("offset", "lines")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    lines: bytes
+    def __init__(self, offset: _Optional[int] = ..., lines: _Optional[bytes] = ...) -> None: ...
 
 class DownloadRequest(_message.Message):
     __slots__ = ("job_id", "name", "offset")

@@ -64,7 +64,20 @@ def test_all_that_was_asked_for_is_simulated(run, simulator: FakeSimulator, tmp_
     [wanted] = simulator.wanted
     assert (wanted.sites, wanted.output, wanted.min_sites) == (8, Path("out"), 5)
     assert wanted.settings == {"rounds": "3"}
-    assert wanted.datasets == {"heart": Path("a=b")}
+    assert (wanted.datasets, wanted.site_datasets) == ({"heart": tmp_path / "a=b"}, {})
+
+
+def test_sites_can_have_data_of_their_own(run, simulator: FakeSimulator, tmp_path: Path):
+    for name in ("all", "first", "second"):
+        (tmp_path / name).touch()
+    pairs = ["lung=all", "site-1:heart=first", "site-2:heart=second", "site-2:lung=second"]
+    assert run("simulate", "app", *(word for pair in pairs for word in ("--dataset", pair))).code == 0
+    [wanted] = simulator.wanted
+    assert wanted.datasets == {"lung": tmp_path / "all"}
+    assert wanted.site_datasets == {
+        "site-1": {"heart": tmp_path / "first"},
+        "site-2": {"heart": tmp_path / "second", "lung": tmp_path / "second"},
+    }
 
 
 @pytest.mark.parametrize(
@@ -87,11 +100,18 @@ def test_results_of_an_earlier_run_are_not_mixed_with_new_ones(run, simulator: F
     assert len(simulator.wanted) == 1
 
 
-@pytest.mark.parametrize("pair", ["heart", "heart=gone", "heart=", "=app", ""])
+@pytest.mark.parametrize("pair", ["heart", "heart=", "=app", "site-1:=app", ""])
 def test_a_dataset_that_is_none_is_a_mistake(run, simulator: FakeSimulator, pair):
     ran = run("simulate", "app", "--dataset", pair)
     assert ran.code == 2
-    assert "--dataset takes name=path" in ran.err
+    assert "--dataset takes name=/path or site:name=/path" in ran.err
+    assert simulator.wanted == []
+
+
+def test_a_dataset_that_is_not_there_is_not_found(run, simulator: FakeSimulator):
+    ran = run("simulate", "app", "--dataset", "site-2:heart=gone")
+    assert ran.code == 5
+    assert "dataset heart: there is nothing at" in ran.err
     assert simulator.wanted == []
 
 

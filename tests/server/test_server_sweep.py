@@ -28,7 +28,7 @@ from flprov.wire import pb
 
 # What comes out, written out by hand. The job is leo's (org-a), at site-1 (org-a) alone.
 OK, ROLE, OBJECT = "ok", "the table says no", "the object rule says no"
-SITE = {"Control", "FetchBlob", "SendBlob", "SendLogs", "Renew"}
+SITE = {"Control", "FetchBlob", "SendBlob", "SendLogs", "SendPoints", "Renew"}
 INVITED = {"Join"}
 LISTS = {
     "Status",
@@ -41,7 +41,17 @@ LISTS = {
     "FetchTrust",
     "ShowTrust",
 }
-SHOW = LISTS | {"ShowSite", "WhySite", "ShowApp", "ShowJob", "WatchJob", "WhyJob", "JobLogs", "WatchEvents"}
+SHOW = LISTS | {
+    "ShowSite",
+    "WhySite",
+    "ShowApp",
+    "ShowJob",
+    "WatchJob",
+    "WhyJob",
+    "JobLogs",
+    "WatchSeries",
+    "WatchEvents",
+}
 RESULTS = {"ListResults", "DownloadResult"}
 RUN = {"UploadApp", "DownloadApp", "SubmitJob", "PlanJob"}
 # These change site-3, mia, leo or the server, who are all of org-a.
@@ -61,7 +71,7 @@ LOG = {"ReadAudit", "ExportLog", "ShowWitnesses"}
 # caller -> what works, what the object rule refuses; the table refuses the rest
 PLAN: dict[str, tuple[set[str], set[str]]] = {
     "site-1": (SITE, set()),
-    "site-2": ({"Control", "Renew"}, {"FetchBlob", "SendBlob", "SendLogs"}),
+    "site-2": ({"Control", "Renew"}, {"FetchBlob", "SendBlob", "SendLogs", "SendPoints"}),
     "ada": (
         SHOW
         | RESULTS
@@ -136,6 +146,8 @@ class Caller:
             "PlanJob": self._submit,
             **dict.fromkeys(("WatchEvents", "ReadAudit", "ExportLog"), lambda: pb.EventsRequest(start=1)),
             "JobLogs": lambda: pb.LogsRequest(job_id="0job"),
+            "SendPoints": lambda: pb.PointsMessage(job_id="0job"),
+            "WatchSeries": lambda: pb.SeriesRequest(job_id="0job"),
             "AbortJob": lambda: pb.AbortRequest(job_id="0job"),
             "DeleteJob": lambda: pb.JobChange(job_id="0job"),
             "AddSite": lambda: pb.PartyChange(name="site-9", org="org-a"),

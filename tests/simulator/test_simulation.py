@@ -130,6 +130,32 @@ def test_a_dataset_that_nobody_named_is_refused_by_the_sites(app: Path, tmp_path
     assert "'base'" in done.reason
 
 
+def test_each_site_may_have_data_of_its_own(app: Path, data: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "base.txt").write_text("2.0")
+    wanted = Simulation(
+        app=app,
+        sites=2,
+        output=tmp_path / "out",
+        settings={"rounds": "1", "args.lr": "1.0"},
+        datasets={"base": data},
+        site_datasets={"site-2": {"base": other}},
+    )
+    simulate(wanted)
+    model = read_tensors(tmp_path / "out" / "model.safetensors")
+    # As in the runs above, but the second site's point [1, 9, 2] is moved by one more.
+    np.testing.assert_allclose(model["w"], by_hand(1, 1.0) + 10 / 40 * 1.0, rtol=1e-6)
+
+
+def test_data_for_a_site_that_there_is_not_is_refused_at_once(app: Path, data: Path, tmp_path: Path):
+    with pytest.raises(NotFound, match=r"no site site-3 .*site-1 to site-2"):
+        simulate(
+            Simulation(app=app, sites=2, output=tmp_path / "out", site_datasets={"site-3": {"base": data}})
+        )
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("sites", [-1, 0, 257])
 def test_a_number_of_sites_that_cannot_be_is_refused_at_once(app: Path, tmp_path: Path, sites):
     with pytest.raises(Misuse, match="1 to 256"):

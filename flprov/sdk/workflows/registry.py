@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from flprov.errors import ConfigError
 from flprov.sdk.entries import load_entry
-from flprov.sdk.fedavg import FedAvg
 from flprov.sdk.options import read_options, suggest
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
@@ -22,7 +21,14 @@ class Controller(Protocol):
         ...
 
 
-WORKFLOWS: Mapping[str, Callable[..., Controller]] = {"fedavg": FedAvg}
+# Each is imported when a job names it.
+WORKFLOWS: Mapping[str, str] = {
+    "cyclic": "flprov.sdk.workflows.cyclic:Cyclic",
+    "fedavg": "flprov.sdk.workflows.fedavg:FedAvg",
+    "fedopt": "flprov.sdk.workflows.fedopt:FedOpt",
+    "fedprox": "flprov.sdk.workflows.fedprox:FedProx",
+    "scaffold": "flprov.sdk.workflows.scaffold:Scaffold",
+}
 
 
 def build_controller(kind: str | None, entry: str | None, options: Mapping[str, object]) -> Controller:
@@ -31,11 +37,9 @@ def build_controller(kind: str | None, entry: str | None, options: Mapping[str, 
     Raises:
         ConfigError: there is no such workflow, or it does not take these options.
     """
-    maker: object | None
-    if entry is not None:
-        maker = load_entry(entry, "workflow.entry")
-    elif (maker := WORKFLOWS.get(kind or "")) is None:
+    if entry is None and kind not in WORKFLOWS:
         raise ConfigError(f"workflow.type: no workflow {kind!r}{suggest(kind or '', WORKFLOWS)}")
+    maker = load_entry(entry or WORKFLOWS[kind or ""], "workflow.entry")
     if not callable(maker):
         raise ConfigError(f"workflow.entry: {entry} is not a class")
     controller = maker(**read_options(maker, options, "workflow"))
