@@ -15,21 +15,23 @@ Calls block; there is nothing to configure. The names are those that users of FL
 from __future__ import annotations
 
 import math
+import operator
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flprov.errors import Misuse
-from flprov.messages import Scalar, Update, UpdateKind
-from flprov.sdk import TORCH
-from flprov.workers import Session, adopt_channel, current_session, open_session, use_session
+from flprov.messages import Scalar, Tensors, Update, UpdateKind
+from flprov.sdk import TORCH, Correction
+from flprov.workers import OpenTask, Session, adopt_channel, current_session, open_session, use_session
 
 __all__ = [
     "Model",
     "aborted",
+    "correct_gradients",
     "dataset",
     "init",
     "is_evaluate",
@@ -40,6 +42,7 @@ __all__ = [
     "receive",
     "send",
     "site_name",
+    "task_name",
 ]
 
 
@@ -51,7 +54,7 @@ class Model:
     send, either will do. In the first round of a job without `model` it is empty: start from your own.
     """
 
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] | Sequence[Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     samples: int = 0  # how many examples stand behind `params`; the weight in the mean
     weight: float | None = None  # instead of `samples`, where these are not the right weight
@@ -60,6 +63,8 @@ class Model:
     rounds: int = 0  # how many the job means to run
     task: str = ""  # "train", "evaluate", ...
     scalars: Mapping[str, Scalar] = field(default_factory=dict)  # what the workflow adds to the task
+    extra: Tensors = field(default_factory=dict)  # tensors that the workflow adds to it, as numpy arrays
+    seed: int = 0  # 32 bits; the same for this site, round and task in every run of the same job.yml
 
 
 def init() -> None:
@@ -93,7 +98,32 @@ def receive() -> Model | None:
 
         params = to_state_dict(opened.task.params)
     task = opened.task
-    return Model(params=params, round=task.round, rounds=task.rounds, task=task.name, scalars=task.scalars)
+    return Model(
+        params=params,
+        round=task.round,
+        rounds=task.rounds,
+        task=task.name,
+        scalars=task.scalars,
+        extra=task.extra,
+        seed=task.seed,
+    )
+
+
+def correct_gradients(net: Any, *, lr: float) -> None:  # noqa: ANN401 - a torch.nn.Module
+    """Add to the gradients of `net` what the job's workflow asks for: nothing, unless that is FedProx or
+    SCAFFOLD.
+
+    Once for each step, between `loss.backward()` and `optimizer.step()` (with a GradScaler: after its
+    `unscale_`). `lr` is the learning rate of that step; where the workflow needs the sum of them, it is
+    sent with the next update.
+
+    Raises:
+        Misuse: no task is open, `lr` is not a number above 0, or `net` has no parameter of the job's model.
+    """
+    opened = _open_task()
+    if opened.correction is None:
+        opened.correction = Correction(opened.task)
+    opened.correction.apply_to(net, lr=lr)
 
 
 def send(model: Model) -> None:
@@ -107,20 +137,54 @@ def send(model: Model) -> None:
     except ValueError:
         known = ", ".join(member.value for member in UpdateKind)
         raise Misuse(f"kind is {model.kind!r}; it must be one of {known}") from None
-    _session().answer(
-        Update(
-            params=model.params, kind=kind, samples=model.samples, weight=model.weight, metrics=model.metrics
-        )
+    session = _session()
+    correction = session.open.correction if session.open is not None else None
+    metrics = {**(correction.metrics if correction else {}), **model.metrics}
+    session.answer(
+        Update(params=model.params, kind=kind, samples=model.samples, weight=model.weight, metrics=metrics)
     )
 
 
-def log(name: str, value: float, step: int | None = None) -> None:
-    """Show a number to whoever watches the job. What is not finite is only printed."""
-    number = float(value)
-    if math.isfinite(number):
-        _session().report({name: number}, step)
+def log(name: str | Mapping[str, float], value: float | None = None, step: int | None = None) -> None:
+    """Show a number to whoever watches the job, while the round goes on: `log("loss", 0.3)`, or several
+    at once: `log({"loss": 0.3, "accuracy": 0.9}, step=120)`.
+
+    `step` is the place on the curve's axis; left out, the numbers of each name are counted. What is not
+    finite is only printed.
+
+    Raises:
+        Misuse: a value is not a number, or the step is not a whole number from 0 on.
+    """
+    if isinstance(name, Mapping):
+        if value is not None:
+            raise Misuse("log was given a mapping and a value", hint='log({"loss": 0.3}, step=120)')
+        values = {str(key): _number(str(key), one) for key, one in name.items()}
     else:
-        print(f"flprov: {name} is {number}", file=sys.stderr)
+        values = {name: _number(name, value)}
+    if step is not None:
+        step = _step(step)
+    finite = {key: one for key, one in values.items() if math.isfinite(one)}
+    for key in values.keys() - finite.keys():
+        print(f"flprov: {key} is {values[key]}", file=sys.stderr)
+    if finite:
+        _session().report(finite, step)
+
+
+def _number(name: str, value: Any) -> float:  # noqa: ANN401 - a float, or what torch, JAX or numpy have for one
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: torch, of many numbers at once
+        raise Misuse(f"{name} is {value!r}, which is not a number", hint='log("loss", 0.3)') from error
+
+
+def _step(step: Any) -> int:  # noqa: ANN401 - see _number
+    try:
+        number = operator.index(step)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 1 << 63:
+        raise Misuse(f"step is {step!r}; it must be a whole number from 0 on")
+    return number
 
 
 def is_train() -> bool:
@@ -131,6 +195,11 @@ def is_train() -> bool:
 def is_evaluate() -> bool:
     """Whether the open task is "evaluate"."""
     return _task_name() == "evaluate"
+
+
+def task_name() -> str:
+    """The name of the open task; empty when none is open."""
+    return _task_name()
 
 
 def site_name() -> str:
@@ -160,6 +229,13 @@ def aborted() -> bool:
 def _task_name() -> str:
     opened = _session().open
     return "" if opened is None else opened.task.name
+
+
+def _open_task() -> OpenTask:
+    opened = _session().open
+    if opened is None:
+        raise Misuse("gradients were corrected while no task was open", hint="receive a task first")
+    return opened
 
 
 def _session() -> Session:

@@ -29,6 +29,25 @@ class UpdateKind(enum.Enum):
     OPAQUE = "opaque"  # anything else (ciphertexts, statistics): only the limits of size hold
 
 
+class Precision(enum.Enum):
+    """In how few bits the numbers of a tensor can travel once a filter has rounded them so far."""
+
+    FP16 = "fp16"  # IEEE half precision
+    INT8 = "int8"  # -127 to 127, times a scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How a tensor travels where it need not travel whole. It loses nothing: what rounds is a filter.
+
+    A tensor whose numbers are not what they are marked to be travels whole.
+    """
+
+    precision: Precision | None = None  # None: as its dtype says
+    block: int = 0  # of INT8: how many numbers share a scale; 0: all of the tensor
+    sparse: bool = False  # only the numbers that are not zero, and where they stand
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What a round asks of one site."""
@@ -42,6 +61,7 @@ class Task:
     scalars: Mapping[str, Scalar] = field(default_factory=dict)  # what the workflow adds to this task
     extra: Tensors = field(default_factory=dict)  # tensors beside the model; no update has to fit them
     seed: int = 0  # 32 bits; the same for this site, round and task in every run of the same job.yml
+    encoding: Mapping[str, Encoding] = field(default_factory=dict)  # of tensors in `params`; filters set it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +77,7 @@ class Update:
     weight: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     site: str = ""  # filled in by the runtime from the certificate, never by the site's code
+    encoding: Mapping[str, Encoding] = field(default_factory=dict)  # of tensors in `params`; filters set it
 
     @property
     def share(self) -> float:

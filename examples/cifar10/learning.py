@@ -20,7 +20,7 @@ def prepare_torch(threads: int = 1) -> None:
     One thread is also the fastest where there are more sites than cores.
     """
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(mode=True)
 
 
 def train(
@@ -30,7 +30,7 @@ def train(
     epochs: int,
     lr: float,
     correct: Callable[[], None] = lambda: None,
-    on_epoch: Callable[[float], None] = lambda loss: None,  # noqa: ARG005
+    on_epoch: Callable[[float], None] = lambda loss: None,
 ) -> float:
     """Stochastic gradient descent in place; the mean loss of the last epoch.
 

@@ -32,7 +32,7 @@ def split_labels(
     """
     if not alpha > 0 or not 1 <= sites * fewest <= len(labels):
         raise Misuse(
-            f"{len(labels)} pictures cannot be split over {sites} sites, each with {fewest} or more, by alpha {alpha}",
+            f"{len(labels)} pictures do not split by alpha {alpha} over {sites} sites, {fewest} or more each",
             hint="alpha is above 0; 0.5 is usual",
         )
     source = np.random.RandomState(seed)

@@ -16,6 +16,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -114,9 +115,7 @@ def read_jpegs(file: Path, part: str, tell: Tell) -> Pictures:
 
 def split_jpegs(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Iterator[list[bytes]]:
     """The files, CHUNK of them at a time."""
-    files = [
-        data[start:stop].tobytes() for start, stop in zip(offsets[:-1], offsets[1:], strict=True)
-    ]
+    files = [data[start:stop].tobytes() for start, stop in pairwise(offsets.tolist())]
     for first in range(0, len(files), CHUNK):
         yield files[first : first + CHUNK]
 
@@ -157,7 +156,9 @@ def read_bytes(path: Path, name: str) -> bytes:
 
 def verified(data: bytes, name: str, path: Path) -> bytes:
     """The bytes, if they are the published ones."""
-    found = hashlib.md5(data, usedforsecurity=False).hexdigest()  # a second file for a given sum is not feasible
+    found = hashlib.md5(
+        data, usedforsecurity=False
+    ).hexdigest()  # a second file for a given sum is not feasible
     if found != PUBLISHED[name]:
         raise ConfigError(
             f"{name} in {path} is not the published one: its MD5 sum is {found}, not {PUBLISHED[name]}",
@@ -170,3 +171,18 @@ def unpickle(data: bytes) -> dict[bytes, NDArray[np.uint8]]:
     """What a published file holds."""
     found: dict[bytes, NDArray[np.uint8]] = pickle.loads(data, encoding="bytes")  # verified: see PUBLISHED
     return found
+
+
+# ---- made up -------------------------------------------------------------------------------
+
+
+def make_pictures(count: int, *, seed: int) -> Pictures:
+    """Noise over a pattern of stripes for each class: easy to learn, and there without a download."""
+    source = np.random.default_rng(seed)
+    labels = source.integers(10, size=count).astype(np.uint8)
+    down, across = np.mgrid[:SIZE, :SIZE]
+    angles = labels * (np.pi / 10)  # of the stripes
+    waves = down * np.cos(angles)[:, None, None] + across * np.sin(angles)[:, None, None]
+    stripes = 128 + 60 * np.sin(waves * 0.8)[..., None]
+    pixels = np.clip(stripes + source.normal(0, 30, (count, SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
+    return Pictures(pixels=pixels, labels=labels)

@@ -14,7 +14,7 @@ from flprov.rpc import methods as m
 from flprov.wire import pb
 from flprov.wire.documents import ResultFile, ResultsDocument
 
-_GROWING = ("metrics.json", "record.json")
+_GROWING = ("metrics.json", "record.json", "series.jsonl")
 
 Progress = Callable[[str, int, int], None]  # file, bytes done, bytes in all
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 MOST_BLOB = 64 << 30
 MOST_PIECE = 1 << 20  # in one message
+_POINTS_TIMEOUT = 60.0  # seconds; 30 KB at 64 kbit/s take four
 _RANGES = 2  # asked for at once: the line is not idle while a question travels; more would come mixed
 
 OnBytes = Callable[[int, int], None]  # bytes done, bytes in all
@@ -201,6 +202,17 @@ class Bulk:
             raise
         self._up.confirm(len(data), since)
         return wanted
+
+    async def send_points(self, job_id: str, source: str, first: int, points: Sequence[pb.Point]) -> None:
+        """Send numbers that a job told; `first` is the number of the first of them. Tried once."""
+        message = pb.PointsMessage(job_id=job_id, source=source, first=first, points=points)
+        since = await self._up.take(size := message.ByteSize())
+        try:
+            await self.ask(m.SEND_POINTS, message, timeout=_POINTS_TIMEOUT)
+        except BaseException:
+            self._up.release(size)
+            raise
+        self._up.confirm(size, since)
 
     @property
     def log_piece(self) -> int:

@@ -19,6 +19,7 @@ from flprov.agent.bulk import Bulk, OnBytes
 from flprov.agent.jobrecord import Begun, OpenTasks
 from flprov.agent.leases import Leases
 from flprov.agent.logs import LogSender
+from flprov.agent.points import PointSender
 from flprov.agent.redaction import Redactor
 from flprov.agent.updates import clear_out, remove_out, take_out, verify_own_update
 from flprov.blobs import BlobStore
@@ -96,6 +97,7 @@ class SiteJob:
 
     def __post_init__(self) -> None:
         self._redactor = Redactor(self.admitted.logs.redact)
+        self._points = PointSender(self.tools.bulk, self.job_id, self.tools.clock)
 
     @property
     def stopped(self) -> bool:
@@ -360,7 +362,10 @@ class SiteJob:
 
     def _worker_progressed(self, said: pb.Progress) -> None:
         now = self.tools.clock.monotonic()
-        if now - self._told < _PROGRESS_EVERY or said.ByteSize() > _MOST_PROGRESS:
+        if said.ByteSize() > _MOST_PROGRESS:
+            return
+        self._points.take(said, self._open)
+        if now - self._told < _PROGRESS_EVERY:
             return
         self._told = now
         task_id = "" if self._open is None else self._open.task_id
@@ -471,8 +476,7 @@ class SiteJob:
             left = await process.stop(grace)
             self.ended = (await process.wait()).ended
         await self._work.close()
-        if self._log is not None:
-            await self._log.flush()
+        await asyncio.gather(self._points.flush(), *([self._log.flush()] if self._log is not None else []))
         if not left:
             older, self.models = self.models, set()
             self.tools.collect(older)
@@ -487,6 +491,7 @@ class SiteJob:
         async with self._up:
             process = self._process
         await self._work.close()
+        await self._points.flush()
         if process is not None:
             await process.leave()
         await self._redactor.close()
@@ -499,6 +504,7 @@ class SiteJob:
         if process is not None:
             await process.stop(self.admitted.submission.spec.resources.grace_seconds)
         await self._work.close()
+        await self._points.flush()
         await self._redactor.close()
 
 

@@ -13,22 +13,26 @@ from flprov._base import lazy_names
 from flprov.messages import Scalar, Site, Task, Tensors, Update, UpdateKind
 from flprov.sdk.aggregation import mean_metrics, weighted_mean
 from flprov.sdk.arrays import as_tensors, is_torch
+from flprov.sdk.correction import Correction
+from flprov.sdk.envelopes import Envelope, find_envelope
 from flprov.sdk.entries import is_entry, load_entry, pick_attribute, split_entry
 from flprov.sdk.filtering import (
-    RESULT_FILTERS,
     ResultFilter,
     TaskFilter,
     build_result_filters,
     build_task_filters,
+    describe_filters,
     filter_result,
     filter_task,
 )
+from flprov.sdk.filters import FILTERS
 from flprov.sdk.functions import Executor, build_executor, run_executor
 from flprov.sdk.gathering import Answer, Ask, Gathering, Port
 from flprov.sdk.models import TORCH, load_model
-from flprov.sdk.runtime_tasks import RUNTIME_TASKS
+from flprov.sdk.runtime_tasks import RUNTIME_TASKS, is_runtime_task, run_runtime_task
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State, encode_state, flatten_state, read_state
+from flprov.sdk.summaries import summarise
 from flprov.sdk.workflows.fedavg import FedAvg
 from flprov.sdk.workflows.registry import WORKFLOWS, Controller, build_controller
 
@@ -36,13 +40,15 @@ if TYPE_CHECKING:
     from flprov.sdk.torch_tensors import from_state_dict, to_state_dict
 
 __all__ = [
-    "RESULT_FILTERS",
+    "FILTERS",
     "RUNTIME_TASKS",
     "TORCH",
     "WORKFLOWS",
     "Answer",
     "Ask",
     "Controller",
+    "Correction",
+    "Envelope",
     "Executor",
     "FedAvg",
     "Gathering",
@@ -62,12 +68,15 @@ __all__ = [
     "build_executor",
     "build_result_filters",
     "build_task_filters",
+    "describe_filters",
     "encode_state",
     "filter_result",
     "filter_task",
+    "find_envelope",
     "flatten_state",
     "from_state_dict",
     "is_entry",
+    "is_runtime_task",
     "is_torch",
     "load_entry",
     "load_model",
@@ -75,7 +84,9 @@ __all__ = [
     "pick_attribute",
     "read_state",
     "run_executor",
+    "run_runtime_task",
     "split_entry",
+    "summarise",
     "to_state_dict",
     "weighted_mean",
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The filters that job.yml lists, checked and in order.
+"""The filters that job.yml or a site's policy.yml lists, checked and in order.
 
 The `type` of an entry is the name of one of ours, or `module:function` for the app's own; the other
 keys are its options. An app's own is `(Update, site) -> Update` for results and `(Task, site) -> Task`
@@ -9,21 +9,16 @@ for tasks. An update without tensors passes ours as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from flprov.errors import ConfigError, JobFailed
-from flprov.messages import Site, Task, Update
+from flprov.messages import Site, Task, Update, UpdateKind
 from flprov.sdk.entries import is_entry, load_entry
-from flprov.sdk.filters import clip_norm, exclude, gaussian_noise
+from flprov.sdk.filters import FILTERS, Filter
 from flprov.sdk.options import read_options, suggest
 
 TaskFilter = Callable[[Task, Site], object]  # it should give a Task; an app's own may not
 ResultFilter = Callable[[Update, Task, Site], object]
-
-RESULT_FILTERS: Mapping[str, Callable[..., Update]] = {
-    "clip_norm": clip_norm,
-    "exclude": exclude,
-    "gaussian_noise": gaussian_noise,
-}
 
 
 def build_task_filters(rows: Sequence[Mapping[str, object]], where: str) -> list[TaskFilter]:
@@ -42,6 +37,23 @@ def build_result_filters(rows: Sequence[Mapping[str, object]], where: str) -> li
         ConfigError: an entry names no filter, or gives it options it does not take.
     """
     return [_result_filter(row, f"{where}[{number}]") for number, row in enumerate(rows)]
+
+
+def describe_filters(rows: Sequence[Mapping[str, object]], where: str, answers: int) -> list[str]:
+    """What each of these filters does, in a sentence; of the private ones, what `answers` of them cost.
+
+    Raises:
+        ConfigError: as `build_result_filters`.
+    """
+    found = []
+    for number, row in enumerate(rows):
+        kind, here = str(row.get("type")), f"{where}[{number}]"
+        if is_entry(kind):
+            found.append(f"{kind}: the app's own")
+        else:
+            ours, options = _load_ours(kind, row, here)
+            found.append(f"{kind}: {ours.describe(max(1, answers), **options)}")
+    return found
 
 
 def filter_task(filters: Sequence[TaskFilter], task: Task, site: Site) -> Task:
@@ -66,11 +78,27 @@ def filter_result(filters: Sequence[ResultFilter], update: Update, task: Task, s
 
 def _task_filter(row: Mapping[str, object], where: str) -> TaskFilter:
     kind = str(row.get("type"))
-    if not is_entry(kind):
-        what = "works on results only" if kind in RESULT_FILTERS else "is no filter"
-        raise ConfigError(f"{where}: {kind!r} {what}; a task's filter is a module:function of the app")
-    function, options = _load_own(kind, row, where)
-    return lambda task, site: function(task, site, **options)
+    if is_entry(kind):
+        function, options = _load_own(kind, row, where)
+        return lambda task, site: function(task, site, **options)
+    ours, options = _load_ours(kind, row, where)
+    if not ours.on_tasks:
+        known = ", ".join(name for name, one in FILTERS.items() if one.on_tasks)
+        raise ConfigError(f"{where}: {kind!r} works on results only; on a task's model work {known}")
+
+    def on_model(task: Task, site: Site) -> Task:
+        """The model is taken as a difference from nothing: what is looked at are its numbers."""
+        if not task.params:
+            return task
+        model = Update(params=task.params, kind=UpdateKind.DIFF, encoding=task.encoding)
+        filtered = ours.apply(model, task, site, **options)
+        for name, value in filtered.metrics.items():
+            print(f"flprov: model of task {task.name!r}, round {task.round}: {name} {value:.3g}")
+        # A task's model travels whole where it is sparse: nothing at the site would bound its size.
+        dense = {name: replace(one, sparse=False) for name, one in filtered.encoding.items()}
+        return replace(task, params=filtered.params, encoding=dense)
+
+    return on_model
 
 
 def _result_filter(row: Mapping[str, object], where: str) -> ResultFilter:
@@ -78,11 +106,20 @@ def _result_filter(row: Mapping[str, object], where: str) -> ResultFilter:
     if is_entry(kind):
         function, options = _load_own(kind, row, where)
         return lambda update, _, site: function(update, site, **options)
-    ours = RESULT_FILTERS.get(kind)
+    ours, chosen = _load_ours(kind, row, where)
+    return lambda update, task, site: ours.apply(update, task, site, **chosen) if update.params else update
+
+
+def _load_ours(kind: str, row: Mapping[str, object], where: str) -> tuple[Filter, Mapping[str, object]]:
+    ours = FILTERS.get(kind)
     if ours is None:
-        raise ConfigError(f"{where}: no filter {kind!r}{suggest(kind, RESULT_FILTERS)}")
-    chosen = read_options(ours, _options(row), where, given=3)
-    return lambda update, task, site: ours(update, task, site, **chosen) if update.params else update
+        raise ConfigError(f"{where}: no filter {kind!r}{suggest(kind, FILTERS)}")
+    options = read_options(ours.apply, _options(row), where, given=3)
+    try:
+        ours.describe(1, **options)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {kind}: {error}") from None
+    return ours, options
 
 
 def _load_own(

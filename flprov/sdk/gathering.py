@@ -11,9 +11,9 @@ Several may be under way at once, as long as no site has two.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from flprov.errors import JobFailed
 from flprov.messages import Scalar, Tensors, Update, UpdateKind
@@ -33,7 +33,31 @@ class Ask:
     to: tuple[str, ...]
     scalars: Mapping[str, Scalar] = field(default_factory=dict)
     extra: Tensors = field(default_factory=dict)
+    extra_of: Mapping[str, Tensors] = field(default_factory=dict)  # site -> what it gets instead of `extra`
     requires: tuple[str, ...] = ()  # names in `scalars` and `extra` that the trainer has to look at
+    optional: bool = False  # no quorum: a site that does not answer is no reason to end the job
+
+
+class AskOptions(TypedDict, total=False):
+    """What may be said about a task besides its name, its model and its sites.
+
+    Keys:
+        expects: the kinds of update taken; none means metrics only. Left out: full or diff.
+        scalars: numbers and texts, as `task.scalars`.
+        extra: tensors beside the model, as `task.extra`; no update has to fit them.
+        extra_of: site -> tensors that this site gets instead of `extra`; no other site can read them.
+        requires: names in `extra` and `scalars` that the trainer has to look at, lest the algorithm
+            silently become another one; a trainer that does not fails its task.
+        optional: the job's `sites.min` does not hold for this task: a site that fails or is away is only
+            named in `absent`. `sites.required` holds all the same.
+    """
+
+    expects: Sequence[UpdateKind]
+    scalars: Mapping[str, Scalar]
+    extra: Tensors
+    extra_of: Mapping[str, Tensors]
+    requires: Sequence[str]
+    optional: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +86,24 @@ class Port(Protocol):
         """Wait for nobody's answer to this task any more; the last answers to it still come."""
         ...
 
+    def refuse(self, task_id: str, site: str, reason: str) -> None:
+        """This site's update counts as one that the runtime's own checks have refused."""
+        ...
+
     def save(self, state: State) -> State:
         """Make `state` durable; what comes back is the same, perhaps mapped from a file."""
         ...
 
     def log(self, values: Mapping[str, float], step: int | None) -> None:
         """Show some numbers to whoever watches the job."""
+        ...
+
+    def report(self, text: str) -> None:
+        """Show what the workflow is doing."""
+        ...
+
+    def aborted(self) -> bool:
+        """Whether the workflow is to end; does not wait."""
         ...
 
 
@@ -126,6 +162,16 @@ class Gathering:
             self.absent[answer.site] = answer.reason or "no reason given"
         self.done = self.done or answer.last
 
+    def holds(self, update: Update) -> bool:
+        """Whether this very update came for this task."""
+        return self._came.get(update.site) is update
+
+    def refuse(self, update: Update, reason: str) -> None:
+        """Do not accept an update that came; see `Sites.refuse`."""
+        self._port.refuse(self.task_id, update.site, reason)
+        del self._came[update.site]
+        self.absent[update.site] = reason
+
     def updates(self) -> list[Update]:
         """Wait until nobody is waited for; every update, in canonical site order.
 
@@ -142,7 +188,11 @@ class Gathering:
         return [self._came[site] for site in sorted(self._came)]
 
     def stop(self) -> None:
-        """Do not wait for the sites that have not answered; they are told, and are free for other tasks."""
+        """Do not wait for the sites that have not answered: they are free for other tasks.
+
+        They are not `absent`: nobody needs their answers, and the job is not degraded for it. A site that
+        is at work on this task finishes it before it begins another.
+        """
         if not self.done:
             self.withdraw()
             while not self.done:

@@ -17,13 +17,16 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Unpack
 
 import numpy as np
 
 from flprov.errors import JobFailed, Misuse, NotFound
 from flprov.messages import Scalar, Tensors, Update, UpdateKind
-from flprov.sdk.gathering import Ask, Gathering, Port
+from flprov.sdk.aggregation import weighted_mean
+from flprov.sdk.gathering import Ask, AskOptions, Gathering, Port
 from flprov.sdk.runtime_tasks import RUNTIME_TASKS
+from flprov.sdk.selection import Selection
 from flprov.sdk.state import State
 
 WEIGHTS = (UpdateKind.FULL, UpdateKind.DIFF)
@@ -40,7 +43,14 @@ class Sites:
     """
 
     def __init__(
-        self, port: Port, *, names: Sequence[str], tasks: Sequence[str], total: int, seed: int = 0
+        self,
+        port: Port,
+        *,
+        names: Sequence[str],
+        tasks: Sequence[str],
+        total: int,
+        seed: int = 0,
+        selection: Selection | None = None,
     ) -> None:
         self.names = tuple(sorted(names))
         self.total = total
@@ -50,9 +60,10 @@ class Sites:
         self._tasks = frozenset(tasks)
         self._round: int | None = None  # the one that is open
         self._asked: Counter[str] = Counter()
-        self._under_way: list[Gathering] = []
+        self._gatherings: list[Gathering] = []  # of the open round
         self._sampled = 0  # how often in this round
         self._saved: State | None = None
+        self._selection = selection or Selection()
 
     def rounds(self, state: State, total: int | None = None) -> Iterator[State]:
         """The state at the start of each round that is still to do, from `state.round` to `total`.
@@ -68,7 +79,7 @@ class Sites:
         """
         if total is not None:
             self.total = total
-        while state.round < self.total:
+        while not self.is_last(state):
             self._round, self._saved, self._asked, self._sampled = state.round, None, Counter(), 0
             yield state
             if self._saved is None:
@@ -78,6 +89,18 @@ class Sites:
                 )
             state = self._saved
         self._round = None
+
+    def judge(self, state: State) -> State:
+        """`state`, the end of this round, with what `commit` makes of its `best`: by job.yml's `workflow.best`.
+
+        Raises:
+            JobFailed: no round has reported that metric, and this one does not.
+        """
+        return self._selection.judge(state)
+
+    def is_last(self, state: State) -> bool:
+        """Whether no round follows on `state`, as `judge` gives it: all are done, or patience has run out."""
+        return state.round >= self.total or bool(self._selection.reason_to_end(state))
 
     def has(self, task: str) -> bool:
         """Whether job.yml names this task."""
@@ -106,33 +129,19 @@ class Sites:
         return tuple(sorted(pool[number] for number in source.permutation(len(pool))[:count]))
 
     def train(
-        self,
-        model: Tensors,
-        *,
-        to: Sequence[str] | None = None,
-        extra: Tensors | None = None,
-        requires: Sequence[str] = (),
-        scalars: Mapping[str, Scalar] | None = None,
+        self, model: Tensors, *, to: Sequence[str] | None = None, **options: Unpack[AskOptions]
     ) -> list[Update]:
         """`broadcast` the task "train": new weights, or their difference from `model`."""
-        return self.broadcast("train", model, to=to, extra=extra, requires=requires, scalars=scalars)
+        return self.broadcast("train", model, to=to, **options)
 
     def evaluate(
         self, model: Tensors, *, to: Sequence[str] | None = None, scalars: Mapping[str, Scalar] | None = None
     ) -> list[Update]:
         """`broadcast` the task "evaluate": metrics and samples, no tensors."""
-        return self.broadcast("evaluate", model, to=to, expects=(), scalars=scalars)
+        return self.broadcast("evaluate", model, to=to, expects=(), scalars=scalars or {})
 
     def broadcast(
-        self,
-        name: str,
-        model: Tensors,
-        *,
-        to: Sequence[str] | None = None,
-        expects: Sequence[UpdateKind] = WEIGHTS,
-        extra: Tensors | None = None,
-        requires: Sequence[str] = (),
-        scalars: Mapping[str, Scalar] | None = None,
+        self, name: str, model: Tensors, *, to: Sequence[str] | None = None, **options: Unpack[AskOptions]
     ) -> list[Update]:
         """`start` a task and wait for all; the updates, in canonical site order.
 
@@ -141,26 +150,61 @@ class Sites:
         Raises:
             JobFailed: nobody answered.
         """
-        gathering = self.start(
-            name, model, to=to, expects=expects, extra=extra, requires=requires, scalars=scalars
-        )
+        gathering = self.start(name, model, to=to, **options)
         try:
             return gathering.updates()
         finally:
             self.absent = dict(sorted(gathering.absent.items()))
 
+    def send(self, site: str, name: str, model: Tensors, **options: Unpack[AskOptions]) -> Update:
+        """`broadcast` a task to one site, and what it answers.
+
+        Raises:
+            JobFailed: it does not; with `optional=True` that is for the caller to deal with.
+        """
+        (update,) = self.broadcast(name, model, to=[site], **options)
+        return update
+
+    def relay(
+        self, name: str, model: Tensors, order: Sequence[str] | None = None, **options: Unpack[AskOptions]
+    ) -> tuple[Tensors, list[Update]]:
+        """`send` a task to one site after the other: each gets the weights that the one before has given.
+
+        A site that does not answer is passed over and named in `absent`; the next one gets what it was to
+        get. `sites.required` of job.yml says who must not be passed over.
+
+        Args:
+            name: the task.
+            model: what the first site gets.
+            order: the sites, in this order; None means all, by name.
+            **options: as for `start`, for each of them.
+
+        Returns:
+            What the last one gave, and every update in the order of the sites' turns.
+
+        Raises:
+            JobFailed: nobody answered.
+        """
+        turns = self.names if order is None else order
+        updates: list[Update] = []
+        absent: dict[str, str] = {}
+        options["optional"] = True  # whoever fails is passed over
+        for site in turns:
+            gathering = self.start(name, model, to=[site], **options)
+            found = list(gathering)
+            absent |= gathering.absent
+            for update in found:
+                model = weighted_mean([replace(update, weight=1.0)], model)
+            updates += found
+        self.absent = dict(sorted(absent.items()))
+        if not updates:
+            raise JobFailed(f"no site answered task {name!r} of round {self._round}{_in_words(absent)}")
+        return model, updates
+
     def start(
-        self,
-        name: str,
-        model: Tensors,
-        *,
-        to: Sequence[str] | None = None,
-        expects: Sequence[UpdateKind] = WEIGHTS,
-        extra: Tensors | None = None,
-        requires: Sequence[str] = (),
-        scalars: Mapping[str, Scalar] | None = None,
+        self, name: str, model: Tensors, *, to: Sequence[str] | None = None, **options: Unpack[AskOptions]
     ) -> Gathering:
-        """Send `model` and `scalars` as the task `name`, and go on at once.
+        """Send `model` as the task `name`, and go on at once.
 
         Every update will have been verified against the task. Its tensors are mapped from a file: they
         take memory only where they are touched.
@@ -169,19 +213,15 @@ class Sites:
             name: a task that job.yml names, or one of the runtime's own.
             model: tensors that go to the sites; may be empty, then a `full` update chooses names.
             to: some of `names`; None means all.
-            expects: the kinds of update taken; none means metrics only.
-            extra: tensors beside the model, which no update has to fit.
-            requires: names in `extra` and `scalars` that the trainer has to look at, lest the algorithm
-                silently become another one; a trainer that does not fails its task.
+            **options: what else goes with the task, and what it takes; see `AskOptions`.
 
         Raises:
             NotFound: job.yml names no such task, or the job has no such site.
             Misuse: outside `rounds`, a scalar is not a finite number or text, or a site has not
                 answered the task before.
         """
-        ask = self._ask(name, model, self.names if to is None else to, expects, scalars or {})
-        ask = replace(ask, extra=extra or {}, requires=tuple(requires))
-        for one in self._under_way:
+        ask = self._ask(name, model, self.names if to is None else to, options)
+        for one in self._gatherings:
             busy = sorted(set(one.waiting) & set(ask.to))
             if busy:
                 raise Misuse(
@@ -190,7 +230,7 @@ class Sites:
                 )
         gathering = Gathering(self._port, ask)
         self._port.ask(ask)
-        self._under_way = [one for one in self._under_way if not one.done] + [gathering]
+        self._gatherings.append(gathering)
         return gathering
 
     def replies(self, *gatherings: Gathering) -> Iterator[tuple[Gathering, Update]]:
@@ -226,23 +266,28 @@ class Sites:
                 f"round {self._round} was committed with a state of round {state.round}",
                 hint="commit state.next(...), made from the state that sites.rounds gave",
             )
-        for gathering in self._under_way:
+        for gathering in self._gatherings:
             gathering.stop()
-        self._under_way = []
-        self._saved = self._port.save(state)
+        self._gatherings = []
+        self._saved = self._port.save(self.judge(state))
 
     def log(self, name: str, value: float, step: int | None = None) -> None:
         """Show a number to whoever watches the job."""
         self._port.log({name: float(value)}, step)
 
-    def _ask(
-        self,
-        name: str,
-        model: Tensors,
-        to: Sequence[str],
-        expects: Sequence[UpdateKind],
-        scalars: Mapping[str, Scalar],
-    ) -> Ask:
+    def report(self, text: str) -> None:
+        """Show what the workflow is doing to whoever watches the job, until it says something else."""
+        self._port.report(text)
+
+    def aborted(self) -> bool:
+        """Whether the job is being stopped; does not wait.
+
+        For a controller that computes for long. Who asks once is trusted to return from `run` by itself,
+        within the job's grace; whatever it still asks of its sites ends it.
+        """
+        return self._port.aborted()
+
+    def _ask(self, name: str, model: Tensors, to: Sequence[str], options: AskOptions) -> Ask:
         if self._round is None or self._saved is not None:
             raise Misuse(
                 f"task {name!r} was broadcast outside a round",
@@ -251,25 +296,43 @@ class Sites:
         if name not in self._tasks and name not in RUNTIME_TASKS:
             known = ", ".join(sorted(self._tasks))
             raise NotFound(f"the workflow broadcasts task {name!r}; job.yml names {known}")
+        own = options.get("extra_of", {})
         for site in to:
             if site not in self.names:
                 raise NotFound(f"task {name!r} was sent to {site!r}, which is no site of this job")
+        stray = sorted(own.keys() - set(to))
+        if stray:
+            raise Misuse(f"task {name!r} has tensors for {stray[0]!r}, to which it was not sent")
         sequence = self._asked[name]
         self._asked[name] += 1
-        if not model and expects:
-            expects = [kind for kind in expects if kind is not UpdateKind.DIFF]
-            if not expects:
-                raise Misuse(f"task {name!r} expects differences, but carries no model to differ from")
         return Ask(
             task_id=f"{self._round}/{name}/{sequence}",
             name=name,
             round=self._round,
             rounds=self.total,
-            expects=tuple(expects),
+            expects=_verify_expects(name, model, options.get("expects", WEIGHTS)),
             model=model,
             to=tuple(sorted(set(to))),
-            scalars=_verify_scalars(scalars),
+            scalars=_verify_scalars(options.get("scalars") or {}),
+            extra=options.get("extra") or {},
+            extra_of=own,
+            requires=tuple(options.get("requires", ())),
+            optional=options.get("optional", False),
         )
+
+
+def _verify_expects(name: str, model: Tensors, expects: Sequence[UpdateKind]) -> tuple[UpdateKind, ...]:
+    if model or not expects:
+        return tuple(expects)
+    found = tuple(kind for kind in expects if kind is not UpdateKind.DIFF)
+    if not found:
+        raise Misuse(f"task {name!r} expects differences, but carries no model to differ from")
+    return found
+
+
+def _in_words(absent: Mapping[str, str]) -> str:
+    reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(absent.items()))
+    return f" ({reasons or 'none asked'})"
 
 
 def _verify_scalars(scalars: Mapping[str, Scalar]) -> Mapping[str, Scalar]:

@@ -20,6 +20,19 @@ _NUMBERS = "flprov.state"  # the key of the metadata that holds round, scalars a
 
 
 @dataclass(frozen=True, kw_only=True)
+class Best:
+    """The best round so far by the metric that job.yml names, with its model."""
+
+    metric: str
+    mode: str  # max | min: which value is better
+    value: float
+    round: int  # 0-based
+    judged: int  # the last round that was looked at
+    waited: int = 0  # how many were looked at since, and were not better
+    model: Tensors = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class State:
     """A workflow between two rounds. Whatever is not in here is forgotten when a process ends."""
 
@@ -29,6 +42,7 @@ class State:
     scalars: Mapping[str, Scalar] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)  # of the last round
     results: Mapping[str, object] = field(default_factory=dict)  # file name -> JSON, beside the model
+    best: Best | None = None  # filled in by the runtime, if job.yml names a metric
 
     def next(
         self,
@@ -57,6 +71,7 @@ class _Numbers:
     scalars: Mapping[str, Scalar]
     metrics: Mapping[str, float]
     results: Mapping[str, object] = field(default_factory=dict)
+    best: Best | None = None  # without its model, which is among the tensors
 
 
 def flatten_state(state: State) -> tuple[Tensors, Mapping[str, str]]:
@@ -67,7 +82,13 @@ def flatten_state(state: State) -> tuple[Tensors, Mapping[str, str]]:
     """
     tensors = {f"model/{name}": array for name, array in state.model.items()}
     tensors |= {f"tensors/{name}": array for name, array in state.tensors.items()}
-    numbers = _Numbers(round=state.round, scalars=state.scalars, metrics=state.metrics, results=state.results)
+    best = None
+    if state.best is not None:
+        tensors |= {f"best/{name}": array for name, array in state.best.model.items()}
+        best = replace(state.best, model={})
+    numbers = _Numbers(
+        round=state.round, scalars=state.scalars, metrics=state.metrics, results=state.results, best=best
+    )
     try:
         return tensors, {_NUMBERS: canonical_json(numbers).decode()}
     except (TypeError, ValueError) as error:
@@ -95,7 +116,7 @@ def read_state(source: Path | bytes) -> State:
         numbers = from_document(_Numbers, parse_json(text), "state")
     except ValueError as error:
         raise StateDamaged(f"what should be the state of a workflow is not: {error}") from error
-    parts: dict[str, dict[str, object]] = {"model": {}, "tensors": {}}
+    parts: dict[str, dict[str, object]] = {"model": {}, "tensors": {}, "best": {}}
     for name, array in read_tensors(source).items():
         part, _, own = name.partition("/")
         if part not in parts:
@@ -108,4 +129,5 @@ def read_state(source: Path | bytes) -> State:
         scalars=numbers.scalars,
         metrics=numbers.metrics,
         results=numbers.results,
+        best=numbers.best and replace(numbers.best, model=parts["best"]),  # type: ignore[arg-type]
     )

@@ -146,7 +146,9 @@ def _read_columns(data: Columns | Mapping[str, Columns]) -> dict[tuple[str, str]
             except (TypeError, ValueError) as error:
                 raise Misuse(f"feature {feature!r} is no column of numbers: {error}") from error
             if column.ndim != 1 or not feature:
-                raise Misuse(f"feature {feature!r} has {column.ndim} dimensions; a column has one, and a name")
+                raise Misuse(
+                    f"feature {feature!r} has {column.ndim} dimensions; a column has one, and a name"
+                )
             found[dataset, feature] = column
     if not found:
         raise Misuse("there are no features to summarise")
@@ -174,7 +176,7 @@ def _describe(values: Floats, rules: _Rules, task: Task, name: str) -> Mapping[s
     center = task.extra.get(f"{name}/center")
     if center is None:
         return {"withheld": np.ones(1, dtype=np.int64)}  # it was in the first pass, or nobody has it
-    away = values - float(center[0])  # type: ignore[arg-type]  # float64, as the workflow sent it
+    away = values - float(center[0])
     means, sizes = group(values, rules.min_count, rules.max_bins_percent)
     found: dict[str, NDArray[Any]] = {
         "deviations": np.array([away.sum(), (away * away).sum()]),
@@ -183,7 +185,7 @@ def _describe(values: Floats, rules: _Rules, task: Task, name: str) -> Mapping[s
     }
     span = task.extra.get(f"{name}/range")
     if span is not None and rules.bins <= values.size * rules.max_bins_percent / 100:
-        low, high = (float(bound) for bound in span)  # type: ignore[arg-type]
+        low, high = (float(bound) for bound in span)
         inside, _ = np.histogram(values, bins=rules.bins, range=(low, high))
         counts = np.concatenate([[(values < low).sum()], inside, [(values > high).sum()]])
         found["histogram"] = hide_small(counts.astype(np.int64), rules.min_count)

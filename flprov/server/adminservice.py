@@ -235,6 +235,14 @@ class AdminService:
         async for part in self._logs.follow(run.record.id, offsets, live=request.follow):
             yield pb.LogMessage(job_id=run.record.id, site=part.party, offset=part.offset, data=part.data)
 
+    async def watch_series(self, call: Call, request: pb.SeriesRequest) -> AsyncIterator[pb.SeriesPart]:
+        """The numbers that a job tells, live when asked, from an offset on."""
+        run = self._find(call, request.job_id)
+        async for offset, lines in self._jobs.series.follow(
+            run.record.id, request.offset, live=request.follow
+        ):
+            yield pb.SeriesPart(offset=offset, lines=lines)
+
     async def abort_job(self, call: Call, request: pb.AbortRequest) -> pb.Document:
         """End a job in any state. Repeating it has no second effect."""
         run = self._find(call, request.job_id)

@@ -46,6 +46,8 @@ _MOST_UPDATE = 64 << 30  # bytes; the disk is the true limit
 _LONGEST_WORK = 1e9  # seconds that an update may say it took; thirty years
 _MOST_FREED = 100
 _NO_ROOM = NoRoom("").code
+_MOST_POINTS = 2_000  # in one message
+_LONGEST_SOURCE = 64  # characters
 _LONGEST_TASK = 200  # characters of a task id, as in rounds.py
 
 
@@ -354,6 +356,19 @@ class SiteService:
                 first=message.first,
             )
             yield pb.LogReply(job_id=run.record.id, offset=offset)
+
+    async def send_points(self, call: Call, request: pb.PointsMessage) -> pb.PointsReply:
+        """Numbers that a job told at the site; they are written when this returns, and each once."""
+        run = self._own_job(call, request.job_id)
+        count = len(request.points)
+        if count > _MOST_POINTS or len(request.source) > _LONGEST_SOURCE:
+            raise ProtocolError(f"{count} points came at once; at most {_MOST_POINTS} may")
+        if not count or (run.record.state.terminal and not run.record.unconfirmed):
+            return pb.PointsReply(next=request.first + count)
+        now = self._clock.now().timestamp()
+        points, site = list(request.points), call.caller.name
+        wanted = await self._jobs.series.take(run.record.id, site, request.source, request.first, points, now)
+        return pb.PointsReply(next=wanted)
 
     def _own_job(self, call: Call, job_id: str) -> JobRun:
         run = self._jobs.get(job_id)

@@ -804,7 +804,7 @@ class ToWorker(_message.Message):
     def __init__(self, start_site: _Optional[_Union[StartSite, _Mapping]] = ..., start_workflow: _Optional[_Union[StartWorkflow, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., answer: _Optional[_Union[SiteAnswer, _Mapping]] = ..., saved: _Optional[_Union[RoundSaved, _Mapping]] = ..., quit: _Optional[_Union[Quit, _Mapping]] = ...) -> None: ...
 
 class FromWorker(_message.Message):
-    __slots__ = ("ready", "answer", "progress", "broadcast", "close", "finished", "failure", "resumed", "withdraw")
+    __slots__ = ("ready", "answer", "progress", "broadcast", "close", "finished", "failure", "resumed", "withdraw", "refuse")
     READY_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
@@ -814,6 +814,7 @@ class FromWorker(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
     WITHDRAW_FIELD_NUMBER: _ClassVar[int]
+    REFUSE_FIELD_NUMBER: _ClassVar[int]
     ready: Ready
     answer: TaskAnswer
     progress: Progress
@@ -823,7 +824,8 @@ class FromWorker(_message.Message):
     failure: Failure
     resumed: Resumed
     withdraw: Withdraw
-    def __init__(self, ready: _Optional[_Union[Ready, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., broadcast: _Optional[_Union[Broadcast, _Mapping]] = ..., close: _Optional[_Union[CloseRound, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ...) -> None: ...
+    refuse: Refuse
+    def __init__(self, ready: _Optional[_Union[Ready, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., broadcast: _Optional[_Union[Broadcast, _Mapping]] = ..., close: _Optional[_Union[CloseRound, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ...) -> None: ...
 
 class StartSite(_message.Message):
     __slots__ = ("job_id", "site", "spec", "datasets")
@@ -875,7 +877,14 @@ class Quit(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Broadcast(_message.Message):
-    __slots__ = ("task_id", "name", "round", "rounds", "expects", "model", "sites", "scalars", "extra", "requires")
+    __slots__ = ("task_id", "name", "round", "rounds", "expects", "model", "sites", "scalars", "extra", "requires", "extra_of", "optional")
+    class ExtraOfEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Payload
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -886,6 +895,8 @@ class Broadcast(_message.Message):
     SCALARS_FIELD_NUMBER: _ClassVar[int]
     EXTRA_FIELD_NUMBER: _ClassVar[int]
     REQUIRES_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_OF_FIELD_NUMBER: _ClassVar[int]
+    OPTIONAL_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     name: str
     round: int
@@ -896,13 +907,25 @@ class Broadcast(_message.Message):
     scalars: bytes
     extra: Payload
     requires: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, task_id: _Optional[str] = ..., name: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., expects: _Optional[str] = ..., model: _Optional[_Union[Payload, _Mapping]] = ..., sites: _Optional[_Iterable[str]] = ..., scalars: _Optional[bytes] = ..., extra: _Optional[_Union[Payload, _Mapping]] = ..., requires: _Optional[_Iterable[str]] = ...) -> None: ...
+    extra_of: _containers.MessageMap[str, Payload]
+    optional: bool
+    def __init__(self, task_id: _Optional[str] = ..., name: _Optional[str] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ..., expects: _Optional[str] = ..., model: _Optional[_Union[Payload, _Mapping]] = ..., sites: _Optional[_Iterable[str]] = ..., scalars: _Optional[bytes] = ..., extra: _Optional[_Union[Payload, _Mapping]] = ..., requires: _Optional[_Iterable[str]] = ..., extra_of: _Optional[_Mapping[str, Payload]] = ..., optional: _Optional[bool] = ...) -> None: ...
 
 class Withdraw(_message.Message):
     __slots__ = ("task_id",)
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     def __init__(self, task_id: _Optional[str] = ...) -> None: ...
+
+class Refuse(_message.Message):
+    __slots__ = ("task_id", "site", "reason")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    site: str
+    reason: str
+    def __init__(self, task_id: _Optional[str] = ..., site: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class SiteAnswer(_message.Message):
     __slots__ = ("task_id", "site", "update", "absent", "last")
@@ -942,7 +965,7 @@ class RoundSaved(_message.Message):
     def __init__(self, round: _Optional[int] = ...) -> None: ...
 
 class Finished(_message.Message):
-    __slots__ = ("results",)
+    __slots__ = ("results", "reason")
     class ResultsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -951,5 +974,7 @@ class Finished(_message.Message):
         value: Payload
         def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
     RESULTS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     results: _containers.MessageMap[str, Payload]
-    def __init__(self, results: _Optional[_Mapping[str, Payload]] = ...) -> None: ...
+    reason: str
+    def __init__(self, results: _Optional[_Mapping[str, Payload]] = ..., reason: _Optional[str] = ...) -> None: ...

@@ -116,16 +116,6 @@ def read_header(source: Path | bytes | BinaryIO) -> TensorHeader:
     return parse_header(source.read(length), size)
 
 
-def tensor_infos(source: Path | bytes) -> Mapping[str, TensorInfo]:
-    """Name -> dtype, shape and place of every tensor of a safetensors file or its bytes.
-
-    Raises:
-        ProtocolError: it is not one; the message names the tensor where there is one to name.
-        NotFound: there is no such file.
-    """
-    return read_header(source).tensors
-
-
 def header_length(prefix: bytes, size: int) -> int:
     """How long the header is that follows `prefix`, before anything is allocated for it."""
     if len(prefix) < PREFIX_SIZE:
@@ -195,7 +185,7 @@ def _parse_info(name: str, entry: object) -> TensorInfo:
     if not _are_sizes(offsets) or len(offsets) != 2:
         raise ProtocolError(f"tensor {name!r} has data_offsets that are no pair of offsets")
     start, end = offsets
-    if end - start != (size := _byte_size(name, dtype, shape)):
+    if end - start != (size := byte_size(name, dtype, shape)):
         raise ProtocolError(f"tensor {name!r}: {dtype}{shape} takes {size} bytes, it has {end - start}")
     return TensorInfo(dtype=dtype, shape=tuple(shape), start=start, end=end)
 
@@ -204,7 +194,7 @@ def _are_sizes(values: object) -> bool:
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 63 for value in values)
 
 
-def _byte_size(name: str, dtype: str, shape: list[int]) -> int:
+def byte_size(name: str, dtype: str, shape: list[int]) -> int:
     """Step by step, as a product of 32 sizes below 2^63 is a number of 600 digits."""
     size = ITEM_SIZES[dtype]
     for extent in shape:

@@ -2,104 +2,112 @@
 """Named tensors to safetensors bytes and files, and back.
 
 The same tensors always give the same bytes. Files are mapped copy-on-write: a tensor can be
-written to, and the file stays as it is. numpy has no bfloat16 and no 8-bit floats; such tensors
-are arrays of a structured dtype with one field that is named after theirs. They pass unharmed,
-and arithmetic on them raises a TypeError instead of adding bit patterns.
+written to, and the file stays as it is. What travelled in fewer bytes is decoded by whoever reads.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flprov.errors import Misuse
-from flprov.messages import Tensors
+from flprov.errors import Misuse, ProtocolError
+from flprov.messages import Encoding, Tensors
+from flprov.wire.dtypes import DTYPES, dtype_name
+from flprov.wire.encoding_header import KEY, decoded_infos, describe_encodings, read_encoded
+from flprov.wire.encodings import Entry, decode_tensor, plan_encoding, whole_entry
+from flprov.wire.scratch import make_room
 from flprov.wire.tensor_header import TensorHeader, TensorInfo, build_header, open_tensor_file, read_header
 
 Array = NDArray[np.generic]
 
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    "U8": np.dtype("u1"),
-    "I8": np.dtype("i1"),
-    "F8_E4M3": np.dtype([("F8_E4M3", "u1")]),
-    "F8_E5M2": np.dtype([("F8_E5M2", "u1")]),
-    "F8_E8M0": np.dtype([("F8_E8M0", "u1")]),
-    "U16": np.dtype("<u2"),
-    "I16": np.dtype("<i2"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype([("BF16", "<u2")]),
-    "U32": np.dtype("<u4"),
-    "I32": np.dtype("<i4"),
-    "F32": np.dtype("<f4"),
-    "U64": np.dtype("<u8"),
-    "I64": np.dtype("<i8"),
-    "F64": np.dtype("<f8"),
-    "C64": np.dtype("<c8"),
-}
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The numpy dtype in which tensors of the safetensors dtype `name` are held."""
-    return _DTYPES[name]
-
-
-def dtype_name(dtype: np.dtype[Any]) -> str | None:
-    """The safetensors name of a numpy dtype, of either byte order; None when it has none."""
-    return _NAMES.get(dtype.newbyteorder("<"))
-
-
-def read_tensors(source: Path | bytes) -> Tensors:
+def read_tensors(source: Path | bytes, *, scratch: Path | None = None, sparse: bool = True) -> Tensors:
     """The tensors of a safetensors file, mapped copy-on-write, or of its bytes, copied once.
+
+    Those that travelled in fewer bytes are decoded, into a file without a name in the folder `scratch`, so
+    that they need no memory; without that folder, into memory.
+
+    Args:
+        source: the file, or its bytes.
+        scratch: a folder to decode into.
+        sparse: whether tensors may be sparse: their size is bounded by nothing but what they are checked
+            against, as updates are against their task.
 
     Raises:
         ProtocolError: it is no safetensors file; the message names the tensor.
         NotFound: there is no such file.
+        OSError: there is no room to decode into.
     """
     if isinstance(source, bytes):
-        return _cut(bytearray(source), read_header(source))
+        return _decoded(bytearray(source), read_header(source), scratch, sparse=sparse)
     with open_tensor_file(source) as file:
         header = read_header(file)  # also refuses the empty file, which mmap cannot take
-        return _cut(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), header)
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    return _decoded(data, header, scratch, sparse=sparse)
 
 
 def read_metadata(source: Path | bytes) -> Mapping[str, str]:
     """The texts that `write_tensors` put beside the tensors. Raises like `read_tensors`."""
-    return read_header(source).metadata
+    return {key: text for key, text in read_header(source).metadata.items() if key != KEY}
 
 
-def encode_tensors(tensors: Tensors, metadata: Mapping[str, str] | None = None) -> bytes:
-    """The safetensors bytes of `tensors`.
+def encode_tensors(
+    tensors: Tensors,
+    metadata: Mapping[str, str] | None = None,
+    encoding: Mapping[str, Encoding] | None = None,
+) -> bytes:
+    """The safetensors bytes of `tensors`; those in `encoding` in fewer bytes, where that loses nothing.
 
     Raises:
         Misuse: a tensor has a dtype that safetensors does not know; the message names it.
         ProtocolError: a tensor's name is empty, overlong or unprintable.
     """
-    return b"".join(bytes(part) for part in _parts(tensors, metadata))
+    return b"".join(_chunks(*_lay_out(tensors, metadata or {}, encoding or {})))
 
 
-def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str] | None = None) -> int:
+def write_tensors(
+    path: Path,
+    tensors: Tensors,
+    metadata: Mapping[str, str] | None = None,
+    encoding: Mapping[str, Encoding] | None = None,
+) -> int:
     """Write `tensors` to the new file `path`, which is not synced; its size. Raises like `encode_tensors`."""
-    parts = list(_parts(tensors, metadata))
-    size = sum(len(part) for part in parts)
+    header, entries = _lay_out(tensors, metadata or {}, encoding or {})
+    size = len(header) + sum(entry.size for entry in entries)
     with open(path, "xb", buffering=0) as file:
         os.posix_fallocate(file.fileno(), 0, size)
-        for part in parts:
-            _write_all(file.fileno(), part)
+        for chunk in _chunks(header, entries):
+            _write_all(file.fileno(), chunk)
     return size
+
+
+def _decoded(
+    data: mmap.mmap | bytearray, header: TensorHeader, scratch: Path | None, *, sparse: bool
+) -> dict[str, Array]:
+    encoded = read_encoded(header)
+    found = _cut(data, header)
+    if not encoded:
+        return found
+    for name, tensor in encoded.items():
+        if tensor.encoding.sparse and not sparse:
+            raise ProtocolError(f"tensor {name!r} is sparse; here tensors are not")
+    infos = decoded_infos(header, encoded)
+    wanted = {name: (DTYPES[infos[name].dtype], infos[name].shape) for name in encoded}
+    room = make_room(wanted, scratch)
+    for name, tensor in encoded.items():
+        decode_tensor(name, tensor, found, room[name])
+    return {name: room[name] if name in room else found[name] for name in infos}
 
 
 def _cut(data: mmap.mmap | bytearray, header: TensorHeader) -> dict[str, Array]:
     found: dict[str, Array] = {}
     for name, info in header.tensors.items():
-        dtype = _DTYPES[info.dtype]
+        dtype = DTYPES[info.dtype]
         count = (info.end - info.start) // dtype.itemsize
         start = header.data_start + info.start
         flat = np.frombuffer(data, dtype, count, start) if count else np.empty(0, dtype)
@@ -109,20 +117,34 @@ def _cut(data: mmap.mmap | bytearray, header: TensorHeader) -> dict[str, Array]:
     return found
 
 
-def _parts(tensors: Tensors, metadata: Mapping[str, str] | None) -> Iterator[bytes | memoryview]:
-    """Header, then data. Larger items come first, then by name: so each is aligned to its item."""
-    ready = {name: _little_endian(name, array) for name, array in tensors.items()}
-    order = sorted(ready, key=lambda name: (-ready[name].dtype.itemsize, name))
+def _lay_out(
+    tensors: Tensors, metadata: Mapping[str, str], encoding: Mapping[str, Encoding]
+) -> tuple[bytes, list[Entry]]:
+    """Header and data. Larger items come first, then by name: so each is aligned to its item."""
+    entries: dict[str, Entry] = {}
+    encoded: dict[str, tuple[TensorInfo, Encoding]] = {}
+    for name, array in tensors.items():
+        ready = _little_endian(name, array)
+        plan = plan_encoding(name, ready, encoding[name]) if name in encoding else None
+        if plan is None or not plan.entries.keys().isdisjoint(tensors):
+            entries[name] = whole_entry(ready)
+        else:
+            entries |= plan.entries
+            encoded[name] = plan.info, plan.encoding
+    order = sorted(entries, key=lambda name: (-DTYPES[entries[name].dtype].itemsize, name))
     infos: dict[str, TensorInfo] = {}
     end = 0
     for name in order:
-        start, end = end, end + ready[name].nbytes
-        dtype = _NAMES[ready[name].dtype]
-        infos[name] = TensorInfo(dtype=dtype, shape=ready[name].shape, start=start, end=end)
-    yield build_header(infos, metadata or {})
-    for name in order:
-        if ready[name].nbytes:
-            yield ready[name].reshape(-1).view(np.uint8).data
+        start, end = end, end + entries[name].size
+        infos[name] = TensorInfo(dtype=entries[name].dtype, shape=entries[name].shape, start=start, end=end)
+    said = {KEY: describe_encodings(encoded)} if encoded else {}
+    return build_header(infos, {**metadata, **said}), [entries[name] for name in order]
+
+
+def _chunks(header: bytes, entries: Iterable[Entry]) -> Iterator[bytes | memoryview]:
+    yield header
+    for entry in entries:
+        yield from entry.chunks()
 
 
 def _little_endian(name: str, array: Array) -> Array:
@@ -130,9 +152,9 @@ def _little_endian(name: str, array: Array) -> Array:
     if dtype is None:
         raise Misuse(
             f"tensor {name!r} has the dtype {array.dtype}, which cannot travel",
-            hint=f"convert it to one of {', '.join(_DTYPES)}",
+            hint=f"convert it to one of {', '.join(DTYPES)}",
         )
-    return np.asarray(array, dtype=_DTYPES[dtype], order="C")
+    return np.asarray(array, dtype=DTYPES[dtype], order="C")
 
 
 def _write_all(descriptor: int, part: bytes | memoryview) -> None:

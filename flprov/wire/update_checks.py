@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from flprov.errors import NotFound, ProtocolError, UpdateRefused
 from flprov.messages import UpdateKind
+from flprov.wire.dtypes import numpy_dtype
+from flprov.wire.encoding_header import DATA, INDICES, SCALES, EncodedTensor, decoded_infos, read_encoded
+from flprov.wire.encodings import LARGEST
 from flprov.wire.tensor_header import TensorHeader, TensorInfo, open_tensor_file, read_header
-from flprov.wire.tensors import numpy_dtype
 
 MAX_SAMPLES = 1 << 53  # the whole numbers that a double holds exactly
 MAX_METRICS = 256
@@ -51,8 +53,10 @@ def verify_update(
     """What is in `update`, a safetensors file or its bytes, if it fits its task.
 
     `full` and `diff` have the names, dtypes and shapes of `model`, the tensors that the task carried,
-    and are finite. Where the task carried none, a `full` update chooses them. `opaque` is not looked
-    into. A task that expects nothing (an empty text) takes no tensors. Memory is constant.
+    and are finite, also where they are encoded: then they are what they will be once decoded. Where the
+    task carried none, a `full` update chooses them, and none may be sparse, as nothing bounds its size.
+    `opaque` is not looked into, and not encoded. A task that expects nothing (an empty text) takes no
+    tensors. Memory is constant.
 
     Raises:
         UpdateRefused: it does not fit; the message names the tensor.
@@ -66,12 +70,19 @@ def verify_update(
             header = read_header(update if isinstance(update, bytes) else file)
             if not taken and header.tensors:
                 raise UpdateRefused(f"tensor {min(header.tensors)!r} came, but the task takes no tensors")
+            encoded = read_encoded(header)
+            infos = decoded_infos(header, encoded)
+            if known[kind] is UpdateKind.OPAQUE and encoded:
+                raise UpdateRefused(f"tensor {min(encoded)!r} of an opaque update is encoded")
             if taken and known[kind] is not UpdateKind.OPAQUE:
-                _verify_names(model or {}, header.tensors, known[kind])
+                _verify_names(model or {}, infos, known[kind])
+                _verify_bounded(model, encoded)
                 _verify_finite(file, header)
+                for name, tensor in sorted(encoded.items()):
+                    _verify_encoded(file, header, name, tensor)
     except (ProtocolError, NotFound) as error:
         raise UpdateRefused(f"the update is no tensor file: {error}") from error
-    return header.tensors
+    return infos
 
 
 def verify_numbers(samples: int, weight: float | None, metrics: Mapping[str, float]) -> None:
@@ -114,18 +125,52 @@ def _verify_names(model: Mapping[str, TensorInfo], found: Mapping[str, TensorInf
             raise UpdateRefused(f"tensor {name!r} is {info}, the model's is {model[name]}")
 
 
+def _verify_bounded(model: Mapping[str, TensorInfo] | None, encoded: Mapping[str, EncodedTensor]) -> None:
+    """The other encodings make a tensor eight times larger at most."""
+    sparse = [name for name, tensor in sorted(encoded.items()) if tensor.encoding.sparse]
+    if sparse and not model:
+        raise UpdateRefused(f"tensor {sparse[0]!r} is sparse, but its task carried no model that bounds it")
+
+
 def _verify_finite(file: BinaryIO, header: TensorHeader) -> None:
-    buffer = bytearray(_PIECE)
     for name, info in sorted(header.tensors.items(), key=lambda item: item[1].start):
         test = _FINITE.get(info.dtype)
         if test is None:
             continue
-        file.seek(header.data_start + info.start)
-        for start in range(info.start, info.end, _PIECE):
-            view = memoryview(buffer)[: min(_PIECE, info.end - start)]
-            _fill(file, view, name)
-            if not test(np.frombuffer(view, numpy_dtype(info.dtype))):
+        for piece in _pieces(file, header, name, info):
+            if not test(piece):
                 raise UpdateRefused(f"tensor {name!r} holds NaN or infinity")
+
+
+def _verify_encoded(file: BinaryIO, header: TensorHeader, name: str, tensor: EncodedTensor) -> None:
+    """What being finite does not say: scales that scale, places that are in the tensor, once each."""
+    if tensor.scales is not None:
+        most = LARGEST[tensor.info.dtype] / 126  # 127 of them may round up to beyond the largest number
+        for piece in _pieces(file, header, name + SCALES, tensor.scales):
+            if not ((piece > 0) & (piece.astype(np.float64) <= most)).all():
+                raise UpdateRefused(f"tensor {name!r} has a scale that is not above 0 and at most {most:.3g}")
+        for piece in _pieces(file, header, name + DATA, tensor.data):
+            if (piece == -128).any():
+                raise UpdateRefused(f"tensor {name!r} holds -128, which no 8-bit number of a tensor is")
+    if tensor.indices is not None:
+        last = -1
+        for piece in _pieces(file, header, name + INDICES, tensor.indices):
+            places = piece.astype(np.int64)
+            if places[0] <= last or (np.diff(places) <= 0).any():
+                raise UpdateRefused(f"tensor {name!r} has places that do not increase")
+            last = int(places[-1])
+            if last >= tensor.size:
+                raise UpdateRefused(f"tensor {name!r} has a number at place {last} of {tensor.size}")
+
+
+def _pieces(file: BinaryIO, header: TensorHeader, name: str, info: TensorInfo) -> Iterator[NDArray[Any]]:
+    """One tensor piece after piece, in the same memory."""
+    buffer = bytearray(min(_PIECE, info.end - info.start))
+    file.seek(header.data_start + info.start)
+    for start in range(info.start, info.end, _PIECE):
+        view = memoryview(buffer)[: min(_PIECE, info.end - start)]
+        _fill(file, view, name)
+        yield np.frombuffer(view, numpy_dtype(info.dtype))
 
 
 def _fill(file: BinaryIO, view: memoryview, name: str) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from flprov.workers.reaping import Leftovers, reap_leftovers
     from flprov.workers.record import ExitRecord, read_exit_record
     from flprov.workers.session import Session, current_session, open_session, use_session
+    from flprov.workers.tasks import OpenTask
 
 __all__ = [
     "Channel",
@@ -37,6 +38,7 @@ __all__ = [
     "Leftovers",
     "LogSegments",
     "Method",
+    "OpenTask",
     "Process",
     "ProcessLauncher",
     "Session",
@@ -67,6 +69,7 @@ _MODULES = {
     "Leftovers": "reaping",
     "LogSegments": "logsegments",
     "Method": "detection",
+    "OpenTask": "tasks",
     "Process": "launcher",
     "ProcessLauncher": "launcher",
     "Session": "session",

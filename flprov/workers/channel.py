@@ -166,6 +166,12 @@ class WorkerChannel:
             if not self._wait_parent(sock):
                 return None
 
+    def pending(self) -> bool:
+        """Whether `receive` has something to read, be it the end of the stream."""
+        poller = select.poll()
+        poller.register(self._sock, select.POLLIN)
+        return bool(poller.poll(0))
+
     def settle(self) -> None:
         """Wait until what was sent last has gone to a parent, or none will come any more."""
         while self._unheard and self._wait_parent(self._sock):

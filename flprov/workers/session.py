@@ -25,11 +25,15 @@ from flprov.sdk import (
     build_task_filters,
     filter_result,
     filter_task,
+    find_envelope,
+    is_runtime_task,
     is_torch,
     run_executor,
+    run_runtime_task,
 )
-from flprov.wire import pb, read_metadata, read_tensors
+from flprov.wire import parse_kinds, pb, read_metadata, read_tensors
 from flprov.workers.failures import describe_failure
+from flprov.workers.noting import note_reads, verify_looked
 from flprov.workers.payloads import make_payload, open_payload
 from flprov.workers.scripts import SIGTERM_STATUS
 from flprov.workers.tasks import OpenTask, read_spec, read_task, verify_answer
@@ -76,6 +80,7 @@ class Session:
         self._folder = folder
         self._task_filters: Sequence[TaskFilter] = ()
         self._result_filters: Sequence[ResultFilter] = ()
+        self._envelope = find_envelope(self.spec.workflow.type)
         self._aborted = False
         self._minds = False  # whether the script looks at `aborted` itself
         self._waiting = False
@@ -129,7 +134,10 @@ class Session:
         seconds = time.monotonic() - opened.began
         params, form = as_tensors(update.params), _format(update)
         update = verify_answer(replace(update, params=params, site=self.site.name), opened)
-        update = filter_result(self._result_filters, update, opened.task, self.site)
+        verify_looked(str(opened), opened.order.requires, opened.looked)
+        if not is_runtime_task(opened.task.name):
+            update = filter_result(self._result_filters, update, opened.task, self.site)
+            update = self._envelope.close(update, opened.task, self.site)
         message = pb.UpdateMessage(
             kind=update.kind.value,
             tensors=make_payload(update.params, {"format": form} if form else {}, self._folder),
@@ -152,11 +160,12 @@ class Session:
 
     def report(self, values: Mapping[str, float], step: int | None) -> None:
         """Show progress to whoever watches the job; without a `step`, the reports of a task are counted."""
-        task_id = ""
+        task_id, counted = "", step is None
         if self.open is not None:
             self.open.steps += 1
             task_id, step = self.open.order.task_id, self.open.steps if step is None else step
-        progress = pb.Progress(job_id=self.job_id, task_id=task_id, values=values, step=step or 0)
+        progress = pb.Progress(job_id=self.job_id, task_id=task_id, values=values, counted=counted)
+        progress.step = step or 0
         self._channel.send(pb.FromWorker(progress=progress))
 
     # ---- its end --------------------------------------------------------------------------
@@ -198,14 +207,21 @@ class Session:
 
     def _begin(self, order: pb.TaskOrder) -> None:
         """Open the task; do it, if it is a function's. Whatever fails on the way fails the task."""
-        self.open = OpenTask(order=order, task=read_task(order, self.spec, self.site.name))
+        expects = parse_kinds(order.expects)
+        self.open = OpenTask(order=order, task=read_task(order, self.spec, self.site.name), takes=expects)
         try:
             source = open_payload(order.model, self._folder)
             self.open.format = read_metadata(source).get("format", "")
             task = replace(self.open.task, params=read_tensors(source))
             if order.HasField("extra"):
                 task = replace(task, extra=read_tensors(open_payload(order.extra, self._folder)))
-            self.open.task = filter_task(self._task_filters, task, self.site)
+            if is_runtime_task(task.name):
+                self.open.task = task
+                self.answer(run_runtime_task(task, self.site))
+                return
+            self.open.takes = self._envelope.takes(expects)
+            task = filter_task(self._task_filters, self._envelope.open(task, self.site), self.site)
+            self.open.task = note_reads(task, self.open.looked)
             if order.name in self.functions:
                 self._run_function(self.open.task, self.functions[order.name])
             elif order.name not in self.spec.tasks:

@@ -30,7 +30,10 @@ def run_site(channel: WorkerChannel, folder: Path) -> int:
     use_session(session)
     try:
         session.ready()
-        _serve(session)
+        try:
+            _serve(session)
+        finally:
+            _close(session)
     except Unavailable:  # the parent is gone: nobody left to tell
         return 1
     except BaseException as error:  # the outermost loop: the job's code may raise anything
@@ -49,12 +52,23 @@ def _plain(error: BaseException) -> BaseException:
     return JobFailed(f"the job's code called sys.exit({error.code!r})").with_traceback(error.__traceback__)
 
 
+def _close(session: Session) -> None:
+    """Let the instances that have a `close()` know that no more tasks come."""
+    for executor in dict.fromkeys(session.functions.values()):
+        close = getattr(executor, "close", None)
+        if callable(close):
+            close()
+
+
 def _serve(session: Session) -> None:
     script = _find_script(session)
     session.load_filters()
+    made: dict[str, Executor] = {}  # by entry: a class that several tasks name has one instance
     for name, text in session.spec.tasks.items():
         if is_entry(text):
-            session.functions[name] = _load_function(session, name, text, script)
+            if text not in made:
+                made[text] = _load_function(session, name, text, script)
+            session.functions[name] = made[text]
     if script is None:
         session.wait_task()  # does one after the other; there is none to hand to a script
         return

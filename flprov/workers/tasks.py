@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from flprov._base import from_document, parse_json
 from flprov.errors import Misuse, ProtocolError, UpdateRefused
 from flprov.jobs import JobSpec
-from flprov.messages import Scalar, Task, Update
-from flprov.wire import parse_kinds, pb, verify_numbers
+from flprov.messages import Scalar, Task, Update, UpdateKind
+from flprov.sdk import Correction
+from flprov.wire import format_kinds, pb, verify_numbers
 
 N = TypeVar("N", int, float)
 
@@ -29,6 +30,9 @@ class OpenTask:
     began: float = field(default_factory=time.monotonic)
     taken: bool = False  # whether the script has received it
     steps: int = 0  # how often it has reported progress
+    takes: tuple[UpdateKind, ...] = ()  # the kinds that its trainer may send; none: metrics only
+    looked: set[str] = field(default_factory=set)  # which scalars and extra tensors were read
+    correction: Correction | None = None  # once the script corrects its gradients
 
     def __str__(self) -> str:
         return f"task {self.task.name!r} of round {self.task.round}"
@@ -72,9 +76,9 @@ def verify_answer(update: Update, opened: OpenTask) -> Update:
     Raises:
         Misuse: it is of another kind, or one of its numbers is none; the message names it.
     """
-    taken = parse_kinds(opened.order.expects)
+    taken = opened.takes
     if taken and update.kind not in taken:
-        raise Misuse(f"{opened} takes {opened.order.expects}, the update is of kind {update.kind.value}")
+        raise Misuse(f"{opened} takes {format_kinds(taken)}, the update is of kind {update.kind.value}")
     if taken and not update.params:
         raise Misuse(f"{opened} takes weights, the update has none", hint="send them as `params`")
     if update.params and not taken:

@@ -7,6 +7,7 @@ this process can be killed at any time and started again.
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -72,7 +73,10 @@ def _run(channel: WorkerChannel, folder: Path, start: pb.StartWorkflow) -> None:
         result_filters=build_result_filters(spec.filters.result_server, "filters.result.server"),
     )
     sites = Sites(port, names=start.sites, tasks=list(spec.tasks), total=workflow.rounds, seed=workflow.seed)
+    signal.signal(signal.SIGTERM, port.on_sigterm)
     controller.run(sites, state)
+    if port.aborted():
+        raise Stopped
     if port.state.round == 0:
         raise JobFailed("the workflow ended before it committed a round")
     port.finish(port.state)

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from flprov._base import canonical_json
+from flprov.blobs import digest_of
 from flprov.errors import ProtocolError, Unavailable
 from flprov.messages import Site, Task, Tensors, Update, UpdateKind
 from flprov.sdk import (
@@ -23,10 +25,14 @@ from flprov.sdk import (
     read_state,
 )
 from flprov.wire import format_kinds, pb, read_metadata, read_tensors
-from flprov.workers.payloads import make_payload, open_payload
+from flprov.workers.payloads import INLINE, make_payload, open_payload
 from flprov.workers.session import Frames
 
+if TYPE_CHECKING:
+    from types import FrameType
+
 SERVER = "server"  # the name under which filters run beside the server
+_FINGERPRINT = 12  # hexadecimal digits
 
 
 class Stopped(SystemExit):
@@ -34,6 +40,18 @@ class Stopped(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sent:
+    own_id: str
+    task: Task
+
+
+class WorkflowFrames(Frames, Protocol):
+    """What a port needs of `WorkerChannel`."""
+
+    def pending(self) -> bool: ...
 
 
 class ChannelPort:
@@ -46,7 +64,7 @@ class ChannelPort:
 
     def __init__(
         self,
-        channel: Frames,
+        channel: WorkflowFrames,
         folder: Path,
         *,
         job_id: str,
@@ -64,27 +82,38 @@ class ChannelPort:
         self._args = args
         self._task_filters = task_filters
         self._result_filters = result_filters
-        self._tasks: dict[str, Task] = {}  # by id, those that are open
+        self._tasks: dict[str, _Sent] = {}  # by the id that travels, those that are open
+        self._ids: dict[str, str] = {}  # the controller's id -> the one that travels
         self._early: list[Answer] = []  # that came before anybody waited for them
+        self._quit = False  # the server, or a SIGTERM, asks for the end
+        self._waiting = False  # for the server's next word
+        self._minds = False  # whether the controller looks at `aborted` itself
 
     def ask(self, ask: Ask) -> None:
         """See `Port.ask`."""
         task = filter_task(self._task_filters, self._task(ask), self._site(SERVER))
         message = pb.Broadcast(
-            task_id=ask.task_id,
             name=ask.name,
             round=ask.round,
             rounds=ask.rounds,
             expects=format_kinds(ask.expects),
-            model=make_payload(task.params, self._metadata(), self._folder),
+            model=self._payload(task.params),
             sites=ask.to,
             scalars=canonical_json(task.scalars),
             requires=ask.requires,
+            optional=ask.optional,
         )
         if task.extra:
-            message.extra.CopyFrom(make_payload(task.extra, self._metadata(), self._folder))
-        self._tasks[ask.task_id] = task
-        self._channel.send(pb.FromWorker(broadcast=message))
+            message.extra.CopyFrom(self._payload(task.extra))
+        room = INLINE  # that all of them may take in one frame
+        for site, tensors in sorted(ask.extra_of.items()):
+            payload = self._payload(tensors, most=room)
+            room -= len(payload.inline)
+            message.extra_of[site].CopyFrom(payload)
+        message.task_id = f"{ask.task_id}~{self._fingerprint(message)}"
+        self._tasks[message.task_id] = _Sent(own_id=ask.task_id, task=task)
+        self._ids[ask.task_id] = message.task_id
+        self._send(pb.FromWorker(broadcast=message))
 
     def wait(self, tasks: Collection[str]) -> Answer:
         """See `Port.wait`."""
@@ -99,7 +128,11 @@ class ChannelPort:
 
     def withdraw(self, task_id: str) -> None:
         """See `Port.withdraw`."""
-        self._channel.send(pb.FromWorker(withdraw=pb.Withdraw(task_id=task_id)))
+        self._send(pb.FromWorker(withdraw=pb.Withdraw(task_id=self._ids[task_id])))
+
+    def refuse(self, task_id: str, site: str, reason: str) -> None:
+        """See `Port.refuse`."""
+        self._send(pb.FromWorker(refuse=pb.Refuse(task_id=self._ids[task_id], site=site, reason=reason)))
 
     def save(self, state: State) -> State:
         """See `Port.save`."""
@@ -109,41 +142,93 @@ class ChannelPort:
         # cost no memory of ours.
         saved = read_state(self._folder / "out" / payload.file if payload.file else payload.inline)
         closed = state.round - 1
-        self._channel.send(
-            pb.FromWorker(close=pb.CloseRound(round=closed, state=payload, metrics=state.metrics))
-        )
+        self._send(pb.FromWorker(close=pb.CloseRound(round=closed, state=payload, metrics=state.metrics)))
         reply = self._receive("saved").saved
         if reply.round != closed:
             raise ProtocolError(f"round {reply.round} was saved, but {closed} was to be")
         self.state = saved
+        self._ids.clear()
         return saved
 
     def log(self, values: Mapping[str, float], step: int | None) -> None:
         """See `Port.log`."""
-        progress = pb.Progress(job_id=self._job_id, values=values, step=step or 0)
+        progress = pb.Progress(job_id=self._job_id, values=values, step=step or 0, counted=step is None)
         self._channel.send(pb.FromWorker(progress=progress))
 
-    def finish(self, state: State) -> None:
-        """Hand the server what the job has come to: the final model, if it has one, and its documents."""
+    def report(self, text: str) -> None:
+        """See `Port.report`."""
+        self._channel.send(pb.FromWorker(progress=pb.Progress(job_id=self._job_id, doing=text)))
+
+    def aborted(self) -> bool:
+        """See `Port.aborted`."""
+        self._minds = True
+        while not self._quit and self._channel.pending():
+            message = self._channel.receive()
+            if message is None or message.WhichOneof("body") == "quit":
+                self._quit = True
+            elif message.WhichOneof("body") == "answer":
+                self._early.append(self._take_answer(message.answer))
+            else:
+                raise ProtocolError(f"the workflow was sent {message.WhichOneof('body')!r} out of turn")
+        return self._quit
+
+    def on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
+        """The handler of SIGTERM: end, unless the controller looks at `aborted` itself."""
+        self._quit = True
+        if self._waiting or not self._minds:
+            raise Stopped
+
+    def finish(self, state: State, reason: str = "") -> None:
+        """Hand the server what the job has come to: the final model and the best, if any, and its documents.
+
+        `reason` says why it ended before its last round, if it did.
+        """
         found: dict[str, pb.Payload] = {}
-        for name, document in state.results.items():
+        documents, models = dict(state.results), {"model.safetensors": state.model}
+        if (best := state.best) is not None:
+            documents["best.json"] = {
+                "metric": best.metric,
+                "mode": best.mode,
+                "value": best.value,
+                "round": best.round,
+            }
+            models["best.safetensors"] = best.model
+        for name, document in documents.items():
             data = canonical_json(document)
             found[name] = pb.Payload(inline=data, size=len(data))
-        if state.model or not found:
-            found["model.safetensors"] = make_payload(state.model, self._metadata(), self._folder)
-        self._channel.send(pb.FromWorker(finished=pb.Finished(results=found)))
+        for name, model in models.items():
+            if model or not found:
+                found[name] = make_payload(model, self._metadata(), self._folder)
+        self._send(pb.FromWorker(finished=pb.Finished(results=found, reason=reason)))
 
     def _take_answer(self, message: pb.SiteAnswer) -> Answer:
-        task = self._tasks.get(message.task_id)
-        if task is None:
+        sent = self._tasks.get(message.task_id)
+        if sent is None:
             raise ProtocolError(f"an answer came for task {message.task_id!r}, which is not open")
         if message.last:
             del self._tasks[message.task_id]
+        answer = Answer(task_id=sent.own_id, site=message.site, last=message.last)
         if message.WhichOneof("outcome") == "update":
-            update = self._take(message.site, message.update, task)
-            return Answer(task_id=message.task_id, site=message.site, update=update, last=message.last)
-        reason = message.absent.message or message.absent.code
-        return Answer(task_id=message.task_id, site=message.site, reason=reason, last=message.last)
+            return replace(answer, update=self._take(message.site, message.update, sent.task))
+        return replace(answer, reason=message.absent.message or message.absent.code)
+
+    def _payload(self, tensors: Tensors, *, most: int = INLINE) -> pb.Payload:
+        return make_payload(tensors, self._metadata(), self._folder, most=most)
+
+    def _fingerprint(self, message: pb.Broadcast) -> str:
+        """What the task is, in a few letters, whatever its sites.
+
+        It is part of the id, so that an answer never counts for another task: in a round that is run again
+        after a crash, a site may have answered what it is now asked about another model.
+        """
+        found = pb.Broadcast()
+        found.CopyFrom(message)
+        found.ClearField("sites")
+        for payload in (found.model, found.extra, *found.extra_of.values()):
+            if payload.file:
+                data = (self._folder / "out" / payload.file).read_bytes()
+                payload.CopyFrom(pb.Payload(digest=digest_of(data), size=payload.size))
+        return digest_of(found.SerializeToString(deterministic=True))[:_FINGERPRINT]
 
     def _metadata(self) -> Mapping[str, str]:
         return {"format": self.format} if self.format else {}
@@ -191,8 +276,19 @@ class ChannelPort:
         path.unlink()
         return mapped
 
+    def _send(self, message: pb.FromWorker) -> None:
+        if self._quit:
+            raise Stopped
+        self._channel.send(message)
+
     def _receive(self, expected: str) -> pb.ToWorker:
-        message = self._channel.receive()
+        if self._quit:
+            raise Stopped
+        try:
+            self._waiting = True
+            message = self._channel.receive()
+        finally:
+            self._waiting = False
         if message is None:
             raise Unavailable("the server has closed the channel")
         body = message.WhichOneof("body")

@@ -22,7 +22,14 @@ UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 # Written out by hand, and not taken from the table: this is what the table is held against.
-SITE_ONLY = {"Site/Control", "Site/FetchBlob", "Site/SendBlob", "Site/SendLogs", "Site/SendPoints", "Site/Renew"}
+SITE_ONLY = {
+    "Site/Control",
+    "Site/FetchBlob",
+    "Site/SendBlob",
+    "Site/SendLogs",
+    "Site/SendPoints",
+    "Site/Renew",
+}
 INVITED = {"Invite/Join"}
 OBSERVE = {
     "Admin/Status",

@@ -18,6 +18,9 @@ class FakePort:
         self.waiting = []
         self.saved = []
         self.logged = []
+        self.refused = []
+        self.reported = []
+        self.is_aborted = False
         self.steps = 0
         self.die_at = die_at
 
@@ -50,8 +53,18 @@ class FakePort:
         self.step()  # killed after the disk, before the reply
         return read_state(self.saved[-1])
 
+    def refuse(self, task_id, site, reason):
+        self.step()
+        self.refused.append((task_id, site, reason))
+
     def log(self, values, step):
         self.logged.append((dict(values), step))
+
+    def report(self, text):
+        self.reported.append(text)
+
+    def aborted(self):
+        return self.is_aborted
 
     def step(self):
         if self.steps == self.die_at:

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from flprov.errors import LocalError, Misuse, UpdateRefused
 
 PIECE = 4096  # real numbers in one ciphertext
-SCALE = 2.0**42  # what a value is multiplied by before it is rounded to an integer
+SCALE = 2.0**43  # what a value is multiplied by before it is rounded to an integer
 # The sum of the magnitudes, over all sites, that a slot has room for: half of the 60-bit modulus, less
 # one bit for noise and rounding; a slot of two parameters may be sqrt(2) times as large as each.
 LIMIT = 2.0**58 / SCALE / math.sqrt(2)
-NOISE = 2.0**-31  # of one fresh ciphertext, standard deviation after decryption: measured, rounded up
+NOISE = 2.0**-35.5  # of one fresh ciphertext, standard deviation after decryption: measured, rounded up
 FRESH_BYTES = 33_100  # of a fresh ciphertext, at most
 SUM_BYTES = 66_000  # of a sum
 

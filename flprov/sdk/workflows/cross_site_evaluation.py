@@ -56,7 +56,7 @@ class CrossSiteEvaluation:
 def _collect(sites: Sites, state: State, private: frozenset[str]) -> State:
     """The state with every site's model among its tensors, as "site/name"."""
     asked = [name for name in sites.names if name not in private]
-    declined = {name: "the job does not ask for it" for name in sorted(private)}
+    declined = dict.fromkeys(sorted(private), "the job does not ask for it")
     updates: list[Update] = []
     if asked:
         gathering = sites.start(SUBMIT if sites.has(SUBMIT) else "train", state.model, to=asked)

@@ -33,7 +33,7 @@ class ServerOptimizer(enum.Enum):
     ADAGRAD = "adagrad"  # v = v + D²
 
 
-# The options of each, with what the papers use: Hsu et al. section 4.3; Reddi et al. section 5 and appendix D.
+# The options of each, with what the papers use (Hsu et al., section 4.3; Reddi et al., section 5).
 OPTIONS: Mapping[ServerOptimizer, Mapping[str, float]] = {
     ServerOptimizer.SGD: {"lr": 1.0, "momentum": 0.9},
     ServerOptimizer.ADAM: {"lr": 0.01, "beta1": 0.9, "beta2": 0.99, "tau": 1e-3},
@@ -69,8 +69,8 @@ class FedOpt:
             if value is None:
                 continue
             if name not in known:
-                have = ", ".join(known)
-                raise ConfigError(f"workflow.{name}: {self.optimizer.value} has no such option; it has {have}")
+                what = f"{self.optimizer.value} has no such option; it has {', '.join(known)}"
+                raise ConfigError(f"workflow.{name}: {what}")
             if name in ("lr", "tau") and not value > 0:
                 raise ConfigError(f"workflow.{name} is {value}; it must be above 0")
             if name not in ("lr", "tau") and not 0 <= value < 1:
@@ -90,8 +90,7 @@ class FedOpt:
         steered = steered_names(state.model, self.average)
         model = dict(weighted_mean(updates, state.model, names=set(state.model) - set(steered)))
         moments: dict[str, NDArray[np.generic]] = {}
-        for name in steered:
-            delta = mean_difference(updates, state.model, names=[name])[name]
+        for name, delta in mean_difference(updates, state.model, names=steered).items():
             model[name], found = self._step_tensor(name, state, delta)
             moments |= found
         return model, moments

@@ -23,11 +23,16 @@ class Controller(Protocol):
 
 # Each is imported when a job names it.
 WORKFLOWS: Mapping[str, str] = {
+    "cross_site_evaluation": "flprov.sdk.workflows.cross_site_evaluation:CrossSiteEvaluation",
     "cyclic": "flprov.sdk.workflows.cyclic:Cyclic",
     "fedavg": "flprov.sdk.workflows.fedavg:FedAvg",
+    "fedavg_he": "flprov.sdk.workflows.fedavg_he:FedAvgHE",
+    "federated_evaluation": "flprov.sdk.workflows.federated_evaluation:FederatedEvaluation",
+    "federated_statistics": "flprov.sdk.workflows.federated_statistics:FederatedStatistics",
     "fedopt": "flprov.sdk.workflows.fedopt:FedOpt",
     "fedprox": "flprov.sdk.workflows.fedprox:FedProx",
     "scaffold": "flprov.sdk.workflows.scaffold:Scaffold",
+    "xgboost_bagging": "flprov.sdk.workflows.xgboost_bagging:XGBoostBagging",
 }
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flprov.errors import ConfigError, JobFailed, UpdateRefused
-from flprov.messages import Tensors, Update, UpdateKind
-from flprov.sdk.aggregation import Array, mean_difference, moment_dtype, weighted_mean
-from flprov.sdk.elementwise import calculate
+from flprov.messages import Scalar, Tensors, Update, UpdateKind
+from flprov.sdk.aggregation import mean_difference, moment_dtype, weighted_mean
+from flprov.sdk.elementwise import Wide, calculate
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 from flprov.sdk.workflows.measuring import measure_round
@@ -54,12 +54,98 @@ class Scaffold:
         """Step for as many rounds as the job asks."""
         for state in sites.rounds(state):  # noqa: B020 - each round starts with what the last committed
             if not state.model:
-                raise JobFailed("scaffold corrects steps from a model; set `model` in job.yml")
+                raise JobFailed("scaffold has no model to correct steps from", hint="set `model` in job.yml")
             names = steered_names(state.model, self.average)
-            variates = {site: _variate(state, f"site/{site}", names) for site in sites.names}
             overall = _variate(state, "all", names)
-            updates = self._train(sites, state.model, overall, variates)
-            for update in updates:
-                variates[update.site] = _renew(update, state.model, overall, variates[update.site])
-            shares = state.scalars | {f"share/{update.site}": self._share(update) for update in updates}
-            ...
+            own = {site: _variate(state, f"site/{site}", names) for site in sites.names}
+            updates = self._train(sites, state.model, overall, own)
+            own |= {update.site: _renew(update, state.model, overall, own[update.site]) for update in updates}
+            shares = {**state.scalars, **{f"share/{update.site}": update.share for update in updates}}
+            model = self._step(updates, state.model, names)
+            sites.commit(
+                state.next(
+                    model=model,
+                    tensors=_flatten(self._mean(own, shares), own),
+                    scalars=shares,
+                    metrics=measure_round(sites, [_without_step_sum(update) for update in updates], model),
+                )
+            )
+
+    def _train(
+        self, sites: Sites, model: Tensors, overall: Tensors, own: Mapping[str, Tensors]
+    ) -> list[Update]:
+        asked = [
+            sites.start("train", model, to=[site], extra=_difference(overall, own[site]), requires=("extra",))
+            for site in sites.sample(self.fraction)
+        ]
+        return [update for gathering in asked for update in gathering.updates()]
+
+    def _step(self, updates: Sequence[Update], model: Tensors, names: Sequence[str]) -> Tensors:
+        """x + lr times the mean of what the sites have changed; other tensors are averaged."""
+        counted = updates if self.weighted else [replace(update, weight=1.0) for update in updates]
+        found = dict(weighted_mean(counted, model, names=set(model) - set(names)))
+        for name, delta in mean_difference(counted, model, names=names).items():
+            x = model[name]
+            [found[name]] = calculate(name, lambda x, d: [x + self.lr * d], [x, delta], [x.dtype])
+        return found
+
+    def _mean(self, own: Mapping[str, Tensors], shares: Mapping[str, Scalar]) -> Tensors:
+        """The mean of all control variates; where samples count, of those whose samples are known."""
+        weights = {site: float(shares.get(f"share/{site}", 0)) if self.weighted else 1.0 for site in own}
+        return weighted_mean(
+            Update(site=site, params=tensors, weight=weights[site]) for site, tensors in own.items()
+        )
+
+
+def _variate(state: State, whose: str, names: Sequence[str]) -> Tensors:
+    """A control variate as it was saved; zeros before the first round."""
+    found = {}
+    for name in names:
+        like = state.model[name]
+        saved = state.tensors.get(f"{whose}/{name}")
+        found[name] = np.zeros(like.shape, moment_dtype(like)) if saved is None else saved
+    return found
+
+
+def _flatten(overall: Tensors, own: Mapping[str, Tensors]) -> Tensors:
+    whose = {"all": overall, **{f"site/{site}": tensors for site, tensors in own.items()}}
+    return {f"{name}/{tensor}": array for name, tensors in whose.items() for tensor, array in tensors.items()}
+
+
+def _difference(one: Tensors, other: Tensors) -> Tensors:
+    return {
+        name: calculate(name, lambda a, b: [a - b], [array, other[name]], [array.dtype])[0]
+        for name, array in one.items()
+    }
+
+
+def _renew(update: Update, model: Tensors, overall: Tensors, own: Tensors) -> Tensors:
+    """Option II: c(i) - c + (x - y(i)) / (K · eta)."""
+    steps = _step_sum(update)
+    full = update.kind is UpdateKind.FULL
+
+    def rule(own: Wide, overall: Wide, x: Wide, y: Wide) -> Sequence[Wide]:
+        return [own - overall + ((x - y) if full else -y) / steps]
+
+    return {
+        name: calculate(
+            name, rule, [array, overall[name], model[name], update.params[name]], [array.dtype]
+        )[0]
+        for name, array in own.items()
+    }
+
+
+def _step_sum(update: Update) -> float:
+    found = update.metrics.get(STEP_SUM)
+    if found is None:
+        raise UpdateRefused(
+            f"the update of {update.site} has no metric {STEP_SUM!r}, the sum of its steps' learning rates",
+            hint="call fl.correct_gradients(net, lr=...) in each step, or report Correction.metrics",
+        )
+    if not (math.isfinite(found) and found > 0):
+        raise UpdateRefused(f"{STEP_SUM} of {update.site} is {found}; it must be finite and above 0")
+    return found
+
+
+def _without_step_sum(update: Update) -> Update:
+    return replace(update, metrics={k: v for k, v in update.metrics.items() if k != STEP_SUM})

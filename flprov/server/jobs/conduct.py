@@ -115,6 +115,8 @@ class Conduct:
                 await self._close_round(frame.close)
             case "finished":
                 await self._finish(frame.finished)
+            case "progress":
+                self._parts.around.told(self._parts.record.id, frame.progress)
 
     async def _failed(self, failure: pb.Failure) -> None:
         code = foreign_line(failure.code, CODE) or "job-failed"
@@ -181,7 +183,7 @@ class Conduct:
         take_out = self._parts.workflow.take_out
         results = {name: await take_out(payload) for name, payload in frame.results.items()}
         outcome = JobState.DEGRADED if self._parts.record.degraded else JobState.COMPLETED
-        await self._ending.finish(outcome, results)
+        await self._ending.finish(outcome, results, foreign_line(frame.reason))
 
 
 def _earliest(moments: Sequence[datetime]) -> datetime | None:

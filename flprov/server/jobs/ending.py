@@ -27,9 +27,9 @@ class Ending:
 
     # ---- the three ways ------------------------------------------------------------------
 
-    async def finish(self, outcome: JobState, results: Mapping[str, BlobRef]) -> None:
-        """The workflow has ended."""
-        await self._step(JobState.FINISHING, "", "job.finish", results=results, outcome=outcome.value)
+    async def finish(self, outcome: JobState, results: Mapping[str, BlobRef], reason: str = "") -> None:
+        """The workflow has ended; `reason` says why before its last round, if it did."""
+        await self._step(JobState.FINISHING, reason, "job.finish", results=results, outcome=outcome.value)
 
     async def fail(
         self,
@@ -140,7 +140,8 @@ class Ending:
         if outcome is JobState.COMPLETED and record.unconfirmed:
             outcome = JobState.DEGRADED
         if outcome is JobState.DEGRADED:
-            return outcome, record.reason or lacking(record, self._parts.around.rounds(record.id))
+            missed = lacking(record, self._parts.around.rounds(record.id))
+            return outcome, "; ".join(filter(None, [record.reason, missed]))
         return outcome, record.reason
 
 

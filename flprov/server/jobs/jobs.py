@@ -31,7 +31,9 @@ from flprov.server.jobs.watchers import Watchers
 from flprov.server.logs import LogBook
 from flprov.server.records import AppRecord, BlobRef, JobRecord, RoundRecord, UpdateRecord
 from flprov.server.registry import Registry
+from flprov.server.series import SeriesBook
 from flprov.server.sessions import Session, Sessions
+from flprov.server.sights.series import series_head
 from flprov.store import Change, Put, Row, Store
 from flprov.wire import pb
 from flprov.workers import Launcher
@@ -74,6 +76,7 @@ class Jobs:
         self._rounds: dict[str, list[RoundRecord]] = {}
         self._tokens: dict[str, str] = {}
         self._watchers = Watchers(clock)
+        self.series = SeriesBook(folder, lambda job_id: series_head(self._runs[job_id].record))
         self._listeners: list[Callable[[str], None]] = []
         self.scheduler = Scheduler(jobs=self, sessions=sessions, registry=registry)
         self._submitting = asyncio.Lock()
@@ -96,6 +99,7 @@ class Jobs:
             keep_round=self._keep_round,
             checkpoints=checkpoints,
             model_size=self._model_size,
+            told=self._told,
         )
         sessions.listen(self._on_session)
 
@@ -138,6 +142,11 @@ class Jobs:
         if job.state.terminal:
             self.logs.tell(job.id, ended=True)
             run.workflow.clear()  # what a kill between its end and this kept
+            if not job.unconfirmed:
+                self.series.rest(job.id, job.state.value)
+        else:
+            for record in self.rounds(job.id):
+                self.series.note_round(record)
         if not job.state.terminal or job.unconfirmed:
             self._loops[job.id] = asyncio.create_task(self._drive(run), name=f"job {job.id}")
         return run
@@ -161,6 +170,7 @@ class Jobs:
         for run in self._runs.values():
             await run.close()
         await self._watchers.close()
+        await self.series.close()
 
     # ---- looking up ----------------------------------------------------------------------
 
@@ -330,6 +340,7 @@ class Jobs:
     def _forget(self, job_id: str) -> None:
         self._runs.pop(job_id)
         self._rounds.pop(job_id, None)
+        self.series.forget(job_id)
         loop = self._loops.pop(job_id, None)
         if loop is not None:  # it waited for a site that has left the project
             loop.cancel()
@@ -364,6 +375,8 @@ class Jobs:
         if run.record.state.terminal:
             self.logs.tell(job_id, ended=True)
             self._blobs.drop_uploads(_senders(run))
+            if not run.record.unconfirmed:
+                self.series.end(job_id, run.record.state.value)
         self._watchers.tell(job_id)
         self.scheduler.changed(run)
         for listener in self._listeners:
@@ -384,8 +397,20 @@ class Jobs:
         place = next((n for n, known in enumerate(rounds) if known.round == record.round), None)
         if place is None:
             rounds.append(record)
+            self.series.note_round(record)
         else:
             rounds[place] = record
+
+    def _told(self, job_id: str, said: pb.Progress) -> None:
+        """Numbers of a job's workflow; where it names no step, the round is one."""
+        now = self._clock.now().timestamp()
+        number = self._runs[job_id].record.round
+        step = number + 1 if said.counted else said.step
+        points = [
+            pb.Point(name=name, value=value, step=step, round=number, at=now)
+            for name, value in said.values.items()
+        ]
+        self.series.tell(job_id, points, now)
 
     def collect(self, digests: Iterable[str]) -> None:
         """Remove these blobs, save those that a record or an open round names, and uploads given up."""

@@ -16,6 +16,7 @@ from flprov.server.jobs.jobs import Jobs
 from flprov.server.jobs.run import JobRun
 from flprov.server.logs import LogBook
 from flprov.server.records import RoundRecord
+from flprov.server.series import FILE
 from flprov.server.sights.jobs import job_document, result_files
 from flprov.wire.documents import ResultFile, ResultsDocument
 from flprov.workers import log_size, log_start, read_log
@@ -35,6 +36,8 @@ class Results:
         """The files that there are now; those of a running job may still grow."""
         files = [*result_files(run)]
         files += [_made_file(run, name, make()) for name, make in self._made(run).items()]
+        series = self.jobs.series.path(run.record.id)
+        files += [ResultFile(name=FILE, size=series.stat().st_size)] if series.is_file() else []
         files += [
             ResultFile(name=name, size=log_size(path) - log_start(path))
             for name, path in self._logs(run).items()
@@ -55,6 +58,9 @@ class Results:
             yield bytes.fromhex(ref.inline)[offset:]
         elif name in (made := self._made(run)):
             yield made[name]()[offset:]
+        elif name == FILE:
+            async for at, lines in self.jobs.series.follow(run.record.id, offset, live=False):
+                yield lines if at >= offset else b""
         elif name in (logs := self._logs(run)):
             for chunk in _read_segments(logs[name], offset):
                 yield chunk

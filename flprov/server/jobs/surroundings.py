@@ -19,6 +19,7 @@ from flprov.server.jobs.workflow import Workflow
 from flprov.server.records import JobRecord, RoundRecord
 from flprov.server.sessions import Sessions
 from flprov.store import Store
+from flprov.wire import pb
 from flprov.workers import Launcher
 
 CHECKPOINTS = 10  # of a job that are kept, the newest
@@ -44,6 +45,7 @@ class Surroundings:
     keep_round: Callable[[RoundRecord], None]  # it is on disk, new or changed
     checkpoints: int = CHECKPOINTS  # 0: all
     model_size: Callable[[JobRecord], int] = lambda _: 0  # of a model that is a file of the app
+    told: Callable[[str, pb.Progress], None] = lambda _job_id, _said: None  # numbers of a job's workflow
 
 
 @dataclass(kw_only=True)

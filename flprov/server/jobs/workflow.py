@@ -19,7 +19,7 @@ from flprov.wire import pb
 from flprov.workers import Launcher, LaunchOrder, Process, reap_leftovers
 
 _RESULT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_OURS = frozenset({"metrics.json", "record.json", "logs"})  # what we put beside the results
+_OURS = frozenset({"metrics.json", "record.json", "series.jsonl", "logs"})  # what we put beside the results
 _MOST_RESULTS = 100
 
 INLINE = 64 << 10  # bytes; larger tensors travel as files

@@ -12,11 +12,12 @@ from pathlib import Path
 from flprov._base import Tasks
 from flprov.server.records import RoundRecord
 from flprov.server.series.file import FILE, Addition, Batch, SeriesFile
-from flprov.wire import SeriesEnd, SeriesJob, pb
+from flprov.wire import SeriesEnd, SeriesJob, pb, read_series
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 256 << 10
+_LAST = 200  # bytes; more than the last line has
 MOST_WAITING = 2_000  # additions of one job that wait for the disk; more of its workflow's are dropped
 
 
@@ -45,6 +46,7 @@ class SeriesBook:
         self._writer: asyncio.Task[None] | None = None
         self._grew: dict[str, asyncio.Event] = {}
         self._ended: set[str] = set()
+        self._under_way = ""  # the job whose additions are being written
         self._trouble = ""
         self.listeners: list[Callable[[str], None]] = []  # told the job's id when its file has grown
 
@@ -78,9 +80,12 @@ class SeriesBook:
             self._ended.add(job_id)
             self._put(job_id, SeriesEnd(state=state))
 
-    def rest(self, job_id: str) -> None:
-        """A job that ended in an earlier life of this server, and of which nothing is missing."""
+    def rest(self, job_id: str, state: str) -> None:
+        """A job that ended in an earlier life of this server, which may have had no time to say so."""
+        last = _tail(self.path(job_id))
         self._ended.add(job_id)
+        if last and not any(isinstance(line, SeriesEnd) for line in read_series(last)):
+            self._put(job_id, SeriesEnd(state=state))
 
     def forget(self, job_id: str) -> None:
         """The job is deleted, and its folder about to be."""
@@ -101,12 +106,14 @@ class SeriesBook:
         while self._waiting:
             job_id = next(iter(self._waiting))
             waiting = self._waiting.pop(job_id)
+            self._under_way = job_id
             try:
                 await asyncio.to_thread(self._write, job_id, waiting.additions)
                 self._trouble = ""
             except OSError as error:
                 self._files.pop(job_id, None)  # read again what there is
                 self._complain(f"{error.strerror or error}")
+            self._under_way = ""
             waiting.written.set()
             self._wake(job_id)
 
@@ -115,6 +122,8 @@ class SeriesBook:
         if file is None:
             file = self._files[job_id] = SeriesFile(self.path(job_id), lambda: self._head(job_id))
         file.add(additions)
+        if isinstance(additions[-1], SeriesEnd):
+            self._files.pop(job_id, None)
 
     def _complain(self, reason: str) -> None:
         if reason != self._trouble:
@@ -134,7 +143,7 @@ class SeriesBook:
         """Whole lines from `offset` on, each part with its offset; until the job's end when `live`."""
         while True:
             grew = self._grew.setdefault(job_id, asyncio.Event())
-            ended = job_id in self._ended and job_id not in self._waiting
+            ended = job_id in self._ended and job_id not in (*self._waiting, self._under_way)
             while True:
                 at, data = await asyncio.to_thread(_read_lines, self.path(job_id), offset)
                 if not data:
@@ -163,3 +172,13 @@ def _read_lines(path: Path, offset: int) -> tuple[int, bytes]:
     except (OSError, OverflowError):
         return offset, b""
     return offset, data[: data.rfind(b"\n") + 1]
+
+
+def _tail(path: Path) -> bytes:
+    """The end of the file, with its last line; empty when there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LAST))
+            return file.read()
+    except OSError:
+        return b""

@@ -176,9 +176,7 @@ class SeriesFile:
         if len(fresh) > left and not part.full:
             yield SeriesFull(site=batch.site, points=self._limit())
         if batch.source and fresh:
-            yield SeriesSent(
-                site=batch.site, source=batch.source, next=batch.first + len(batch.points)
-            )
+            yield SeriesSent(site=batch.site, source=batch.source, next=batch.first + len(batch.points))
 
     def _limit(self) -> int:
         sites = self._sites or len(self._head().sites)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a site holds for one job: its half of the exchange, and the secret key that all sites share.
+
+Both lie in the job's folder at the site, readable by its owner alone, and go with the job. They are
+made once: a task that is done again after a kill finds them.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flprov._base import write_private
+from flprov.errors import JobFailed
+from flprov.messages import Site
+from flprov.pki import create_exchange_key, exchange_public_key, open_sealed, seal
+from flprov.sdk.he.ckks import Cipher, create_secret_key
+
+_FOLDER = "flprov-he"
+_ID_BYTES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedKey:
+    """The secret key of a job, the same at all its sites."""
+
+    id: bytes  # random; tells keys apart and says nothing about them
+    secret: bytes = field(repr=False)
+
+
+class SiteKeys:
+    """The keys of one job at one site."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._folder = site.folder / _FOLDER
+
+    @property
+    def public(self) -> bytes:
+        """This site's public half of the exchange."""
+        return exchange_public_key(self._exchange())
+
+    def shared(self) -> SharedKey | None:
+        """The key of the job, if this site has it."""
+        path = self._folder / "secret.key"
+        if not path.exists():
+            return None
+        data = path.read_bytes()
+        return SharedKey(id=data[:_ID_BYTES], secret=data[_ID_BYTES:])
+
+    def require(self) -> SharedKey:
+        """The key of the job.
+
+        Raises:
+            JobFailed: this site has none (any more).
+        """
+        key = self.shared()
+        if key is None:
+            raise JobFailed(
+                f"{self._site.name} has no key for this job: its folder was made anew since the round began",
+                hint="nothing to do: the site is given the key at the start of the next round",
+            )
+        return key
+
+    def make(self) -> SharedKey:
+        """The key of the job; a new one, if this site has none."""
+        key = self.shared()
+        if key is None:
+            key = SharedKey(id=secrets.token_bytes(_ID_BYTES), secret=create_secret_key())
+            self._keep(key)
+        return key
+
+    def seal_for(self, site: str, public: bytes) -> bytes:
+        """The key of the job, for another site alone. Raises IdentityRefused when `public` is no key."""
+        key = self.require()
+        return seal(
+            key.id + key.secret, private=self._exchange(), recipient=public, purpose=self._purpose(site)
+        )
+
+    def take(self, sealed: bytes, sender: bytes) -> SharedKey:
+        """Keep the key that another site has sealed for this one.
+
+        Raises:
+            IdentityRefused: it was not sealed for this site and job, or was changed on the way.
+        """
+        data = open_sealed(
+            sealed, private=self._exchange(), sender=sender, purpose=self._purpose(self._site.name)
+        )
+        key = SharedKey(id=data[:_ID_BYTES], secret=data[_ID_BYTES:])
+        Cipher(key.secret)  # raises where it is none
+        self._keep(key)
+        return key
+
+    def _purpose(self, site: str) -> bytes:
+        return f"the CKKS key of job {self._site.job_id} for {site}".encode()
+
+    def _exchange(self) -> bytes:
+        return self._once("exchange.key", create_exchange_key)
+
+    def _keep(self, key: SharedKey) -> None:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        write_private(self._folder / "secret.key", key.id + key.secret)
+
+    def _once(self, name: str, create: Callable[[], bytes]) -> bytes:
+        path: Path = self._folder / name
+        if not path.exists():
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            write_private(path, create())
+        return path.read_bytes()
