@@ -25,7 +25,7 @@ from typing import Any
 
 from flprov.errors import Misuse
 from flprov.messages import Scalar, Tensors, Update, UpdateKind
-from flprov.sdk import TORCH, Correction
+from flprov.sdk import TORCH, Correction, as_tensors
 from flprov.workers import OpenTask, Session, adopt_channel, current_session, open_session, use_session
 
 __all__ = [
@@ -140,8 +140,9 @@ def send(model: Model) -> None:
     session = _session()
     correction = session.open.correction if session.open is not None else None
     metrics = {**(correction.metrics if correction else {}), **model.metrics}
+    params = model.params if isinstance(model.params, Mapping) else as_tensors(model.params)
     session.answer(
-        Update(params=model.params, kind=kind, samples=model.samples, weight=model.weight, metrics=metrics)
+        Update(params=params, kind=kind, samples=model.samples, weight=model.weight, metrics=metrics)
     )
 
 

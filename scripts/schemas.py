@@ -41,6 +41,7 @@ SCHEMAS: dict[str, tuple[type, str]] = {
     "app-list": (doc.AppListDocument, "flprov app ls --json"),
     "submit": (doc.SubmitDocument, "flprov job submit|clone --json"),
     "job-plan": (doc.JobPlanDocument, "flprov job plan APP --json"),
+    "job-plot": (doc.PlotDocument, "flprov job plot JOB... --json"),
     "job-delete": (doc.JobDeletedDocument, "flprov job delete ID --json"),
     "why": (doc.WhyDocument, "flprov job why ID --json"),
     "site-why": (doc.SiteWhyDocument, "flprov site why NAME --json"),

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
+from math import ceil
 
 import torch
 from pictures import Batches
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 BATCH = 64  # this and the momentum are those of FLARE's example
@@ -32,27 +34,42 @@ def train(
     correct: Callable[[], None] = lambda: None,
     on_epoch: Callable[[float], None] = lambda loss: None,
 ) -> float:
-    """Stochastic gradient descent in place; the mean loss of the last epoch.
+    """Train in place; the mean loss of the last epoch.
+
+    Args:
+        correct: see `steps`.
+        on_epoch: told of each epoch's mean loss.
+    """
+    every, total, loss = ceil(len(batches) / BATCH), torch.zeros(()), 0.0
+    for number, found in islice(
+        enumerate(steps(net, batches, lr=lr, correct=correct), start=1), epochs * every
+    ):
+        total += found
+        if number % every == 0:
+            loss = total.item() / every
+            total.zero_()
+            on_epoch(loss)
+    return loss
+
+
+def steps(
+    net: nn.Module, batches: Batches, *, lr: float, correct: Callable[[], None] = lambda: None
+) -> Iterator[Tensor]:
+    """Stochastic gradient descent without end: a step for each batch, epoch after epoch; yields its loss.
 
     Args:
         correct: called between gradients and step, for workflows that correct the gradients.
-        on_epoch: told of each epoch's mean loss.
     """
-    net.train()
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=MOMENTUM, fused=True)
-    loss = 0.0
-    for _ in range(epochs):
-        total = torch.zeros(())
+    while True:
         for pictures, labels in batches.shuffled(BATCH):
+            net.train()  # who measures between two steps has changed that
             optimizer.zero_grad()
-            found = functional.cross_entropy(net(pictures), labels)
-            found.backward()
+            loss = functional.cross_entropy(net(pictures), labels)
+            loss.backward()
             correct()
             optimizer.step()
-            total += found.detach() * len(labels)
-        loss = total.item() / len(batches)
-        on_epoch(loss)
-    return loss
+            yield loss.detach()
 
 
 @torch.no_grad()

@@ -13,14 +13,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from baseline import BASELINE
+from baseline import POOLED, POOLED_ALL
 from experiment import Curve
 
 from flprov.wire import read_tensors
 
 NAME = "cifar10"  # of the files
 LABELS = {
-    BASELINE: "pooled data",
+    POOLED: "pooled data",
+    POOLED_ALL: "pooled data, 8 x the steps",
     "fedavg": "FedAvg",
     "fedprox": "FedProx",
     "fedopt": "FedOpt",
@@ -48,8 +49,8 @@ def judge(curves: Mapping[str, Curve], difference: float | None) -> list[Verdict
     ends = {name: 100 * curve.accuracy[-1] for name, curve in curves.items()}
     found = []
     for name in ends:
-        if name != BASELINE and BASELINE in ends:
-            behind = ends[BASELINE] - ends[name]
+        if name not in (POOLED, POOLED_ALL) and POOLED in ends:
+            behind = ends[POOLED] - ends[name]
             found.append(
                 Verdict(
                     wanted=f"{LABELS[name]} ends at most {BEHIND:.0f} points below the pooled data",
@@ -109,8 +110,8 @@ def draw(file: Path, curves: Mapping[str, Curve]) -> None:
         rounds = range(1, len(curve.accuracy) + 1)
         percent = [100 * value for value in curve.accuracy]
         label = f"{LABELS[name]}: {percent[-1]:.1f} %"
-        if name == BASELINE:
-            axes.plot(rounds, percent, color="0.35", linestyle="--", label=label)
+        if name in (POOLED, POOLED_ALL):
+            axes.plot(rounds, percent, color="0.35", linestyle="--" if name == POOLED else ":", label=label)
         else:
             width = 3.5 if name == "fedavg" else 1.5  # FedAvg-HE is to lie on it
             axes.plot(rounds, percent, linewidth=width, alpha=0.8, label=label)

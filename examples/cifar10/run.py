@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agreement import check_poc
-from baseline import BASELINE, train_pooled
+from baseline import POOLED, POOLED_ALL, train_pooled
 from experiment import WORKFLOWS, Curve, Plan, read_curve, run_workflow, write_curve
 from partition import count_classes, split_labels
 from pictures import Pictures
@@ -79,12 +79,15 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, help="instead of the size's own")
     parser.add_argument("--epochs", type=int, help="passes over a site's pictures in each round, likewise")
+    parser.add_argument(
+        "--pictures", type=int, metavar="N", help="only the first N training pictures, likewise"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the split and of all training")
     parser.add_argument(
         "--workflows",
         nargs="+",
-        choices=[BASELINE, *WORKFLOWS],
-        default=[BASELINE, *WORKFLOWS],
+        choices=[POOLED, *WORKFLOWS],
+        default=[POOLED, *WORKFLOWS],
         help="default: all of them",
     )
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="for table and plot; default: OUT")
@@ -95,7 +98,7 @@ def read_options(words: Sequence[str] | None) -> argparse.Namespace:
     options.report = options.report or options.output
     if options.data is None and options.size != "tiny":
         parser.error("name the folder with CIFAR-10, or set FLPROV_DATA to it; --size tiny can do without")
-    for name in ("rounds", "epochs"):
+    for name in ("rounds", "epochs", "pictures"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name} is at least 1")
     return options
@@ -107,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
     plan, split = prepare(options, folder)
     if options.check_poc:
         return check_poc(plan, folder)
-    curves = {name: train_once(name, plan, folder) for name in options.workflows}
+    curves = {curve.name: curve for name in options.workflows for curve in train_once(name, plan, folder)}
     models = [folder / "jobs" / name / "model.safetensors" for name in ("fedavg", "fedavg_he")]
     both = {"fedavg", "fedavg_he"} <= curves.keys()
     verdicts = judge(curves, largest_difference(*models) if both else None)
@@ -128,7 +131,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> tuple[Plan, list[str]]
     size = SIZES[options.size]
     began = time.monotonic()
     training, test, origin = find_pictures(options, folder)
-    training, test = training.take(slice(size.training)), test.take(slice(size.test))
+    training, test = training.take(slice(options.pictures or size.training)), test.take(slice(size.test))
     plan = Plan(
         pictures=origin,
         training=len(training),
@@ -172,39 +175,52 @@ def find_pictures(options: argparse.Namespace, folder: Path) -> tuple[Pictures, 
     return *load_source(source, cache, tell), source.path.name
 
 
-def train_once(name: str, plan: Plan, folder: Path) -> Curve:
-    """One training, or what is kept of it."""
-    file = folder / "curves" / f"{name}.json"
-    if file.exists():
-        kept = read_curve(file)
-        if (kept.plan, dict(kept.workflow)) != (plan, dict(WORKFLOWS.get(name, {}))):
-            raise Conflict(
-                f"{file} is of a run with other options",
-                hint="name another folder with -o, or delete this one",
-            )
-        print(f"{name}: {100 * kept.accuracy[-1]:.2f} % from an earlier run, which took {kept.seconds:.0f} s")
-        return kept
+def train_once(name: str, plan: Plan, folder: Path) -> list[Curve]:
+    """One training, or what is kept of it; a baseline has two curves."""
+    names = [POOLED, POOLED_ALL] if name == POOLED else [name]
+    kept = [read_kept(folder / "curves" / f"{one}.json", plan) for one in names]
+    if all(kept):
+        return [curve for curve in kept if curve is not None]
+    curves = train(name, plan, folder)
+    for curve in curves:
+        write_curve(folder / "curves" / f"{curve.name}.json", curve)
+    return curves
 
-    def tell(number: int, accuracy: float, seconds: float) -> None:
-        print(
-            f"{name:9}  round {number + 1:2} of {plan.rounds}: {100 * accuracy:.2f} %, {seconds:.1f} s",
-            flush=True,
+
+def read_kept(file: Path, plan: Plan) -> Curve | None:
+    """What an earlier run has kept, if it has."""
+    if not file.exists():
+        return None
+    kept = read_curve(file)
+    if (kept.plan, dict(kept.workflow)) != (plan, dict(WORKFLOWS.get(kept.name, {}))):
+        raise Conflict(
+            f"{file} is of a run with other options", hint="name another folder with -o, or delete this one"
         )
+    print(f"{kept.name}: {100 * kept.accuracy[-1]:.2f} % by an earlier run, which took {kept.seconds:.0f} s")
+    return kept
+
+
+def train(name: str, plan: Plan, folder: Path) -> list[Curve]:
+    """One training, with a line for each round."""
+
+    def tell(curve: str, number: int, accuracy: float, seconds: float) -> None:
+        percent = f"{100 * accuracy:.2f} %"
+        print(f"{curve:10}  round {number + 1:2} of {plan.rounds}: {percent}, {seconds:.1f} s", flush=True)
 
     def tell_round(record: RoundDocument) -> None:
         began, ended = record.started_at, record.finished_at
         seconds = (ended - began).total_seconds() if began and ended else 0.0
-        tell(record.round, record.metrics["accuracy"], seconds)
+        tell(name, record.round, record.metrics["accuracy"], seconds)
 
-    if name == BASELINE:
+    if name == POOLED:
         parts = [gather_sites(folder / "sites", plan.names, part) for part in ("train", "test")]
-        curve = train_pooled(plan, *parts, tell)
+        curves = train_pooled(plan, *parts, tell)
     else:
-        curve = run_workflow(name, plan, folder, tell_round)
-    write_curve(file, curve)
-    images = plan.training * plan.epochs * plan.rounds
-    print(f"{name}: {curve.seconds:.0f} s, {images / curve.seconds:,.0f} pictures a second", flush=True)
-    return curve
+        curves = [run_workflow(name, plan, folder, tell_round)]
+    seconds = curves[-1].seconds
+    speed = plan.training * plan.epochs * plan.rounds / seconds
+    print(f"{name}: {seconds:.0f} s, {speed:,.0f} pictures a second", flush=True)
+    return curves
 
 
 if __name__ == "__main__":

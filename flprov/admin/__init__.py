@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from flprov.admin.live import apply_live, look_at_live
     from flprov.admin.log import Wanted
     from flprov.admin.parties import write_crls
-    from flprov.admin.plots import draw_metrics
+    from flprov.admin.plots import draw_curves, draw_metrics
     from flprov.admin.rotation import Rotated, Step, rotate, verify_same_project
+    from flprov.admin.series import is_wanted, make_curves
     from flprov.admin.trust import PersonTrust
 
 __all__ = [
@@ -28,9 +29,12 @@ __all__ = [
     "Step",
     "Wanted",
     "apply_live",
+    "draw_curves",
     "draw_metrics",
     "fingerprint_of",
+    "is_wanted",
     "look_at_live",
+    "make_curves",
     "open_admin",
     "rotate",
     "verify_export",
@@ -46,9 +50,12 @@ _LATE = {
     "Step": "rotation",
     "Wanted": "log",
     "apply_live": "live",
+    "draw_curves": "plots",
     "draw_metrics": "plots",
     "fingerprint_of": "invites",
+    "is_wanted": "series",
     "look_at_live": "live",
+    "make_curves": "series",
     "rotate": "rotation",
     "verify_export": "audit",
     "verify_same_project": "rotation",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flprov.admin.download import Progress as FileProgress
     from flprov.admin.log import OnRetry
     from flprov.jobs import JobSpec
+    from flprov.wire import SeriesLine
 
 _COMMAND_LIFE = timedelta(minutes=2)  # a command that arrives later is not carried out
 
@@ -293,6 +294,21 @@ class JobCalls:
         request = pb.LogsRequest(job_id=job_id, site=site, offset=offset, tail=tail, follow=follow)
         for part in read_logs(self._link, request, rest=self._rest, on_retry=on_retry):
             yield LogText(party=part.site, offset=part.offset, data=part.data)
+
+    def series(
+        self, job_id: str, *, follow: bool = False, on_retry: OnRetry | None = None
+    ) -> Iterator[list[SeriesLine]]:
+        """The numbers that a job has told, in parts; with `follow` as they come, until it has ended.
+
+        Args:
+            job_id: which job.
+            follow: go on until the job has ended.
+            on_retry: told of each try after the connection broke; None: that is the end.
+        """
+        from flprov.admin.series import fetch_series  # late: see `upload`
+
+        request = pb.SeriesRequest(job_id=job_id, follow=follow)
+        return fetch_series(self._link, request, rest=self._rest, on_retry=on_retry)
 
     def abort(self, job_id: str, *, reason: str = "") -> doc.JobDocument:
         """Ask a job to end. `wait` tells when nothing of it runs any more."""

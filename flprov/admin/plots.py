@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A job's metrics as a picture: one panel per metric, the global curve over those of the sites."""
+"""The metrics of jobs as a picture: one panel per metric, the global curve over those of the sites."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import io
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from flprov.errors import NotFound, ProtocolError
+from flprov.wire import LIVE, ROUND
+from flprov.wire.documents import JobCurves
 
 _PANEL = (5.0, 3.2)  # inches
 _MOST_PANELS = 60  # the picture has to be held in memory
+_MOST_LABELS = 20  # in a legend that still leaves room for the curves
+_DENSE = 60  # points in a curve that reads better without a mark at each
 
 
 def draw_metrics(metrics: Mapping[str, Any]) -> bytes:
@@ -30,48 +34,124 @@ def draw_metrics(metrics: Mapping[str, Any]) -> bytes:
         raise ProtocolError(f"the metrics cannot be drawn: {error}") from error
 
 
+def draw_curves(jobs: Sequence[JobCurves], kind: str = "png") -> bytes:
+    """A picture of the jobs' curves, `kind` png or svg: what was measured, without smoothing or bands.
+
+    Of several jobs, a metric that they have globally is shown globally only.
+
+    Raises:
+        NotFound: matplotlib is not installed, or there is nothing to draw.
+    """
+    panels = [_panel(jobs, name, LIVE if live else ROUND) for live, name in _metrics(jobs)]
+    if not panels:
+        raise NotFound("no numbers were told, so there is nothing to draw")
+    names = {f"{job.name}  {job.job_id}  ({job.state})": None for job in jobs}
+    title = "  vs  ".join(names) if len(names) < 4 else f"{len(names)} jobs"
+    full = sorted(
+        {f"{site or 'the workflow'}: later points were dropped" for job in jobs for site in job.full}
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in draw_metrics
+        return _render("\n".join([title, *full]), panels, kind)
+
+
+def _metrics(jobs: Sequence[JobCurves]) -> list[tuple[bool, str]]:
+    """Every metric by whether it was told live, and name."""
+    return sorted({(curve.origin == LIVE, curve.name) for job in jobs for curve in job.curves})
+
+
+def _panel(jobs: Sequence[JobCurves], name: str, origin: str) -> _Panel:
+    found = [
+        (job, curve) for job in jobs for curve in job.curves if (curve.name, curve.origin) == (name, origin)
+    ]
+    if len(jobs) > 1 and any(not curve.site for _, curve in found):
+        found = [(job, curve) for job, curve in found if not curve.site]
+    axis = " / ".join(sorted({curve.axis for _, curve in found}))
+    lines = []
+    for job, curve in sorted(found, key=lambda pair: (pair[1].site == "", pair[1].site)):
+        whose = curve.site or "global"
+        label = whose if len(jobs) == 1 else f"{job.name} {job.job_id}" + (f" {whose}" if curve.site else "")
+        bold = not curve.site and len(jobs) == 1
+        lines.append(_Line(label, curve.steps, curve.values, bold))
+    return _Panel(f"{name} (live)" if origin == LIVE else name, axis, lines)
+
+
+class _Line(NamedTuple):
+    """One curve in a panel."""
+
+    label: str
+    steps: Sequence[float]
+    values: Sequence[float]
+    bold: bool  # over the others
+
+
+class _Panel(NamedTuple):
+    """One metric."""
+
+    title: str
+    axis: str
+    lines: Sequence[_Line]
+
+
 def _draw(metrics: Mapping[str, Any]) -> bytes:
     rounds: Sequence[Mapping[str, Any]] = metrics["rounds"]
     every = sorted({name for record in rounds for name in record["metrics"]})
-    names = every[:_MOST_PANELS]
-    if not names:
+    if not every:
         raise NotFound("the job reported no metrics, so there is nothing to draw")
+    panels = [_Panel(name, "round", _metric_lines(rounds, name)) for name in every]
+    return _render(f"{metrics['name']}  {metrics['job_id']}", panels, "png")
+
+
+def _metric_lines(rounds: Sequence[Mapping[str, Any]], name: str) -> list[_Line]:
+    """The sites' curves and, last, the global one."""
+    sites = sorted({site for record in rounds for site in record["sites"]})
+    told = [
+        (site, [(r["round"] + 1, r["sites"].get(site, {}).get("metrics", {}).get(name)) for r in rounds])
+        for site in sites
+    ]
+    told.append(("global", [(record["round"] + 1, record["metrics"].get(name)) for record in rounds]))
+    lines = []
+    for label, points in told:
+        known = [(step, value) for step, value in points if value is not None]
+        if known:
+            steps, values = zip(*known, strict=True)
+            lines.append(_Line(label, steps, values, label == "global"))
+    return lines
+
+
+def _render(title: str, panels: Sequence[_Panel], kind: str) -> bytes:
     try:
+        import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise NotFound("matplotlib is not installed here", hint="pip install 'flprov[plot]'") from None
-    columns = min(len(names), 3)
-    rows = math.ceil(len(names) / columns)
+    shown = panels[:_MOST_PANELS]
+    columns = min(len(shown), 3)
+    rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows), layout="constrained")
-    shown = f"  ({len(names)} of {len(every)} metrics)" if len(every) > len(names) else ""
-    figure.suptitle(f"{metrics['name']}  {metrics['job_id']}{shown}", fontsize=11, parse_math=False)
-    for position, name in enumerate(names, start=1):
-        _draw_panel(figure.add_subplot(rows, columns, position), rounds, name)
+    cut = f"  ({len(shown)} of {len(panels)} metrics)" if len(panels) > len(shown) else ""
+    figure.suptitle(f"{title}{cut}", fontsize=11, parse_math=False)
+    for position, panel in enumerate(shown, start=1):
+        _draw_panel(figure.add_subplot(rows, columns, position), panel)
     target = io.BytesIO()
     figure.set_canvas(FigureCanvasAgg(figure))
-    figure.savefig(target, format="png", dpi=110)
+    with mpl.rc_context({"svg.hashsalt": "flprov"}):  # the same numbers give the same picture
+        figure.savefig(target, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else None)
     return target.getvalue()
 
 
-def _draw_panel(axes: Any, rounds: Sequence[Mapping[str, Any]], name: str) -> None:  # noqa: ANN401 - matplotlib has no types
-    sites = sorted({site for record in rounds for site in record["sites"]})
-    for site in sites:
-        points = [
-            (record["round"] + 1, record["sites"][site]["metrics"][name])
-            for record in rounds
-            if name in record["sites"].get(site, {}).get("metrics", {})
-        ]
-        if points:
-            axes.plot(*zip(*points, strict=True), linewidth=1, alpha=0.6, marker=".", label=site)
-    points = [
-        (record["round"] + 1, record["metrics"][name]) for record in rounds if name in record["metrics"]
-    ]
-    axes.plot(
-        *zip(*points, strict=True), color="black", linewidth=2, marker="o", markersize=4, label="global"
-    )
-    axes.set_xlabel("round")
-    axes.set_title(name, fontsize=10, parse_math=False)  # a name may have dollar signs
+def _draw_panel(axes: Any, panel: _Panel) -> None:  # noqa: ANN401 - matplotlib has no types
+    dense = any(len(line.steps) > _DENSE for line in panel.lines)
+    for line in panel.lines:
+        if line.bold:
+            style: dict[str, Any] = {"color": "black", "linewidth": 2, "marker": "o", "markersize": 4}
+        else:
+            style = {"linewidth": 1, "alpha": 0.8, "marker": "" if dense else "."}
+        axes.plot(line.steps, line.values, label=line.label, **style)
+    axes.set_xlabel(panel.axis)
+    axes.set_title(panel.title, fontsize=10, parse_math=False)  # a name may have dollar signs
     axes.grid(alpha=0.3)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(fontsize=7)
+    if len(panel.lines) <= _MOST_LABELS:
+        axes.legend(fontsize=7)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from flprov._base import backoff
@@ -57,9 +58,8 @@ def make_curves(
     for line in lines:
         if isinstance(line, SeriesFull):
             full.add(line.site)
-        elif isinstance(line, SeriesPoint) and (not names or line.name in names):
-            if not sites or not line.site or line.site in sites:
-                found.setdefault((line.name, line.origin, line.site), []).append(line)
+        elif isinstance(line, SeriesPoint) and is_wanted(line, names, sites):
+            found.setdefault((line.name, line.origin, line.site), []).append(line)
     return JobCurves(
         job_id=job.id,
         name=job.name,
@@ -69,9 +69,14 @@ def make_curves(
     )
 
 
+def is_wanted(point: SeriesPoint, names: Collection[str], sites: Collection[str]) -> bool:
+    """Whether it is of these metrics (none named: all) and of these sites or the job as a whole."""
+    return (not names or point.name in names) and (not sites or not point.site or point.site in sites)
+
+
 def _curve(name: str, origin: str, site: str, points: list[SeriesPoint]) -> Curve:
     steps, axis = [point.step for point in points], "round" if origin == ROUND else "step"
-    if any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(steps)):
         steps, axis = list(range(1, len(points) + 1)), "point"
     values = tuple(point.value for point in points)
     return Curve(name=name, origin=origin, site=site, axis=axis, steps=tuple(steps), values=values)

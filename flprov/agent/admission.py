@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from flprov.agent.config import AgentConfig
+from flprov.agent.sitefilters import verify_filterable
 from flprov.errors import (
     ConfinementRefused,
     FlprovError,
@@ -24,8 +25,9 @@ from flprov.errors import (
     ProtocolError,
 )
 from flprov.jobs import Resources, Submission, decode_submission
+from flprov.messages import StatisticsRules
 from flprov.pki import Anchors, Identity, Kind, verify_signed
-from flprov.policy import LogRules, SitePolicy, judge, load_policy, load_site_settings
+from flprov.policy import FilterRules, LogRules, SitePolicy, judge, load_policy, load_site_settings
 from flprov.rpc.methods import SUBMIT_JOB
 from flprov.wire import pb
 from flprov.workers import confinement_method
@@ -43,6 +45,9 @@ class Admitted:
     unconfined: bool
     tracebacks: bool
     logs: LogRules = field(default_factory=LogRules)
+    filters: FilterRules = field(default_factory=FilterRules)
+    statistics: StatisticsRules = field(default_factory=StatisticsRules)
+    refused_tasks: frozenset[str] = frozenset()
 
 
 def admit(
@@ -66,7 +71,7 @@ def admit(
 
     Raises:
         IdentityRefused, PermissionRefused: who signed, and what.
-        PolicyRefused: what policy.yml says.
+        PolicyRefused: what policy.yml says, or its filters cannot be applied to what the job sends.
         NotFound: a dataset that site.yml does not name.
         ConfinementRefused: job code could not be confined here.
     """
@@ -78,6 +83,7 @@ def admit(
     settings = load_site_settings(config.settings)
     _judge(policy, signer, submission.spec.resources, jobs_here)
     _verify_confinement(policy)
+    verify_filterable(policy.filters, submission.spec)
     return Admitted(
         submission=submission,
         datasets=_datasets(submission.spec.data, settings.datasets, config),
@@ -85,6 +91,9 @@ def admit(
         unconfined=policy.unconfined,
         tracebacks=policy.tracebacks,
         logs=policy.logs,
+        filters=policy.filters,
+        statistics=policy.statistics,
+        refused_tasks=policy.refused_tasks,
     )
 
 
@@ -108,6 +117,7 @@ def find_objections(
     checks: list[Callable[[], object]] = [
         partial(_judge, policy, signer, resources, jobs_here),
         partial(_verify_confinement, policy),
+        partial(verify_filterable, policy.filters, submission.spec),
         *(partial(_datasets, (name,), settings.datasets, config) for name in wanted),
     ]
     found = []

@@ -16,7 +16,7 @@ from flprov.agent.admission import Admitted, admit, names_folder
 from flprov.agent.answers import Answers
 from flprov.agent.bulk import Bulk
 from flprov.agent.config import AgentConfig
-from flprov.agent.jobrecord import Begun, OpenTasks, deploy_again, job_record, verify_same
+from flprov.agent.jobrecord import Begun, OpenTasks, blobs_of, deploy_again, job_record, verify_same
 from flprov.agent.leases import HeldLease, Leases
 from flprov.agent.probing import examine
 from flprov.agent.sitejob import MOST_TRIES, SiteJob, Tools, killed_in_words, note_in_log, refusal_of
@@ -102,15 +102,16 @@ class SiteJobs:
         self._tasks.load()
         self.leases.load()
         # Before any process is taken back: what it then hands over is named by nobody yet.
-        models = {job_id: self._open_model(job_id) for job_id in records}
-        self._collect(self._blobs.digests() - set(models.values()))
+        needed = {job_id: self._open_blobs(job_id) for job_id in records}
+        self._collect(self._blobs.digests() - set[str]().union(*needed.values()))
         await asyncio.gather(*(self._take_back(job_id, value) for job_id, value in records.items()))
         for left in self.folder.iterdir():
             if left.name not in self._jobs:
                 await asyncio.to_thread(reap_leftovers, left)
         for job_id in self.leases.all.keys() - self._jobs.keys() - self._unclean:
             await self.leases.release(job_id)
-        self._collect({model for job_id, model in models.items() if job_id not in self._jobs} - {""})
+        for job_id in needed.keys() - self._jobs.keys():
+            self._collect(needed[job_id])
         self._blobs.prune(self._clock.now() - _HALF_A_BLOB)
 
     async def _take_back(self, job_id: str, record: Mapping[str, Any]) -> None:
@@ -142,9 +143,9 @@ class SiteJobs:
         answered = begun is not None and self._answers.get(job_id, begun.order.task_id) is not None
         return None if answered else begun
 
-    def _open_model(self, job_id: str) -> str:
+    def _open_blobs(self, job_id: str) -> set[str]:
         begun = self._open_task(job_id)
-        return begun.order.model.digest if begun is not None else ""
+        return blobs_of(begun.order) if begun is not None else set()
 
     def _readmit(self, message: pb.Deploy) -> Admitted:
         """As at admission, but for the time until which the submission was fresh."""

@@ -66,6 +66,11 @@ class Begun:
     tries: int  # how many processes were given it, one after the other
 
 
+def blobs_of(order: pb.TaskOrder) -> set[str]:
+    """Digests of what a task needs here: its model, and the tensors beside it."""
+    return {order.model.digest, order.extra.digest} - {""}
+
+
 class OpenTasks:
     """The task that each job's process is at. On disk before the process hears of it."""
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The numbers that a job tells, on their way to the server: over bulk, so that they delay nothing urgent.
 
-Once a second what has come meanwhile is sent. Where the line or the server is away, or the job tells more than
-leaves, every second point of each metric is let go: the curve stays, with fewer points.
+Once a second what has come meanwhile is sent. Where the line or the server is away, or the job tells more
+than leaves, every second point of each metric is let go: the curve stays, with fewer points.
 """
 
 from __future__ import annotations

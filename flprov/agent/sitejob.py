@@ -16,11 +16,12 @@ from flprov._base import Clock, Tasks, canonical_json
 from flprov.agent.admission import Admitted
 from flprov.agent.answers import Answers
 from flprov.agent.bulk import Bulk, OnBytes
-from flprov.agent.jobrecord import Begun, OpenTasks
+from flprov.agent.jobrecord import Begun, OpenTasks, blobs_of
 from flprov.agent.leases import Leases
 from flprov.agent.logs import LogSender
 from flprov.agent.points import PointSender
 from flprov.agent.redaction import Redactor
+from flprov.agent.sitefilters import SiteFilters, describe_rules
 from flprov.agent.updates import clear_out, remove_out, take_out, verify_own_update
 from flprov.blobs import BlobStore
 from flprov.errors import (
@@ -74,7 +75,7 @@ class SiteJob:
     folder: Path
     tools: Tools
     state: str = "deploying"  # deploying, ready, training, stopping
-    models: set[str] = field(default_factory=set)  # blobs that the open task needs
+    models: set[str] = field(default_factory=set)  # blobs that the open task needs: model, and beside it
     taking: set[str] = field(default_factory=set)  # the blob of an update that is not kept yet
     since: datetime | None = None  # when `state` became what it is
     ended: int = 0  # processes that were alive when the job was stopped
@@ -98,6 +99,8 @@ class SiteJob:
     def __post_init__(self) -> None:
         self._redactor = Redactor(self.admitted.logs.redact)
         self._points = PointSender(self.tools.bulk, self.job_id, self.tools.clock)
+        rules, tools = self.admitted.filters, self.tools
+        self._filters = SiteFilters(rules, tools.site, self.job_id, self.folder, tools.blobs)
 
     @property
     def stopped(self) -> bool:
@@ -123,6 +126,8 @@ class SiteJob:
             spec = self.admitted.submission.spec
             if spec.needs:
                 await asyncio.to_thread(_verify_needs, spec.needs, self.admitted.python)
+            for line in describe_rules(self.admitted.filters, spec.workflow.rounds):
+                await self._note_in_log(f"policy.yml of this site: {line}")
             await self._start()
             self._be("ready")
 
@@ -186,6 +191,7 @@ class SiteJob:
             site=self.tools.site,
             spec=canonical_json(admitted.submission.spec),
             datasets={name: str(path) for name, path in admitted.datasets.items()},
+            statistics=canonical_json(admitted.statistics),
         )
         self._work.spawn(self._listen(process))
         with contextlib.suppress(JobFailed):  # it has ended: who listens to it says so
@@ -198,7 +204,7 @@ class SiteJob:
         process.on_log(self._log.grew)
         if begun is not None:
             self._open, self._tries = begun.order, begun.tries
-            self.models = {begun.order.model.digest} - {""}
+            self.models = blobs_of(begun.order)
         self._be("ready" if begun is None else "training")
         self._work.spawn(self._listen(process))
 
@@ -231,13 +237,18 @@ class SiteJob:
 
     async def _hand_over(self, order: pb.TaskOrder) -> None:
         try:
+            if order.name in self.admitted.refused_tasks:
+                raise PolicyRefused(f"the policy of this site refuses task {order.name!r}")
             task = pb.TaskOrder()
             task.CopyFrom(order)
-            await self._fetch_model(order.model.digest, order.model.size)
+            await self._fetch_tensors(order)
             async with self._handing:  # a task that came as its process was killed is handed over twice
                 if self._open is not order or (self._process is not None and self._handed == order.task_id):
                     return
-                if order.model.digest:
+                if order.model.size and self._filters.on_tasks:
+                    path = self._place_in()
+                    task.model.CopyFrom(await asyncio.to_thread(self._filters.write_model, order, path))
+                elif order.model.digest:
                     task.model.CopyFrom(self._lay_in(order.model))
                 async with self._up:
                     self._verify_wanted()
@@ -259,21 +270,25 @@ class SiteJob:
         with contextlib.suppress(JobFailed):  # it has ended: who listens to it says so, or begins again
             await process.channel.send(pb.ToWorker(task=task))
 
-    async def _fetch_model(self, digest: str, size: int) -> None:
-        """Bring the model here, if it did not come with the task; it is named first, so that it stays."""
-        older, self.models = self.models, {digest} - {""}
+    async def _fetch_tensors(self, order: pb.TaskOrder) -> None:
+        """Bring here what did not come with the task; it is named first, so that it stays."""
+        older, self.models = self.models, blobs_of(order)
         self.tools.collect(older)
-        if digest:
-            await self._fetch(digest, size, "fetching model")
+        for payload, doing in ((order.model, "fetching model"), (order.extra, "fetching tensors")):
+            if payload.digest:
+                await self._fetch(payload.digest, payload.size, doing)
 
-    def _lay_in(self, model: pb.Payload) -> pb.Payload:
-        """Put the model where the job's process can read it."""
-        self._serial += 1
-        name = f"{self._serial:06d}.safetensors"
-        for old in (self.folder / "in").iterdir():
-            old.unlink(missing_ok=True)
-        self.tools.blobs.link(model.digest, self.folder / "in" / name)
-        return pb.Payload(file=name, size=model.size)
+    def _lay_in(self, task: pb.TaskOrder) -> None:
+        """Put the tensors where the job's process can read them, and say so in its task."""
+        if blobs_of(task):
+            for old in (self.folder / "in").iterdir():
+                old.unlink(missing_ok=True)
+        for payload in (task.model, task.extra):
+            if payload.digest:
+                self._serial += 1
+                name = f"{self._serial:06d}.safetensors"
+                self.tools.blobs.link(payload.digest, self.folder / "in" / name)
+                payload.CopyFrom(pb.Payload(file=name, size=payload.size))
 
     # ---- what the worker says ------------------------------------------------------------
 
@@ -411,6 +426,8 @@ class SiteJob:
             update.tensors.CopyFrom(await take_out(answer.update.tensors, self._out, self.tools.blobs))
             self.taking = {update.tensors.digest} - {""}
             await asyncio.to_thread(verify_own_update, update, order, self.tools.blobs)
+            if self._filters.on_results:
+                update = await self._filter(update, order)
             await self._answer(order, pb.TaskAnswer(job_id=self.job_id, task_id=order.task_id, update=update))
         except FlprovError as error:
             taken, self.taking = self.taking, set()
@@ -419,6 +436,13 @@ class SiteJob:
         self.taking = set()
         # Not before: if we are killed until then, the process says all this again.
         remove_out(answer.update.tensors, self._out)
+
+    async def _filter(self, update: pb.UpdateMessage, order: pb.TaskOrder) -> pb.UpdateMessage:
+        """The update as the site's policy lets it leave; what the process sent is not kept."""
+        filtered = await self._filters.filter_update(update, order)
+        unfiltered, self.taking = self.taking, {filtered.tensors.digest} - {""}
+        self.tools.collect(unfiltered - self.taking)
+        return filtered
 
     async def _answer_failure(self, order: pb.TaskOrder, said: pb.Failure) -> None:
         shown = said.traceback[-2 * _LONGEST_TRACEBACK :] if self.admitted.tracebacks else ""

@@ -57,8 +57,8 @@ def verify_own_update(update: pb.UpdateMessage, order: pb.TaskOrder, blobs: Blob
     verify_numbers(update.samples, weight, update.metrics)
     if not 0 <= update.seconds <= _MOST_SECONDS:  # also true of NaN
         raise UpdateRefused(f"seconds is {update.seconds}; it must be from 0 to {_MOST_SECONDS:g}")
-    base = tensor_infos(_source(order.model, blobs)) if order.model.size else None
-    verify_update(base, _source(update.tensors, blobs), update.kind, order.expects)
+    base = tensor_infos(source_of(order.model, blobs)) if order.model.size else None
+    verify_update(base, source_of(update.tensors, blobs), update.kind, order.expects)
 
 
 def _out_file(payload: pb.Payload, out: Path) -> Path:
@@ -69,5 +69,6 @@ def _out_file(payload: pb.Payload, out: Path) -> Path:
     return out / name
 
 
-def _source(payload: pb.Payload, blobs: BlobStore) -> Path | bytes:
+def source_of(payload: pb.Payload, blobs: BlobStore) -> Path | bytes:
+    """Where the bytes of a payload are that is no file of the job's process."""
     return blobs.path(payload.digest) if payload.digest else payload.inline

@@ -17,6 +17,7 @@ from flprov.cli.completion import (
 )
 from flprov.cli.joblogs import logs
 from flprov.cli.jobplan import plan_job
+from flprov.cli.jobplot import plot
 from flprov.cli.jobshow import list_jobs, show
 from flprov.cli.ladder import print_causes, print_hint, print_seen
 from flprov.cli.output import MOST, clean, json_option, print_json, size, talk
@@ -44,6 +45,7 @@ job.add_command(plan_job)
 job.add_command(list_jobs)
 job.add_command(show)
 job.add_command(logs)
+job.add_command(plot)
 
 
 def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:

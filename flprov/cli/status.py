@@ -82,6 +82,14 @@ def print_notes(notes: Sequence[str]) -> None:
         click.echo(f"{tint('warning')}: {clean(note)}")
 
 
+def print_tracking(receivers: Sequence[TrackingStatus]) -> None:
+    """Receivers of what jobs tell that do not get it now."""
+    for receiver in receivers:
+        if receiver.reason:
+            words = f"the {receiver.name} receiver has ended {receiver.restarts} times and is started again"
+            click.echo(f"{tint('warning')}: {words}: {clean(receiver.reason)}")
+
+
 def print_sites(sites: Sequence[SiteDocument]) -> None:
     """One line a site; where the ladder breaks, its reason."""
     rows = [

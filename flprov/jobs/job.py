@@ -44,6 +44,7 @@ class Membership:
     min: int | None = None  # None: every site that the job is sent to
     required: tuple[str, ...] = ()
     absence_seconds: float = ABSENCE_SECONDS  # time without a control stream, or without progress
+    max_weight: float | None = None  # what one update may count at most (samples, or weight); None: 2^53
     late: str = "take"  # take | refuse: the update of a site that was given up, while its task is open
 
 

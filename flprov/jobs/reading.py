@@ -173,6 +173,7 @@ class _Reader:
             min=section.integer("min", None),
             required=section.texts("required", ()),
             absence_seconds=ABSENCE_SECONDS if absence is None else absence.total_seconds(),
+            max_weight=section.number("max_weight", None),
             late=section.text("late", LATE[0]),
         )
 

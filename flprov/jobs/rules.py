@@ -238,6 +238,8 @@ def _sites_faults(sites: Membership) -> Faults:
         yield from _range(("sites", "min"), sites.min, 1, MOST_SITES)
     yield from _label_faults(("sites", "required"), sites.required, SITE, "the name of a site")
     yield from _range(("sites", "absence"), sites.absence_seconds, 0, YEAR, " seconds")
+    if sites.max_weight is not None and not 0 < sites.max_weight <= 2**53:
+        yield _fault(("sites", "max_weight"), "must be above 0 and at most 2^53")
     if sites.late not in LATE:
         yield _fault(("sites", "late"), f"must be take or refuse, not {shown(sites.late)}")
 

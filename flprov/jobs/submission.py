@@ -36,6 +36,7 @@ _LATER: tuple[tuple[tuple[str, ...], object], ...] = (
     (("spec", "priority"), 0),
     (("spec", "resources", "disk"), 0),
     (("spec", "sites", "late"), "take"),
+    (("spec", "sites", "max_weight"), None),
     (("spec", "workflow", "seed"), 0),
     (("spec", "workflow", "best"), None),
     (("spec", "workflow", "mode"), "max"),

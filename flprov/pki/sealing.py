@@ -51,7 +51,9 @@ def seal(data: bytes, *, private: bytes, recipient: bytes, purpose: bytes, secre
     return nonce + AESGCM(key).encrypt(nonce, data, purpose)
 
 
-def open_sealed(sealed: bytes, *, private: bytes, sender: bytes, purpose: bytes, secret: bytes = b"") -> bytes:
+def open_sealed(
+    sealed: bytes, *, private: bytes, sender: bytes, purpose: bytes, secret: bytes = b""
+) -> bytes:
     """What `seal` was given.
 
     Raises:
@@ -75,7 +77,9 @@ def derive_secret(secret: bytes, purpose: bytes) -> bytes:
 
 def _agree(private: bytes, public: bytes, purpose: bytes, secret: bytes, *, parties: bytes) -> bytes:
     try:
-        shared = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
+        shared = X25519PrivateKey.from_private_bytes(private).exchange(
+            X25519PublicKey.from_public_bytes(public)
+        )
     except ValueError as error:  # of another length, or a point of low order
         raise IdentityRefused("the other site's public key is none") from error
     # Both public keys are part of what is agreed on (RFC 7748, section 6.1).

@@ -8,6 +8,9 @@ ceilings: {gpus: 1, cpus: 4, memory: 8GiB, jobs: 2}
 unconfined: false                # job code runs even where it cannot be confined
 tracebacks: true                 # a failing job's traceback may leave the site
 logs: {share: true, cap: 16MiB, redact: ["MRN[0-9]+"]}   # of jobs' output; redact also masks messages
+filters: {result: [{type: clip_norm, max_norm: 1}], task: []}   # done to tensors here, after the job's own
+statistics: {min_count: 10}      # fewer values than this are not described; filterrules.py has the rest
+tasks: {refuse: [submit_model]}  # names of tasks that this site does not do
 """
 
 from __future__ import annotations
@@ -17,7 +20,14 @@ from pathlib import Path
 
 from flprov.config import Section, open_config
 from flprov.errors import IdentityRefused, NotFound
+from flprov.messages import StatisticsRules
 from flprov.pki import Kind, parse_identity
+from flprov.policy.filterrules import (
+    FilterRules,
+    read_filter_rules,
+    read_refused_tasks,
+    read_statistics_rules,
+)
 from flprov.policy.logrules import LogRules, read_log_rules
 from flprov.project import NAME, NAME_IN_WORDS
 
@@ -44,6 +54,9 @@ class SitePolicy:
     unconfined: bool = False
     tracebacks: bool = True
     logs: LogRules = field(default_factory=LogRules)
+    filters: FilterRules = field(default_factory=FilterRules)
+    statistics: StatisticsRules = field(default_factory=StatisticsRules)
+    refused_tasks: frozenset[str] = frozenset()
 
 
 def load_policy(path: Path) -> SitePolicy:
@@ -70,6 +83,9 @@ def _read_policy(top: Section, path: Path) -> SitePolicy:
         unconfined=top.flag("unconfined", default=False),
         tracebacks=top.flag("tracebacks", default=True),
         logs=read_log_rules(top.section("logs", required=False)),
+        filters=read_filter_rules(top.section("filters", required=False)),
+        statistics=read_statistics_rules(top.section("statistics", required=False)),
+        refused_tasks=read_refused_tasks(top.section("tasks", required=False)),
     )
 
 

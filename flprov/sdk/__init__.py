@@ -14,8 +14,8 @@ from flprov.messages import Scalar, Site, Task, Tensors, Update, UpdateKind
 from flprov.sdk.aggregation import mean_metrics, weighted_mean
 from flprov.sdk.arrays import as_tensors, is_torch
 from flprov.sdk.correction import Correction
-from flprov.sdk.envelopes import Envelope, find_envelope
 from flprov.sdk.entries import is_entry, load_entry, pick_attribute, split_entry
+from flprov.sdk.envelopes import Envelope, find_envelope
 from flprov.sdk.filtering import (
     ResultFilter,
     TaskFilter,
@@ -30,22 +30,25 @@ from flprov.sdk.functions import Executor, build_executor, run_executor
 from flprov.sdk.gathering import Answer, Ask, Gathering, Port
 from flprov.sdk.models import TORCH, load_model
 from flprov.sdk.runtime_tasks import RUNTIME_TASKS, is_runtime_task, run_runtime_task
+from flprov.sdk.selection import Selection
 from flprov.sdk.sites import Sites
-from flprov.sdk.state import State, encode_state, flatten_state, read_state
+from flprov.sdk.state import Best, State, encode_state, flatten_state, read_state
 from flprov.sdk.summaries import summarise
 from flprov.sdk.workflows.fedavg import FedAvg
-from flprov.sdk.workflows.registry import WORKFLOWS, Controller, build_controller
+from flprov.sdk.workflows.registry import OPAQUE, WORKFLOWS, Controller, build_controller
 
 if TYPE_CHECKING:
     from flprov.sdk.torch_tensors import from_state_dict, to_state_dict
 
 __all__ = [
     "FILTERS",
+    "OPAQUE",
     "RUNTIME_TASKS",
     "TORCH",
     "WORKFLOWS",
     "Answer",
     "Ask",
+    "Best",
     "Controller",
     "Correction",
     "Envelope",
@@ -55,6 +58,7 @@ __all__ = [
     "Port",
     "ResultFilter",
     "Scalar",
+    "Selection",
     "Site",
     "Sites",
     "State",

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whatever job code holds its weights in, to tensors: numpy, torch, JAX, TensorFlow, Keras; none is imported.
 
-JAX's arrays and TensorFlow's tensors and variables give numpy their memory themselves. Their bfloat16 and 8-bit
-floats are numpy dtypes of the package ml_dtypes, which whoever receives them may lack: they travel as the
-structured dtypes of `flprov.wire`, bit by bit.
+JAX's arrays and TensorFlow's tensors and variables give numpy their memory themselves. Their bfloat16 and
+8-bit floats are numpy dtypes of the package ml_dtypes, which whoever receives them may lack: they travel as
+the structured dtypes of `flprov.wire`, bit by bit.
 """
 
 from __future__ import annotations

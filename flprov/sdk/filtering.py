@@ -3,7 +3,7 @@
 
 The `type` of an entry is the name of one of ours, or `module:function` for the app's own; the other
 keys are its options. An app's own is `(Update, site) -> Update` for results and `(Task, site) -> Task`
-for tasks. An update without tensors passes ours as it is.
+for tasks, or a class whose instances are. An update without tensors passes ours as it is.
 """
 
 from __future__ import annotations
@@ -125,10 +125,15 @@ def _load_ours(kind: str, row: Mapping[str, object], where: str) -> tuple[Filter
 def _load_own(
     entry: str, row: Mapping[str, object], where: str
 ) -> tuple[Callable[..., object], Mapping[str, object]]:
-    function = load_entry(entry, where)
-    if not callable(function):
+    target = load_entry(entry, where)
+    if isinstance(target, type):  # one object for all tasks, made with the options
+        made = target(**read_options(target, _options(row), where))
+        if not callable(made):
+            raise ConfigError(f"{where}: {entry} has no __call__(update or task, site)")
+        return made, {}
+    if not callable(target):
         raise ConfigError(f"{where}: {entry} is not a function")
-    return function, read_options(function, _options(row), where, given=2)
+    return target, read_options(target, _options(row), where, given=2)
 
 
 def _options(row: Mapping[str, object]) -> Mapping[str, object]:

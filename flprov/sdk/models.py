@@ -17,13 +17,13 @@ from flprov.sdk.entries import load_entry
 from flprov.wire import read_metadata, read_tensors
 
 TORCH = "pt"  # the value of "format" that torch's users write; safetensors' own convention
-_SEED = 0  # the same app starts from the same weights, also when a crash repeats the start
 
 
-def load_model(model: str, app: Path) -> tuple[Tensors, str]:
+def load_model(model: str, app: Path, seed: int = 0) -> tuple[Tensors, str]:
     """The tensors that `model` names, and their format: "pt" when they are torch's, else empty.
 
-    A callable is called without arguments, with Python's, numpy's and torch's random numbers seeded.
+    A callable is called without arguments, with Python's, numpy's and torch's random numbers seeded: the
+    same app and `seed` start from the same weights, also when a crash repeats the start.
     It gives a torch module (or whatever has a `state_dict`) or a mapping from name to array.
 
     Raises:
@@ -34,7 +34,7 @@ def load_model(model: str, app: Path) -> tuple[Tensors, str]:
     maker = load_entry(model, "model")
     if not callable(maker):
         raise ConfigError(f"model: {model} is a {type(maker).__name__}, not something to call")
-    _seed()
+    _seed(seed)
     made: object = maker()
     if callable(getattr(made, "state_dict", None)):
         made = made.state_dict()  # type: ignore[attr-defined]
@@ -53,9 +53,9 @@ def _read_file(model: str, app: Path) -> tuple[Tensors, str]:
     return read_tensors(path), read_metadata(path).get("format", "")
 
 
-def _seed() -> None:
-    random.seed(_SEED)
-    np.random.seed(_SEED)
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
     torch = sys.modules.get("torch")  # whatever calls torch has imported it by now
     if torch is not None:
-        torch.manual_seed(_SEED)
+        torch.manual_seed(seed)

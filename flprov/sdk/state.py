@@ -8,7 +8,7 @@ safetensors file: the tensors of `model` and `tensors` under those prefixes, the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from flprov._base import canonical_json, from_document, parse_json
@@ -20,8 +20,8 @@ _NUMBERS = "flprov.state"  # the key of the metadata that holds round, scalars a
 
 
 @dataclass(frozen=True, kw_only=True)
-class Best:
-    """The best round so far by the metric that job.yml names, with its model."""
+class Choice:
+    """Which round was the best so far, by the metric that job.yml names."""
 
     metric: str
     mode: str  # max | min: which value is better
@@ -29,6 +29,12 @@ class Best:
     round: int  # 0-based
     judged: int  # the last round that was looked at
     waited: int = 0  # how many were looked at since, and were not better
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best(Choice):
+    """The best round so far, with its model."""
+
     model: Tensors = field(default_factory=dict)
 
 
@@ -71,7 +77,7 @@ class _Numbers:
     scalars: Mapping[str, Scalar]
     metrics: Mapping[str, float]
     results: Mapping[str, object] = field(default_factory=dict)
-    best: Best | None = None  # without its model, which is among the tensors
+    best: Choice | None = None
 
 
 def flatten_state(state: State) -> tuple[Tensors, Mapping[str, str]]:
@@ -85,7 +91,7 @@ def flatten_state(state: State) -> tuple[Tensors, Mapping[str, str]]:
     best = None
     if state.best is not None:
         tensors |= {f"best/{name}": array for name, array in state.best.model.items()}
-        best = replace(state.best, model={})
+        best = Choice(**{name.name: getattr(state.best, name.name) for name in fields(Choice)})
     numbers = _Numbers(
         round=state.round, scalars=state.scalars, metrics=state.metrics, results=state.results, best=best
     )
@@ -129,5 +135,5 @@ def read_state(source: Path | bytes) -> State:
         scalars=numbers.scalars,
         metrics=numbers.metrics,
         results=numbers.results,
-        best=numbers.best and replace(numbers.best, model=parts["best"]),  # type: ignore[arg-type]
+        best=numbers.best and Best(**vars(numbers.best), model=parts["best"]),
     )

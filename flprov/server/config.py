@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from flprov.config import Section, open_config, read_metrics
 from flprov.kits import Kit, load_kit
 from flprov.pki import Kind
 from flprov.server.jobs.quotas import read_quotas
+from flprov.server.tracking.settings import read_tracking
 
 METRICS = "127.0.0.1:9464"
 
@@ -32,6 +34,9 @@ class ServerConfig:
     checkpoints: int = 10  # saved states kept of each job, the newest; 0: all
     keep_jobs: timedelta | None = None  # how long after its end a job is deleted; None: never
     metrics: str = METRICS  # where /metrics and /health are, or "off"
+    tracking: Mapping[str, str] = field(
+        default_factory=dict, repr=False
+    )  # receiver -> target, may hold a password
     settings: Path | None = None  # server.yml, whose quotas are read again when it changes
 
 
@@ -45,6 +50,7 @@ def load_server_config(folder: Path, *, now: datetime, ca_passphrase: bytes | No
     kit = load_kit(folder, now=now, kind=Kind.SERVER)
     listen, unconfined, python = kit.listen, False, Path(sys.executable)
     checkpoints, keep_jobs, metrics = 10, None, METRICS
+    tracking: Mapping[str, str] = {}
     settings = kit.local / "server.yml"
     if settings.exists():
         with open_config(settings) as section:
@@ -54,6 +60,7 @@ def load_server_config(folder: Path, *, now: datetime, ca_passphrase: bytes | No
             checkpoints = section.integer("checkpoints", checkpoints, minimum=0, maximum=1_000_000)
             keep_jobs = _read_retention(section)
             metrics = read_metrics(section, metrics)
+            tracking = read_tracking(section, kit.local)
             read_quotas(section)
     return ServerConfig(
         kit=kit,
@@ -65,6 +72,7 @@ def load_server_config(folder: Path, *, now: datetime, ca_passphrase: bytes | No
         checkpoints=checkpoints,
         keep_jobs=keep_jobs,
         metrics=metrics,
+        tracking=tracking,
         settings=settings,
     )
 

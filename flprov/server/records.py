@@ -142,6 +142,7 @@ class RoundRecord:
     refused: tuple[Missing, ...]
     metrics: Mapping[str, float]
     state: BlobRef | None = None  # what the workflow saved after it: a checkpoint, while it is kept
+    spared: tuple[str, ...] = ()  # sites whose answer to a task the workflow did not wait for
 
     def without_state(self) -> RoundRecord:
         """The same, when its checkpoint has gone."""

@@ -44,6 +44,7 @@ from flprov.server.sessions import Sessions
 from flprov.server.sights.scene import HeldTrust, NewestTrust, Scene
 from flprov.server.sights.sites import site_documents
 from flprov.server.siteservice import SiteService
+from flprov.server.tracking import Tracking
 from flprov.server.twin import verify_alone
 from flprov.store import Row, Store, open_store
 from flprov.wire import PROTOCOL
@@ -149,6 +150,8 @@ class Server:
         self._identities.attach(listener)
         self._operations.start()
         self._log.start()
+        self._jobs.series.listeners.append(self._tracking.told)
+        self._tracking.start()
         scheduler = asyncio.create_task(self._jobs.run_scheduler(), name="scheduler")
         try:
             row = Row(who="server", what="server.start", object=self.config.kit.name)
@@ -164,6 +167,7 @@ class Server:
             await self._identities.close()
             await self._operations.close()
             await self._jobs.close()
+            await self._tracking.close()
             await self._log.close()
             await self._say_stop()
 
@@ -221,6 +225,9 @@ class Server:
             python=self.config.python,
             unconfined=self.config.unconfined,
             checkpoints=self.config.checkpoints,
+        )
+        self._tracking = Tracking(
+            self.config.tracking, jobs=state / "jobs", state=state / "tracking", clock=self._clock
         )
         if self.config.settings is not None:
             jobs.scheduler.quotas = QuotaFile(self.config.settings)
@@ -369,6 +376,7 @@ class Server:
             warnings=self._identities.warnings(),
             log_warnings=self._log.warnings(),
             metrics=self._monitoring.said,
+            tracking=self._tracking.status(),
             **self._operations.described(),
         )
 

@@ -237,8 +237,8 @@ class SiteService:
         if answer.WhichOneof("outcome") == "failure":
             await run.hear(_failed(site, task, answer.failure))
             return
-        gather = run.rounds.open
-        if gather is None or gather.asked.task_id != task:
+        gather = run.rounds.gathers.get(task)
+        if gather is None or site not in gather.asked.sites:
             await run.hear(ev.SiteLate(site=site, task_id=task))
             return
         try:
@@ -256,6 +256,8 @@ class SiteService:
     async def _verify(self, run: JobRun, site: str, asked: Asked, update: pb.UpdateMessage) -> UpdateRecord:
         """The update as a record, if it fits the task that it answers."""
         tensors = self._tensors(run, site, update.tensors)
+        weight = update.weight if update.HasField("weight") else None
+        verify_numbers(update.samples, weight, update.metrics, run.record.spec.sites.max_weight)
         await asyncio.to_thread(self._verify_tensors, update, tensors, asked.model, asked.expects)
         return UpdateRecord(
             job_id=run.record.id,
@@ -283,8 +285,6 @@ class SiteService:
     def _verify_tensors(
         self, update: pb.UpdateMessage, tensors: BlobRef, model: BlobRef, expects: str
     ) -> None:
-        weight = update.weight if update.HasField("weight") else None
-        verify_numbers(update.samples, weight, update.metrics)
         if not 0 <= update.seconds <= _LONGEST_WORK:  # also true of NaN
             raise UpdateRefused(f"seconds is {update.seconds}; it must be from 0 to {_LONGEST_WORK:g}")
         base = tensor_infos(self._source(model)) if model.size else None
@@ -296,10 +296,11 @@ class SiteService:
     # ---- bulk ----------------------------------------------------------------------------
 
     async def fetch_blob(self, call: Call, request: pb.BlobRequest) -> AsyncIterator[pb.Chunk]:
-        """An app or a model that one of the site's own jobs needs."""
+        """An app, or what goes with a task that one of the site's own jobs has given it."""
         run = self._own_job(call, request.job_id)
-        if request.digest != run.record.app and request.digest not in run.rounds.models():
-            if run.active and run.rounds.open is None:  # this server, or the workflow, was started again
+        if request.digest != run.record.app and request.digest not in run.rounds.given(call.caller.name):
+            # This server, or the workflow, was started again; it may be about to ask.
+            if run.active and (run.rounds.replayed or not len(run.rounds.gathers)):
                 raise Unavailable(
                     f"round {run.record.round + 1} of job {run.record.id} is about to be opened"
                 )

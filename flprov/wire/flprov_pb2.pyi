@@ -828,7 +828,7 @@ class FromWorker(_message.Message):
     def __init__(self, ready: _Optional[_Union[Ready, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., broadcast: _Optional[_Union[Broadcast, _Mapping]] = ..., close: _Optional[_Union[CloseRound, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ...) -> None: ...
 
 class StartSite(_message.Message):
-    __slots__ = ("job_id", "site", "spec", "datasets")
+    __slots__ = ("job_id", "site", "spec", "datasets", "statistics")
     class DatasetsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -840,11 +840,13 @@ class StartSite(_message.Message):
     SITE_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     DATASETS_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     site: str
     spec: bytes
     datasets: _containers.ScalarMap[str, str]
-    def __init__(self, job_id: _Optional[str] = ..., site: _Optional[str] = ..., spec: _Optional[bytes] = ..., datasets: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    statistics: bytes
+    def __init__(self, job_id: _Optional[str] = ..., site: _Optional[str] = ..., spec: _Optional[bytes] = ..., datasets: _Optional[_Mapping[str, str]] = ..., statistics: _Optional[bytes] = ...) -> None: ...
 
 class StartWorkflow(_message.Message):
     __slots__ = ("job_id", "spec", "sites", "state", "round")

@@ -37,7 +37,7 @@ class SeriesJob:
 class SeriesPoint:
     """One number.
 
-    `step` of a round's metric is the number of rounds done; of a live one it is what the job said, or a count.
+    `step` of a round's metric is the number of rounds done; of a live one what the job said, or a count.
     """
 
     name: str

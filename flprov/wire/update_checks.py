@@ -85,17 +85,29 @@ def verify_update(
     return infos
 
 
-def verify_numbers(samples: int, weight: float | None, metrics: Mapping[str, float]) -> None:
+def verify_numbers(
+    samples: int, weight: float | None, metrics: Mapping[str, float], max_weight: float | None = None
+) -> None:
     """Check what an update says besides its tensors.
 
+    Args:
+        samples: how many examples stand behind it.
+        weight: what it counts instead of them, if anything.
+        metrics: its metrics.
+        max_weight: what it may count at most, if the job says so (`sites.max_weight`).
+
     Raises:
-        UpdateRefused: `samples` is not in 0..2^53, `weight` is negative or not finite, a metric is not
-            finite or has no fit name, or there are too many; the message names it.
+        UpdateRefused: `samples` or `weight` is not in 0..2^53, or the one that counts is above
+            `max_weight`; a metric is not finite or has no fit name, or there are too many.
     """
     if not 0 <= samples <= MAX_SAMPLES:
         raise UpdateRefused(f"samples is {samples}; it must be from 0 to 2^53")
-    if weight is not None and not (math.isfinite(weight) and weight >= 0):
-        raise UpdateRefused(f"weight is {weight}; it must be finite and not negative")
+    if weight is not None and not 0 <= weight <= MAX_SAMPLES:  # also true of NaN
+        raise UpdateRefused(f"weight is {weight}; it must be from 0 to 2^53")
+    share = samples if weight is None else weight
+    if max_weight is not None and share > max_weight:
+        what = "samples" if weight is None else "weight"
+        raise UpdateRefused(f"{what} is {share:g}; the job's sites.max_weight is {max_weight:g}")
     if len(metrics) > MAX_METRICS:
         raise UpdateRefused(f"there are {len(metrics)} metrics; the limit is {MAX_METRICS}")
     for name, value in metrics.items():

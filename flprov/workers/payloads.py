@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flprov.errors import ProtocolError
-from flprov.messages import Tensors
+from flprov.messages import Encoding, Tensors
 from flprov.wire import encode_tensors, pb, write_tensors
 
 INLINE = 64 << 10  # bytes; above it a file is cheaper than the copies
@@ -30,18 +30,25 @@ def open_payload(payload: pb.Payload, folder: Path) -> Path | bytes:
     raise ProtocolError("the parent handed in tensors neither by value nor as a file")
 
 
-def make_payload(tensors: Tensors, metadata: Mapping[str, str], folder: Path) -> pb.Payload:
-    """`tensors` as bytes, or as a new file in the `out` folder of the job's `folder`.
+def make_payload(
+    tensors: Tensors,
+    metadata: Mapping[str, str],
+    folder: Path,
+    *,
+    most: int = INLINE,
+    encoding: Mapping[str, Encoding] | None = None,
+) -> pb.Payload:
+    """`tensors` as bytes, at `most` so many, or as a new file in the `out` folder of the job's `folder`.
 
     The parent takes the file from there and removes it.
 
     Raises:
         Misuse: a tensor has a dtype that cannot travel.
     """
-    if sum(array.nbytes for array in tensors.values()) <= INLINE:
-        data = encode_tensors(tensors, metadata)
-        if len(data) <= INLINE:  # thousands of tiny tensors have a long header
+    if sum(array.nbytes for array in tensors.values()) <= most:
+        data = encode_tensors(tensors, metadata, encoding)
+        if len(data) <= most:  # thousands of tiny tensors have a long header
             return pb.Payload(inline=data, size=len(data))
     name = f"{secrets.token_hex(8)}.safetensors"  # new also after a restart, when old files may be there
-    size = write_tensors(folder / "out" / name, tensors, metadata)
+    size = write_tensors(folder / "out" / name, tensors, metadata, encoding)
     return pb.Payload(file=name, size=size)

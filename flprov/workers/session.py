@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from flprov._base import from_document, parse_json
 from flprov.errors import JobFailed, Misuse, ProtocolError, Unavailable
-from flprov.messages import Site, Task, Update
+from flprov.messages import Site, StatisticsRules, Task, Tensors, Update, UpdateKind
 from flprov.sdk import (
     TORCH,
     Executor,
@@ -23,6 +24,7 @@ from flprov.sdk import (
     as_tensors,
     build_result_filters,
     build_task_filters,
+    describe_filters,
     filter_result,
     filter_task,
     find_envelope,
@@ -70,7 +72,13 @@ class Session:
         self.job_id = start.job_id
         self.spec = read_spec(start.spec)
         datasets = {name: Path(path) for name, path in start.datasets.items()}
-        self.site = Site(name=start.site, job_id=start.job_id, folder=folder / "work", datasets=datasets)
+        self.site = Site(
+            name=start.site,
+            job_id=start.job_id,
+            folder=folder / "work",
+            datasets=datasets,
+            statistics=_read_rules(start.statistics),
+        )
         self.app = folder / "app"
         self.open: OpenTask | None = None
         self.functions: dict[str, Executor] = {}
@@ -99,7 +107,8 @@ class Session:
         return [pb.FromWorker(resumed=pb.Resumed(task_id=doing[-1] if doing else "")), *self._kept]
 
     def load_filters(self) -> None:
-        """Find the filters that job.yml names for this side; some may be the app's code.
+        """Find the filters that job.yml names for this side; some may be the app's code. The log says what
+        they do.
 
         Raises:
             ConfigError: one is not there, or does not take its options.
@@ -107,6 +116,10 @@ class Session:
         filters = self.spec.filters
         self._task_filters = build_task_filters(filters.task_site, "filters.task.site")
         self._result_filters = build_result_filters(filters.result_site, "filters.result.site")
+        rounds = self.spec.workflow.rounds
+        for where, rows in (("task", filters.task_site), ("result", filters.result_site)):
+            for line in describe_filters(rows, f"filters.{where}.site", rounds):
+                print(f"flprov: filters.{where}.site: {line}")
 
     def wait_task(self) -> OpenTask | None:
         """The task that the script has not received yet, once there is one; None when the job is over.
@@ -133,20 +146,26 @@ class Session:
         opened = self._require_open()
         seconds = time.monotonic() - opened.began
         params, form = as_tensors(update.params), _format(update)
-        update = verify_answer(replace(update, params=params, site=self.site.name), opened)
+        update = replace(update, params=params, site=self.site.name)
+        update = verify_answer(update, opened, self.spec.sites.max_weight)
         verify_looked(str(opened), opened.order.requires, opened.looked)
         if not is_runtime_task(opened.task.name):
             update = filter_result(self._result_filters, update, opened.task, self.site)
             update = self._envelope.close(update, opened.task, self.site)
         message = pb.UpdateMessage(
             kind=update.kind.value,
-            tensors=make_payload(update.params, {"format": form} if form else {}, self._folder),
+            tensors=self._payload(update, form),
             samples=update.samples,
             weight=update.weight,
             metrics=update.metrics,
             seconds=seconds,
         )
         self._answer(pb.TaskAnswer(update=message))
+
+    def _payload(self, update: Update, form: str) -> pb.Payload:
+        metadata = {"format": form} if form else {}
+        marks = {} if update.kind is UpdateKind.OPAQUE else update.encoding
+        return make_payload(update.params, metadata, self._folder, encoding=marks)
 
     def fail(self, error: BaseException) -> None:
         """Give up the open task."""
@@ -212,9 +231,9 @@ class Session:
         try:
             source = open_payload(order.model, self._folder)
             self.open.format = read_metadata(source).get("format", "")
-            task = replace(self.open.task, params=read_tensors(source))
+            task = replace(self.open.task, params=self._read(source))
             if order.HasField("extra"):
-                task = replace(task, extra=read_tensors(open_payload(order.extra, self._folder)))
+                task = replace(task, extra=self._read(open_payload(order.extra, self._folder)))
             if is_runtime_task(task.name):
                 self.open.task = task
                 self.answer(run_runtime_task(task, self.site))
@@ -230,6 +249,10 @@ class Session:
             if self.open is None:
                 raise  # answered already: the parent is gone
             self.fail(error)
+
+    def _read(self, source: Path | bytes) -> Tensors:
+        """A task's tensors. None of them may be sparse: nothing here would bound what becomes of it."""
+        return read_tensors(source, scratch=self._folder / "out", sparse=False)
 
     def _run_function(self, task: Task, function: Executor) -> None:
         self.answer(run_executor(function, task, self.site, self.spec.tasks[task.name]))
@@ -250,6 +273,14 @@ class Session:
         if message.HasField("answer"):
             self.open = None
         self._channel.send(message)
+
+
+def _read_rules(document: bytes) -> StatisticsRules:
+    """What the site's policy says of statistics; the default where its agent says nothing."""
+    try:
+        return from_document(StatisticsRules, parse_json(document or b"{}"), "statistics")
+    except ValueError as error:
+        raise ProtocolError(f"the rules that the parent sent cannot be read: {error}") from error
 
 
 def _format(update: Update) -> str:

@@ -70,7 +70,7 @@ def _seed(seed: int, site: str, number: int, name: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little")
 
 
-def verify_answer(update: Update, opened: OpenTask) -> Update:
+def verify_answer(update: Update, opened: OpenTask, max_weight: float | None = None) -> Update:
     """`update` with plain numbers, if it is what the task takes; the parent checks the tensors.
 
     Raises:
@@ -87,7 +87,7 @@ def verify_answer(update: Update, opened: OpenTask) -> Update:
     weight = None if update.weight is None else _number("weight", float, update.weight)
     metrics = {str(name): _number(f"metric {name!r}", float, value) for name, value in update.metrics.items()}
     try:
-        verify_numbers(samples, weight, metrics)
+        verify_numbers(samples, weight, metrics, max_weight)
     except UpdateRefused as error:
         raise Misuse(str(error)) from error
     return replace(update, samples=samples, weight=weight, metrics=metrics)

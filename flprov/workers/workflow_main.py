@@ -14,6 +14,7 @@ from pathlib import Path
 from flprov.errors import JobFailed, ProtocolError, StateDamaged, Unavailable
 from flprov.jobs import JobSpec
 from flprov.sdk import (
+    Selection,
     Sites,
     State,
     build_controller,
@@ -72,14 +73,28 @@ def _run(channel: WorkerChannel, folder: Path, start: pb.StartWorkflow) -> None:
         task_filters=build_task_filters(spec.filters.task_server, "filters.task.server"),
         result_filters=build_result_filters(spec.filters.result_server, "filters.result.server"),
     )
-    sites = Sites(port, names=start.sites, tasks=list(spec.tasks), total=workflow.rounds, seed=workflow.seed)
-    signal.signal(signal.SIGTERM, port.on_sigterm)
-    controller.run(sites, state)
+    selection = Selection(
+        best=workflow.best, mode=workflow.mode, patience=workflow.patience, min_delta=workflow.min_delta
+    )
+    sites = Sites(
+        port,
+        names=start.sites,
+        tasks=list(spec.tasks),
+        total=workflow.rounds,
+        seed=workflow.seed,
+        selection=selection,
+    )
+    before = signal.signal(signal.SIGTERM, port.on_sigterm)
+    try:
+        controller.run(sites, state)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if port.aborted():
         raise Stopped
     if port.state.round == 0:
         raise JobFailed("the workflow ended before it committed a round")
-    port.finish(port.state)
+    early = port.state.round < sites.total
+    port.finish(port.state, selection.reason_to_end(port.state) if early else "")
 
 
 def _first_state(start: pb.StartWorkflow, spec: JobSpec, folder: Path) -> tuple[State, str]:
@@ -94,7 +109,7 @@ def _first_state(start: pb.StartWorkflow, spec: JobSpec, folder: Path) -> tuple[
         raise StateDamaged(f"the job goes on with round {start.round}, but no state came with that")
     if spec.model is None:
         return State(), ""
-    model, form = load_model(spec.model, folder / "app")
+    model, form = load_model(spec.model, folder / "app", spec.workflow.seed)
     return State(model=model), form
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from flprov._base import canonical_json
-from flprov.blobs import digest_of
+from flprov.blobs import digest_file, digest_of
 from flprov.errors import ProtocolError, Unavailable
-from flprov.messages import Site, Task, Tensors, Update, UpdateKind
+from flprov.messages import Encoding, Site, Task, Tensors, Update, UpdateKind
 from flprov.sdk import (
     TORCH,
     Answer,
@@ -97,7 +97,7 @@ class ChannelPort:
             round=ask.round,
             rounds=ask.rounds,
             expects=format_kinds(ask.expects),
-            model=self._payload(task.params),
+            model=self._payload(task.params, task.encoding),
             sites=ask.to,
             scalars=canonical_json(task.scalars),
             requires=ask.requires,
@@ -212,8 +212,10 @@ class ChannelPort:
             return replace(answer, update=self._take(message.site, message.update, sent.task))
         return replace(answer, reason=message.absent.message or message.absent.code)
 
-    def _payload(self, tensors: Tensors, *, most: int = INLINE) -> pb.Payload:
-        return make_payload(tensors, self._metadata(), self._folder, most=most)
+    def _payload(
+        self, tensors: Tensors, encoding: Mapping[str, Encoding] | None = None, *, most: int = INLINE
+    ) -> pb.Payload:
+        return make_payload(tensors, self._metadata(), self._folder, most=most, encoding=encoding)
 
     def _fingerprint(self, message: pb.Broadcast) -> str:
         """What the task is, in a few letters, whatever its sites.
@@ -226,8 +228,8 @@ class ChannelPort:
         found.ClearField("sites")
         for payload in (found.model, found.extra, *found.extra_of.values()):
             if payload.file:
-                data = (self._folder / "out" / payload.file).read_bytes()
-                payload.CopyFrom(pb.Payload(digest=digest_of(data), size=payload.size))
+                digest = digest_file(self._folder / "out" / payload.file)
+                payload.CopyFrom(pb.Payload(digest=digest, size=payload.size))
         return digest_of(found.SerializeToString(deterministic=True))[:_FINGERPRINT]
 
     def _metadata(self) -> Mapping[str, str]:
@@ -254,7 +256,7 @@ class ChannelPort:
         if read_metadata(source).get("format") == TORCH:
             self.format = TORCH
         update = Update(
-            params=read_tensors(source),
+            params=read_tensors(source, scratch=self._folder / "out"),
             kind=UpdateKind(message.kind),
             samples=message.samples,
             weight=message.weight if message.HasField("weight") else None,

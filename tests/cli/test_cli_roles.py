@@ -92,6 +92,7 @@ PLAN: dict[str, tuple[set[m.Method], frozenset[Role]]] = {
     "job wait": ({m.WATCH_JOB}, NOT_OBSERVERS),
     "job why": ({m.WHY_JOB}, NOT_OBSERVERS),
     "job logs": ({m.JOB_LOGS}, NOT_OBSERVERS),
+    "job plot": ({m.SHOW_JOB, m.WATCH_SERIES}, NOT_OBSERVERS),
     "job submit": (SUBMIT, frozenset({ADMIN, LEAD})),
     "job clone": (SUBMIT | {m.SHOW_JOB}, frozenset({ADMIN, LEAD})),
     "job plan": ({m.PLAN_JOB, m.DOWNLOAD_APP, m.UPLOAD_APP}, frozenset({ADMIN, LEAD})),

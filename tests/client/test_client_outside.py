@@ -48,7 +48,7 @@ def test_a_model_has_sensible_defaults_and_takes_keywords_only():
 
 def test_the_names_are_the_documented_ones():
     documented = {"init", "is_running", "receive", "send", "Model", "site_name", "job_id", "is_train"}
-    documented |= {"is_evaluate", "log", "aborted", "dataset", "task_name"}
+    documented |= {"is_evaluate", "log", "aborted", "correct_gradients", "dataset", "task_name"}
     assert set(fl.__all__) == documented
     assert sorted(fl.__all__) == fl.__all__
 

@@ -363,6 +363,26 @@ SAMPLES: dict[str, object] = {
     "app": APP,
     "app-list": doc.AppListDocument(apps=(APP,)),
     "submit": doc.SubmitDocument(job_id="j1", app="ab" * 32, state="queued"),
+    "job-plot": doc.PlotDocument(
+        jobs=(
+            doc.JobCurves(
+                job_id="j1",
+                name="heart",
+                state="running",
+                curves=(
+                    doc.Curve(
+                        name="loss",
+                        origin="live",
+                        site="hospital-a",
+                        axis="step",
+                        steps=(1, 2),
+                        values=(0.5, 0.25),
+                    ),
+                ),
+                full=("hospital-a",),
+            ),
+        )
+    ),
     "job-plan": doc.JobPlanDocument(
         name="heart",
         app="ab" * 32,

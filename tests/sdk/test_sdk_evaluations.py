@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Federated and cross-site evaluation on numbers that fit on a hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from resuming import run_workflow, verify_resumes
+from workflow_cases import CheckedPort
 
 from flprov.errors import ConfigError, JobFailed, NotFound, UpdateRefused
 from flprov.messages import Update, UpdateKind
-from flprov.sdk import State, build_controller, read_state
+from flprov.sdk import Sites, State, build_controller, read_state
 
 SAMPLES = {"a": 1, "b": 3, "c": 4}
 OWN = {"a": 10.0, "b": 20.0, "c": 30.0}
@@ -122,7 +125,9 @@ def test_a_task_submit_model_is_preferred_to_training():
 
 
 def test_a_site_that_declines_is_listed_and_still_measures():
-    port = cross(lambda ask, site: "ours stays here" if (ask.name, site) == ("train", "c") else answer(ask, site))
+    port = cross(
+        lambda ask, site: "ours stays here" if (ask.name, site) == ("train", "c") else answer(ask, site)
+    )
     found = matrix(port)
     assert found["declined"] == {"c": "ours stays here"}
     assert set(found["models"]) == {"a", "b"}
@@ -132,11 +137,11 @@ def test_a_site_that_declines_is_listed_and_still_measures():
 def test_a_site_that_the_job_calls_private_is_not_asked():
     port = cross(options={"private": "b, c"})
     assert port.asks[0].to == ("a",)
-    assert matrix(port)["declined"] == {site: "the job does not ask for it" for site in ("b", "c")}
+    assert matrix(port)["declined"] == dict.fromkeys(("b", "c"), "the job does not ask for it")
 
 
 def test_a_stranger_among_the_private_is_a_mistake():
-    with pytest.raises(ConfigError, match="workflow.private names 'd'"):
+    with pytest.raises(ConfigError, match=r"workflow\.private names 'd'"):
         cross(options={"private": "d"})
 
 
@@ -190,3 +195,19 @@ def test_a_difference_of_another_shape_is_refused():
 def test_a_killed_matrix_is_resumed_with_the_same_result():
     workflow = build_controller("cross_site_evaluation", None, {"private": "c"})
     verify_resumes(workflow, answer, names=NAMES, tasks=("train", "evaluate"), state=MODEL)
+
+
+def test_a_model_that_the_checks_refuse_reaches_nobody():
+    def poison(ask, site):
+        update = answer(ask, site)
+        return (
+            replace(update, params={"w": np.array([np.nan])})
+            if (ask.name, site) == ("train", "a")
+            else update
+        )
+
+    port = CheckedPort(poison)
+    sites = Sites(port, names=NAMES, tasks=("train", "evaluate"), total=2)
+    build_controller("cross_site_evaluation", None, {}).run(sites, MODEL)
+    assert matrix(port)["declined"] == {"a": "tensor 'w' holds NaN or infinity"}
+    assert set(matrix(port)["models"]) == {"b", "c"}

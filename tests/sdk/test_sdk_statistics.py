@@ -7,29 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from resuming import run_workflow, verify_resumes
+from site_answers import OPEN, ask_site
 
 from flprov.errors import ConfigError, Misuse, UpdateRefused
 from flprov.messages import Site, StatisticsRules, Task, Update
 from flprov.sdk import build_controller, read_state, summarise
 from flprov.sdk.summaries import HIDDEN, group, hide_small, widen_range
 
-OPEN = StatisticsRules(min_count=1, max_bins_percent=100.0, extremes="exact")
 SMALL = {"min_count": 1, "max_bins_percent": 100.0, "extremes": "exact", "bins": 4}
-
-
-def ask_site(ask, site, data, rules=OPEN, ranges=None):
-    """What `summarise` answers at a site with these data."""
-    task = Task(
-        name=ask.name,
-        params=ask.model,
-        round=ask.round,
-        rounds=ask.rounds,
-        job_id="job",
-        scalars=ask.scalars,
-        extra=ask.extra,
-    )
-    place = Site(name=site, job_id="job", folder=Path("/nowhere"), statistics=rules)
-    return summarise(task, place, data, ranges=ranges)
 
 
 def run(data, options=SMALL, *, rules=OPEN, ranges=None, change=None, **where):
@@ -129,10 +114,15 @@ def test_a_feature_with_too_few_values_at_a_site_leaves_nothing_but_its_name():
         sent.extend((site, name, array.tolist()) for name, array in update.params.items() if "rare" in name)
         return update
 
-    data = {"a": {"x": range(20), "rare": [1.0] * 9 + [math.nan] * 11}, "b": {"x": range(20), "rare": range(20)}}
+    data = {
+        "a": {"x": range(20), "rare": [1.0] * 9 + [math.nan] * 11},
+        "b": {"x": range(20), "rare": range(20)},
+    }
     found = run(data, {**SMALL, "min_count": 10}, change=note)["datasets"]["data"]["rare"]
     assert (found["withheld"], found["count"], set(found["sites"])) == (["a"], 20, {"b"})
-    assert {row[1:] for row in [(s, n, tuple(v)) for s, n, v in sent if s == "a"]} == {("data/rare/withheld", (1,))}
+    assert {row[1:] for row in [(s, n, tuple(v)) for s, n, v in sent if s == "a"]} == {
+        ("data/rare/withheld", (1,))
+    }
 
 
 def test_a_feature_that_nobody_may_speak_of_has_no_numbers():

@@ -103,7 +103,7 @@ class Network:
 
     def _answer(self, site: FakeSite, task_id: str) -> None:
         """As siteservice does: only the open task is looked at."""
-        run, gather = self.run, self.run.rounds.open
+        run, gather = self.run, self.run.rounds.gathers.newest
         if gather is None or gather.asked.task_id != task_id:
             run.tell(ev.SiteLate(site=site.name, task_id=task_id))
         else:

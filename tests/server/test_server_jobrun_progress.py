@@ -115,7 +115,7 @@ async def test_site_whose_steps_stand_still_is_shown_and_then_left_out(world):
     world.clock.advance(30)
     await look(running)
     answer = (await running.workflow.hears("answer")).answer
-    assert (answer.site, answer.absent.message) == ("site-2", run.rounds.open.absent["site-2"])
+    assert (answer.site, answer.absent.message) == ("site-2", run.rounds.gathers.newest.absent["site-2"])
     assert run.sites.parts["site-2"].state == "stalled"
     assert running["site-2"].session.closed_because == ""  # nothing of it was ended
     running["site-2"].updates(run, "train/0/0")
@@ -137,7 +137,7 @@ async def test_task_that_tells_of_no_step_is_not_judged(world):
     running = await train(world, *TWO, spec=SPARE)
     world.clock.advance(1e6)
     await look(running)
-    assert running.run.rounds.open.open == TWO
+    assert running.run.rounds.gathers.newest.open == TWO
     assert running.run.record.reason == ""
 
 
@@ -148,10 +148,10 @@ async def test_slow_site_has_three_times_its_slowest_step(world):
         step(world, run, "site-2", number, 3600)
     world.clock.advance(3 * 3600 - 1)
     await look(running)
-    assert run.rounds.open.open == TWO
+    assert run.rounds.gathers.newest.open == TWO
     world.clock.advance(1)
     await look(running)
-    assert run.rounds.open.open == ("site-1",)
+    assert run.rounds.gathers.newest.open == ("site-1",)
 
 
 async def test_stalled_site_is_asked_in_the_next_round_again(world):

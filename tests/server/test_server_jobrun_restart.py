@@ -113,7 +113,7 @@ async def test_known_update_that_nobody_asks_for_again_goes_with_its_round(world
     await workflow.hears("saved")
     assert world.store.load("update") == {}
     await world.until(
-        world.jobs.find("last"), lambda seen: not world.blobs.has(digest) or seen.rounds.open is None
+        world.jobs.find("last"), lambda seen: not world.blobs.has(digest) or seen.rounds.gathers.newest is None
     )
     assert not world.blobs.has(digest)
 
@@ -130,7 +130,7 @@ async def test_members_are_away_since_the_restart_and_not_since_ever(world):
     await world.until(
         run, lambda seen: seen.record.reason.startswith("waiting up to 60 s for site-1, site-2")
     )
-    assert run.rounds.open.absent == {}
+    assert run.rounds.gathers.newest.absent == {}
 
 
 async def test_finishing_job_finishes_as_it_would_have(world):

@@ -68,7 +68,7 @@ async def test_site_that_refuses_in_the_middle_of_a_round_is_not_waited_for(worl
     answer = (await running.workflow.hears("answer")).answer
     assert (answer.site, answer.absent.message) == ("site-3", "refused the job: the policy was changed")
     assert run.record.members == ("site-1", "site-2")
-    assert run.rounds.open.open == ("site-1", "site-2")
+    assert run.rounds.gathers.newest.open == ("site-1", "site-2")
 
 
 async def test_refused_job_is_not_sent_to_that_site_in_later_rounds(world):
@@ -140,7 +140,7 @@ async def test_site_that_returns_within_its_absence_goes_on_with_its_task(world)
     await back.deploys(run)
     assert (await back.hears("task")).task_id == "train/0/0"
     await world.until(run, lambda seen: seen.record.reason == "")
-    assert run.rounds.open.open == ("site-1", "site-2")
+    assert run.rounds.gathers.newest.open == ("site-1", "site-2")
 
 
 async def test_site_that_stays_away_is_given_up_while_there_is_a_quorum(world):
@@ -159,7 +159,7 @@ async def test_absence_is_looked_at_again_by_itself_when_it_runs_out(world):
     running["site-2"].leave()
     await world.until(running.run, lambda seen: "site-2" in seen.record.reason)
     world.clock.advance(0.02)  # the timer is the loop's; what it looks at is the clock
-    await world.until(running.run, lambda seen: seen.rounds.open.absent.keys() == {"site-2"})
+    await world.until(running.run, lambda seen: seen.rounds.gathers.newest.absent.keys() == {"site-2"})
 
 
 async def test_absence_is_a_cause_once_for_each_time_that_a_site_goes_away(world):
@@ -191,7 +191,7 @@ async def test_site_that_the_quorum_needs_is_waited_for_whatever_it_takes(world)
     world.clock.advance(10 * 24 * 3600)
     running.run.tell(ev.LookAgain())
     await world.until(running.run, lambda seen: "the job needs 2 sites" in seen.record.reason)
-    assert running.run.rounds.open.open == ("site-1", "site-2")
+    assert running.run.rounds.gathers.newest.open == ("site-1", "site-2")
 
 
 async def given_up(world, running, name):
@@ -230,8 +230,8 @@ async def test_site_that_leaves_while_it_joins_is_not_waited_for_for_ever(world)
     await world.until(run, lambda seen: seen.record.reason == "waiting up to 60 s for site-3 to return")
     world.clock.advance(61)
     run.tell(ev.LookAgain())
-    await world.until(run, lambda seen: "site-3" not in seen.rounds.open.open)
-    assert run.rounds.open.open == ("site-1", "site-2")
+    await world.until(run, lambda seen: "site-3" not in seen.rounds.gathers.newest.open)
+    assert run.rounds.gathers.newest.open == ("site-1", "site-2")
 
 
 async def test_site_without_a_stream_since_the_start_is_left_out_of_a_broadcast(world):
@@ -244,7 +244,7 @@ async def test_site_without_a_stream_since_the_start_is_left_out_of_a_broadcast(
     workflow.say(broadcast())
     missing = {(await workflow.hears("answer")).answer.site for _ in range(2)}
     assert missing == {"site-2", "site-3"}
-    assert run.rounds.open.absent["site-2"] == "not connected since the job began"
+    assert run.rounds.gathers.newest.absent["site-2"] == "not connected since the job began"
 
 
 # ---- late, double, stale ---------------------------------------------------------------------
@@ -282,7 +282,7 @@ async def test_late_update_of_a_site_that_was_given_up_counts_while_others_are_w
     assert not (await back.hears("ack")).HasField("refused")
     answer = (await running.workflow.hears("answer")).answer
     assert (answer.site, answer.update.samples, answer.last) == ("site-2", 5, False)
-    assert run.rounds.open.absent == {}
+    assert run.rounds.gathers.newest.absent == {}
     running["site-1"].updates(run, "train/0/0")
     assert (await running.workflow.hears("answer")).answer.last
     running.workflow.say(close_round())
@@ -328,7 +328,7 @@ async def test_late_update_of_a_site_that_was_given_up_does_not_count_where_the_
     assert (await back.hears("ack")).refused.message == told
     back.updates(run, "train/0/0")
     assert (await back.hears("ack")).refused.message == told
-    assert set(run.rounds.open.taken) == set()
+    assert set(run.rounds.gathers.newest.taken) == set()
 
 
 async def test_failure_after_an_update_changes_nothing(world):
@@ -337,7 +337,7 @@ async def test_failure_after_an_update_changes_nothing(world):
     await running["site-1"].hears("ack")
     running["site-1"].fails(running.run, "train/0/0")
     await running["site-1"].fence(running.run)
-    assert set(running.run.rounds.open.taken) == {"site-1"}
+    assert set(running.run.rounds.gathers.newest.taken) == {"site-1"}
     assert running.run.record.causes == ()
 
 

@@ -55,14 +55,15 @@ def frame(*args, **changes) -> pb.Broadcast:
 
 
 async def answered(rounds, *names, task="train/0/0", **changes):
+    gather = rounds.gathers.get(task)
     for name in names:
-        rounds.open.take(update_record(name, task, **changes))
-        await rounds.pass_on(name)
+        gather.take(update_record(name, task, **changes))
+        await rounds.pass_on(gather, name)
 
 
 async def test_order_is_what_the_workflow_broadcast(rounds):
-    await rounds.begin(frame(3, scalars=b'{"lr": 0.1}', rounds=9), {})
-    order = rounds.order()
+    gather = await rounds.begin(frame(3, scalars=b'{"lr": 0.1}', rounds=9), {})
+    order = rounds.order(gather, "site-1")
     assert (order.job_id, order.task_id, order.name, order.round, order.rounds) == (
         "0job",
         "train/3/0",
@@ -80,9 +81,10 @@ async def test_broadcast_to_nobody_in_particular_is_to_every_site(rounds):
 
 
 async def test_model_that_is_a_blob_goes_to_the_sites_by_its_digest(rounds):
-    await rounds.begin(frame(model=pb.Payload(digest="d" * 64, size=5)), {})
-    assert (rounds.order().model.digest, rounds.order().model.size) == ("d" * 64, 5)
-    assert rounds.models() == {"d" * 64}
+    gather = await rounds.begin(frame(model=pb.Payload(digest="d" * 64, size=5)), {})
+    order = rounds.order(gather, "site-2")
+    assert (order.model.digest, order.model.size) == ("d" * 64, 5)
+    assert rounds.given("site-2") == {"d" * 64}
 
 
 async def test_sites_that_refused_the_job_are_out_from_the_start(rounds, workflow):
@@ -99,8 +101,8 @@ async def test_sites_that_refused_the_job_are_out_from_the_start(rounds, workflo
 async def test_last_answer_says_that_it_is_the_last(rounds, workflow):
     await rounds.begin(frame(), {})
     await answered(rounds, "site-3", "site-1")
-    rounds.open.fail("site-2", "boom")
-    await rounds.pass_on("site-2")
+    rounds.gathers.newest.fail("site-2", "boom")
+    await rounds.pass_on(rounds.gathers.newest, "site-2")
     assert [(answer.site, answer.last) for answer in workflow.sent] == [
         ("site-3", False),
         ("site-1", False),
@@ -133,41 +135,41 @@ async def test_known_update_beats_a_later_refusal(workflow, clock):
 
 
 async def test_only_the_open_task_of_an_open_site_is_awaited(rounds):
-    assert not rounds.awaits("train/0/0", "site-1")
+    assert rounds.awaited("train/0/0", "site-1") is None
     await rounds.begin(frame(sites=("site-1", "site-2")), {})
     await answered(rounds, "site-1")
     awaited = {
-        (task, name) for task in ("train/0/0", "train/1/0") for name in SITES if rounds.awaits(task, name)
+        (task, name) for task in ("train/0/0", "train/1/0") for name in SITES if rounds.awaited(task, name)
     }
     assert awaited == {("train/0/0", "site-2")}
 
 
-async def test_second_broadcast_needs_the_first_to_be_over(rounds):
+async def test_a_site_gets_its_second_task_once_it_has_answered_the_first(rounds):
     await rounds.begin(frame(sites=("site-1",)), {})
-    with pytest.raises(ProtocolError, match="while another was open"):
+    text = r"'evaluate/0/0' to site-1, which has not answered task 'train/0/0'"
+    with pytest.raises(ProtocolError, match=text):
         await rounds.begin(frame(name="evaluate"), {})
     await answered(rounds, "site-1")
     await rounds.begin(frame(name="evaluate"), {})
-    assert rounds.open.asked.name == "evaluate"
+    assert rounds.gathers.newest.asked.name == "evaluate"
     assert rounds.holds("train/0/0", "site-1")
 
 
 async def test_broadcast_to_a_stranger_opens_nothing(rounds):
     with pytest.raises(ProtocolError, match="site-9, which is not a site of this job"):
         await rounds.begin(frame(sites=("site-1", "site-9")), {})
-    assert rounds.open is None
+    assert rounds.gathers.newest is None
 
 
 @pytest.mark.parametrize("changes", [{"scalars": b"x" * 65_537}, {"name": "n" * 101}])
 async def test_task_that_is_larger_than_a_message_to_a_site_may_be_opens_nothing(rounds, changes):
     with pytest.raises(ProtocolError, match="larger than a message may be"):
         await rounds.begin(frame(**changes), {})
-    assert rounds.open is None
+    assert rounds.gathers.newest is None
 
 
 async def test_nothing_to_judge_between_broadcasts(rounds):
-    verdict = rounds.judge({}, {})
-    assert (verdict.hopeless, verdict.waiting, dict(verdict.give_up)) == (False, "", {})
+    assert rounds.gathers.unsettled == ()
 
 
 async def test_record_of_a_round_of_two_broadcasts_has_one_line_per_site(rounds, clock):
@@ -176,7 +178,7 @@ async def test_record_of_a_round_of_two_broadcasts_has_one_line_per_site(rounds,
     await answered(rounds, "site-2", "site-1", metrics={"loss": 1.0}, seconds=2.0)
     await rounds.begin(frame(name="evaluate", sites=("site-1", "site-2")), {})
     await answered(rounds, "site-1", task="evaluate/0/0", metrics={"acc": 0.5}, seconds=1.0, samples=3)
-    rounds.open.refuse("site-2", "metric 'acc' is nan")
+    rounds.gathers.newest.refuse("site-2", "metric 'acc' is nan")
     record = rounds.summary(close_round(0, acc=0.5).close, STATE)
     assert (record.key, record.metrics) == ("0job/000000", {"acc": 0.5})
     assert (record.finished_at - record.started_at).total_seconds() == 5
@@ -197,8 +199,8 @@ async def test_weight_defaults_to_the_samples(rounds):
 
 async def test_missing_sites_are_sorted_and_told_apart(rounds):
     await rounds.begin(frame(), {"site-3": "no"})
-    rounds.open.fail("site-1", "boom")
-    rounds.open.refuse("site-2", "NaN")
+    rounds.gathers.newest.fail("site-1", "boom")
+    rounds.gathers.newest.refuse("site-2", "NaN")
     record = rounds.summary(close_round().close, STATE)
     assert [line.site for line in record.absent] == ["site-1", "site-3"]
     assert [line.site for line in record.refused] == ["site-2"]
@@ -209,7 +211,7 @@ async def test_next_round_starts_empty(rounds):
     await answered(rounds, "site-1")
     rounds.note_sent("site-2", "b" * 64)
     rounds.drop()
-    assert (rounds.open, rounds.updates(), rounds.blobs()) == (None, [], set())
+    assert (rounds.gathers.newest, rounds.updates(), rounds.blobs()) == (None, [], set())
     assert not rounds.sent_by("site-2", "b" * 64)
 
 

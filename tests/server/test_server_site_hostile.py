@@ -48,7 +48,7 @@ async def test_update_that_names_a_blob_that_was_not_sent_is_asked_for_again(wor
         one.updates(run, part=pb.Payload(digest=digest, size=72))
         ack = await one.hears("ack")
         assert ack.refused.code == "unavailable"
-    assert run.rounds.open.open == ("site-1", "site-2")
+    assert run.rounds.gathers.newest.open == ("site-1", "site-2")
 
 
 async def test_name_of_a_foreign_blob_is_no_proof_of_having_it(world, dial):

@@ -226,7 +226,7 @@ async def test_bad_update_is_refused_by_name_and_the_round_goes_on_without_it(wo
         each.updates(run)
         await each.hears("ack")
     assert run.record.state is JobState.RUNNING
-    assert run.rounds.open.refused.keys() == {"site-1"}
+    assert run.rounds.gathers.newest.refused.keys() == {"site-1"}
     [row] = world.store.told("update.refuse")
     assert (row.who, row.object, row.reason) == ("site-1", "0job/train/0/0/site-1", ack.refused.message)
 

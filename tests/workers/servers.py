@@ -27,6 +27,8 @@ class FakeServer:
         self.results = {}
         self.failure = None
         self.progress = []
+        self.withdrawn = []
+        self.refused = []
         self.ready = False
         self.serial = 0
         for name in ("app", "in", "out", "work"):
@@ -40,6 +42,9 @@ class FakeServer:
     def receive(self):
         self.step()
         return self.frames.pop(0) if self.frames else None
+
+    def pending(self):
+        return bool(self.frames)
 
     def send(self, message):
         self.step()
@@ -79,6 +84,12 @@ class FakeServer:
 
     def on_finished(self, finished):
         self.results = {name: self.take_out(payload) for name, payload in finished.results.items()}
+
+    def on_withdraw(self, withdraw):
+        self.withdrawn.append(withdraw.task_id)
+
+    def on_refuse(self, refuse):
+        self.refused.append((refuse.task_id, refuse.site, refuse.reason))
 
     def on_failure(self, failure):
         self.failure = failure

@@ -81,9 +81,11 @@ def test_a_broadcast_says_all_that_a_site_needs(tmp_path):
     server = workflow(tmp_path, half_way, model="start:small")
     run(server)
     first, second = (broadcast for broadcast, _ in server.broadcasts)
-    assert (first.task_id, first.name, first.round, first.rounds) == ("0/train/0", "train", 0, 2)
+    assert first.task_id.startswith("0/train/0~")
+    assert (first.name, first.round, first.rounds) == ("train", 0, 2)
     assert (first.expects, list(first.sites), first.scalars) == ("full,diff", ["a", "b"], b"{}")
-    assert (second.task_id, second.round) == ("1/train/0", 1)
+    assert second.task_id.startswith("1/train/0~")
+    assert second.round == 1
 
 
 def test_large_models_pass_as_files_and_none_are_left_behind(tmp_path):

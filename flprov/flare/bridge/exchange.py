@@ -43,6 +43,18 @@ class Parcel:
     extra: Tensors
     scalars: Mapping[str, Scalar]
 
+    def same_as(self, other: Parcel) -> bool:
+        """Whether both are the same arrays with the same words: then one goes to several sites."""
+
+        def arrays(one: Tensors) -> dict[str, int]:
+            return {name: id(array) for name, array in one.items()}
+
+        return (self.scalars, arrays(self.model), arrays(self.extra)) == (
+            other.scalars,
+            arrays(other.model),
+            arrays(other.extra),
+        )
+
 
 # ---- at the site ---------------------------------------------------------------------------
 
@@ -162,12 +174,12 @@ def _weights(dxo: DXO, task: Task, metrics: Mapping[str, float], *, prefix: bool
             found[name] = _number(name, value)
         else:
             _log.warning("meta %r of the weights is a %s and stays at the site", name, type(value).__name__)
-    params = _as_model(as_tensors(dxo.data), task.params)
+    params = in_precision_of(as_tensors(dxo.data), task.params)
     kind = _KINDS[DataKind(dxo.data_kind)]
     return Update(params=params, kind=kind, metrics=found, **_weight(dxo, default=1.0))
 
 
-def _as_model(params: Tensors, model: Tensors) -> Tensors:
+def in_precision_of(params: Tensors, model: Tensors) -> Tensors:
     """Floating-point numbers in the precision of the model: numpy widens where a job does not mind."""
     found = {}
     for name, array in params.items():
@@ -207,19 +219,19 @@ def _number(name: str, value: Any) -> float:  # noqa: ANN401 - what a job calls 
 # ---- beside the server ---------------------------------------------------------------------
 
 
-def to_parcel(data: Shareable) -> Parcel:
-    """A controller's Shareable, its weights as the model.
+def to_parcel(data: Shareable, public: Mapping[str, object]) -> Parcel:
+    """A controller's Shareable, its weights as the model, with the public properties of its context.
 
     Raises:
         Misuse: something in it cannot travel.
     """
     content = data.get(AppConstants.DXO)
     model: Tensors = {}
-    rest = data
+    rest = Shareable(data)
+    rest[ReservedHeaderKey.HEADERS] = {**data[ReservedHeaderKey.HEADERS], ReservedHeaderKey.PEER_PROPS: public}
     if isinstance(content, Mapping) and content.get("kind") in _KINDS and content.get("data"):
         model = as_tensors(content["data"])
-        rest = Shareable({**data, AppConstants.DXO: {**content, "data": {}}})
-        rest[ReservedHeaderKey.HEADERS] = data[ReservedHeaderKey.HEADERS]
+        rest[AppConstants.DXO] = {**content, "data": {}}
     text, extra = encode_value(rest, "the task's data")
     return Parcel(model=model, extra=extra, scalars={MARK: text})
 

@@ -39,14 +39,17 @@ def apply_filter(one: Filter, value: Task | Update, site: Site) -> Task | Update
 def _task(task: Task, filtered: Shareable) -> Task:
     if MARK not in task.scalars:
         return replace(task, params=_dxo(filtered).data)
-    parcel = to_parcel(filtered)
+    parcel = to_parcel(filtered, filtered.get_peer_props() or {})
     return replace(task, params=parcel.model, extra=parcel.extra, scalars={**task.scalars, **parcel.scalars})
 
 
 def _update(one: Filter, update: Update, filtered: Shareable, site: Site) -> Update:
     if update.kind is UpdateKind.OPAQUE:
         return replace(update, params=pack_value(filtered, f"what {one.name} gave"))
-    as_task = Task(name="", params=update.params, round=0, rounds=0, job_id=site.job_id)
+    marked = {MARK: ""} if update.params else {}
+    as_task = Task(
+        name="", params=update.params, round=0, rounds=0, job_id=site.job_id, scalars=marked
+    )
     made = to_update(_dxo(filtered).to_shareable(), as_task, one.name)
     if made.kind is not update.kind or bool(made.params) != bool(update.params):
         raise JobFailed(f"{one.name} made {made.kind.value} of an update that was {update.kind.value}")

@@ -65,7 +65,10 @@ class SiteRun:
             (FLContextKey.TASK_DATA, data),
         ):
             ctx.put(key, value, private=True, sticky=False)
-        ctx.set_peer_context(self._server.new_context())
+        peer = self._server.new_context()
+        for key, value in (data.get_peer_props() or {}).items():
+            peer.put(key, value, private=False, sticky=False)
+        ctx.set_peer_context(peer)
         self._doing = ctx
         try:
             self._fire(EventType.BEFORE_TASK_EXECUTION, ctx)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """FLARE's client API: a script written for it runs after `nvflare` becomes `flprov.flare` in its imports.
 
-    import flprov.flare.client as flare
+import flprov.flare.client as flare
 
-    flare.init()
-    while flare.is_running():
-        input_model = flare.receive()
-        ...
-        flare.send(flare.FLModel(params=new, metrics={"accuracy": 0.9}))
+flare.init()
+while flare.is_running():
+    input_model = flare.receive()
+    ...
+    flare.send(flare.FLModel(params=new, metrics={"accuracy": 0.9}))
 """
 
 from __future__ import annotations

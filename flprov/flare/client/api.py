@@ -46,7 +46,7 @@ def receive(timeout: float | None = None, ctx: object = None) -> FLModel | None:
 def send(model: FLModel, clear_cache: bool = True, ctx: object = None) -> None:  # noqa: ARG001
     """Answer the open task.
 
-    The weight in the mean is `meta["NUM_STEPS_CURRENT_ROUND"]`, as in FLARE; without it each site counts alike.
+    The weight in the mean is `meta["NUM_STEPS_CURRENT_ROUND"]`, as in FLARE; without it sites count alike.
 
     Raises:
         TypeError: it is no FLModel.
@@ -68,17 +68,16 @@ def send(model: FLModel, clear_cache: bool = True, ctx: object = None) -> None: 
     )
 
 
-def log(key: str, value: object, data_type: object = None, ctx: object = None, **kwargs: object) -> bool:  # noqa: ARG001
-    """Show a number, or several in a mapping, while the round goes on; True when they were shown.
+def log(key: str, value: Any, data_type: object = None, ctx: object = None, **kwargs: Any) -> bool:  # noqa: ANN401, ARG001 - FLARE's
+    """Show a number, or several in a mapping, while the round goes on.
 
-    Numbers travel. Of text, params, tags and pictures this says once that they do not.
+    Only numbers travel: False when something of it was none.
     """
     step = kwargs.get("global_step")
     values = value if isinstance(value, Mapping) else {key: value}
-    prefix = f"{key}/" if isinstance(value, Mapping) and getattr(data_type, "name", "") == "SCALARS" else ""
-    numbers = {f"{prefix}{name}": one for name, one in values.items() if _is_number(one)}
+    numbers = {str(name): one for name, one in values.items() if _is_number(one)}
     if numbers:
-        fl.log(numbers, step=None if step is None else int(step))  # type: ignore[call-overload]
+        fl.log(numbers, step=step)
     return len(numbers) == len(values)
 
 

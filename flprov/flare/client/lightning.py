@@ -90,10 +90,12 @@ def _package(trainer: object) -> str:
 def _callback_class(package: str) -> type[Any]:
     """Our hooks as a Callback of the package that the Trainer is of: it takes no other's."""
     if package == "lightning":
-        from lightning.pytorch import Callback
-    else:
-        from pytorch_lightning import Callback  # type: ignore[no-redef]
-    return type("FLCallback", (_Hooks, Callback), {})
+        import lightning.pytorch
+
+        return type("FLCallback", (_Hooks, lightning.pytorch.Callback), {})
+    import pytorch_lightning
+
+    return type("FLCallback", (_Hooks, pytorch_lightning.Callback), {})
 
 
 class _Hooks:
@@ -106,7 +108,9 @@ class _Hooks:
         self._received: FLModel | None = None
         self._metrics: dict[str, float] | None = None
         self._began = 0  # the step at which this round's training began
-        self._per_round: tuple[int | None, int] | None = None  # max_epochs, max_steps as the script has set them
+        self._per_round: tuple[int | None, int] | None = (
+            None  # max_epochs, max_steps as the script has set them
+        )
         self._kept: tuple[list[Any], list[Any]] | None = None  # states of optimizers and schedulers
 
     # ---- fit -----------------------------------------------------------------------------
@@ -191,7 +195,7 @@ class _Hooks:
 
 
 def _validating(trainer: Any) -> bool:  # noqa: ANN401
-    return getattr(trainer.state.fn, "value", trainer.state.fn) == "validate"
+    return str(getattr(trainer.state.fn, "value", trainer.state.fn)) == "validate"
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writers that look like TensorBoard's, MLflow's and Weights & Biases': what they are given streams to the server.
+"""Writers that look like TensorBoard's, MLflow's and Weights & Biases': what they get streams to the server.
 
-There it is in `flprov job plot`, and in TensorBoard or MLflow where the operator has set these up. Numbers travel;
-text, params and tags are printed to the job's log.
+There it is in `flprov job plot`, and in TensorBoard or MLflow where the operator has set these up. Numbers
+travel; text, params and tags are printed to the job's log.
 """
 
 from __future__ import annotations

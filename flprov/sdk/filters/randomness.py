@@ -27,7 +27,8 @@ class Noise:
     def uniform(self, count: int) -> Doubles:
         """Uniform in (0, 1): the middles of 2^52 equal parts, so that neither end is ever met."""
         bits = np.frombuffer(self._draw(8 * count), "<u8") >> np.uint64(12)
-        return (bits + 0.5) * 2.0**-52
+        middles: Doubles = (bits.astype(np.float64) + 0.5) * 2.0**-52
+        return middles
 
     def normal(self, count: int) -> Doubles:
         """N(0, 1), by Box and Muller (1958)."""

@@ -4,29 +4,28 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from flprov.errors import JobFailed, UpdateRefused
-from flprov.messages import Scalar, Tensors, Update, UpdateKind
+from flprov.messages import Scalar, Tensors, Update
 from flprov.sdk.he.ciphertexts import (
     Ciphertexts,
-    EncryptedTensor,
+    Shape,
     add_ciphertexts,
     is_encrypted,
-    layout_of,
     read_ciphertexts,
+    split_model,
     verify_alike,
+    verify_opened,
     verify_readable,
 )
 from flprov.sdk.he.ckks import LIMIT, Ring
-from flprov.sdk.he.exchange import OPEN, Keyed
+from flprov.sdk.he.exchange import OPAQUE, OPEN, Keyed, ask_any
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 
 SAMPLES = 1024  # of a site, before anything is known of it
-_OPAQUE = (UpdateKind.OPAQUE,)
-_Shape = tuple[Sequence[EncryptedTensor], Tensors]
 
 
 class EncryptedMean:
@@ -44,23 +43,36 @@ class EncryptedMean:
             JobFailed: there are none.
         """
         scalars: Mapping[str, Scalar] = {"he.unit": self._unit(state), "he.limit": LIMIT / len(to)}
-        updates = self._sites.broadcast("train", state.model, to=to, expects=_OPAQUE, scalars=scalars)
-        shape = _shape_of(state.model)
-        good = []
-        for update in updates:
+        asked = self._sites.start("train", state.model, to=to, expects=OPAQUE, scalars=scalars)
+        shape, good = shape_of(state.model), []
+        for update in asked.updates():
             try:
-                found = read_ciphertexts(update.params)
-                shape = shape or (found.layout, found.clear)
-                self._verify(found, update, shape, float(scalars["he.unit"]))
-                good.append(update)
+                found = self.verify(update, shape, unit=float(scalars["he.unit"]))
             except UpdateRefused as error:
-                print(f"flprov: the update of {update.site} is refused: {error}", file=sys.stderr)
+                asked.refuse(update, str(error))
+                continue
+            shape = shape or (found.layout, found.clear)  # without a model, the first site's weights
+            good.append(update)
         if not good:
             raise JobFailed("no site sent an update that can be added")
         return good
 
-    def add(self, updates: Sequence[Update], state: State) -> Tensors:  # noqa: ARG002
-        """The sum of the updates: the new model, encrypted. Integer tensors are those of the largest share."""
+    def verify(self, update: Update, shape: Shape | None, *, unit: float) -> Ciphertexts:
+        """What is in `update`, if each of its ciphertexts is one of this job, and all are a model of `shape`.
+
+        Raises:
+            UpdateRefused: the message names the tensor.
+        """
+        found = read_ciphertexts(update.params)
+        if shape is not None:
+            verify_alike(found, *shape)
+        if found.total != update.share / unit:
+            raise UpdateRefused(f"its weight is {update.share:g}, but {found.total * unit:g} was encrypted")
+        verify_readable(found, self._ring)
+        return found
+
+    def add(self, updates: Sequence[Update]) -> Tensors:
+        """The sum of the updates: the new model, encrypted. Integer tensors: those of the largest share."""
         shares = [update.share for update in updates]
         if not any(shares):
             raise JobFailed(
@@ -71,13 +83,26 @@ class EncryptedMean:
         heaviest = terms[shares.index(max(shares))]
         return add_ciphertexts(terms, heaviest.clear, self._ring).tensors()
 
-    def open(self, model: Tensors, keyed: Sequence[str]) -> Tensors:
-        """The model in clear, as the first of the sites that have the key opens it."""
-        found = read_ciphertexts(model)
-        (opened,) = self._sites.broadcast(
-            OPEN, model, to=keyed[:1], expects=_OPAQUE, scalars={"he.terms": len(self._sites.names)}
-        )
-        return _verify_opened(opened, found)
+    def release(self, state: State, keyed: Sequence[str]) -> State:
+        """`state` with its models in clear: the last one, and the best one, if that is another."""
+        model, best = self._open(state.model, keyed), state.best
+        if best is not None and best.round == state.round - 1:
+            best = replace(best, model=model)
+        elif best is not None:
+            best = replace(best, model=self._open(best.model, keyed))
+        return replace(state, model=model, best=best)
+
+    def _open(self, model: Tensors, keyed: Sequence[str]) -> Tensors:
+        """The model as one of the sites that have the key opens it."""
+        if not is_encrypted(model):
+            return model
+        terms = {"he.terms": len(self._sites.names)}
+        opened = ask_any(self._sites, keyed, OPEN, model, scalars=terms)
+        try:
+            verify_opened(opened.params, read_ciphertexts(model))
+        except UpdateRefused as error:
+            raise JobFailed(f"{opened.site} opened another model than it was given: {error}") from error
+        return opened.params
 
     def remember(self, keyed: Keyed, updates: Sequence[Update]) -> Mapping[str, Scalar]:
         """What the next round has to know."""
@@ -89,29 +114,12 @@ class EncryptedMean:
         guess = float(self._samples or SAMPLES * len(self._sites.names))
         return float(state.scalars.get("he.unit", 2.0 ** math.ceil(math.log2(guess))))
 
-    def _verify(self, found: Ciphertexts, update: Update, shape: _Shape, unit: float) -> None:
-        verify_alike(found, *shape)
-        if found.total != update.share / unit:
-            raise UpdateRefused(f"its weight is {update.share:g}, but {found.total * unit:g} was encrypted")
-        verify_readable(found, self._ring)
 
-
-def _shape_of(model: Tensors) -> _Shape | None:
+def shape_of(model: Tensors) -> Shape | None:
+    """The names, dtypes and shapes of a model, in clear or not; None of no model."""
     if not model:
         return None
     if is_encrypted(model):
         found = read_ciphertexts(model)
         return found.layout, found.clear
-    layout = layout_of(model)
-    named = {tensor.name for tensor in layout}
-    return layout, {name: array for name, array in model.items() if name not in named}
-
-
-def _verify_opened(opened: Update, found: Ciphertexts) -> Tensors:
-    """What the opening site sent, if it is a model like the one that it was to open."""
-    layout, clear = _shape_of(opened.params) or ((), {})
-    try:
-        verify_alike(Ciphertexts(**{**vars(found), "layout": tuple(layout), "clear": clear}), found.layout, found.clear)
-    except UpdateRefused as error:
-        raise JobFailed(f"{opened.site} opened another model than it was given: {error}") from error
-    return opened.params
+    return split_model(model)

@@ -86,18 +86,23 @@ class Ciphertexts:
         return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 
+Shape = tuple[tuple[EncryptedTensor, ...], Tensors]  # the layout, and the integer tensors
+
+
 def is_encrypted(tensors: Tensors) -> bool:
     """Whether these are the tensors of `Ciphertexts`."""
     return _CIPHERTEXTS in tensors and _LAYOUT in tensors
 
 
-def layout_of(tensors: Tensors) -> tuple[EncryptedTensor, ...]:
-    """The floating-point tensors of a model in clear, as they will be laid out."""
-    return tuple(
+def split_model(model: Tensors) -> Shape:
+    """The floating-point tensors of a model in clear, as they will be laid out, and its integer ones."""
+    layout = tuple(
         EncryptedTensor(name=name, dtype=dtype_name(array.dtype) or "", shape=array.shape)
-        for name, array in sorted(tensors.items())
+        for name, array in sorted(model.items())
         if is_float(array, name)
     )
+    named = {tensor.name for tensor in layout}
+    return layout, {name: array for name, array in model.items() if name not in named}
 
 
 def count_pieces(layout: Sequence[EncryptedTensor]) -> int:
@@ -139,10 +144,26 @@ def verify_alike(found: Ciphertexts, layout: Sequence[EncryptedTensor], clear: T
     Raises:
         UpdateRefused: it is not; the message names the tensor.
     """
-    own = {tensor.name: f"{tensor.dtype}{list(tensor.shape)}" for tensor in found.layout}
-    wanted = {tensor.name: f"{tensor.dtype}{list(tensor.shape)}" for tensor in layout}
-    own |= {name: f"{dtype_name(array.dtype)}{list(array.shape)}" for name, array in found.clear.items()}
-    wanted |= {name: f"{dtype_name(array.dtype)}{list(array.shape)}" for name, array in clear.items()}
+    _verify_same(_describe(found.layout, found.clear), _describe(layout, clear))
+
+
+def verify_opened(opened: Tensors, found: Ciphertexts) -> None:
+    """Check that `opened` could be what is in `found`: the same tensors, and finite.
+
+    Raises:
+        UpdateRefused: it is not; the message names the tensor.
+    """
+    _verify_same(_describe(*split_model(opened)), _describe(found.layout, found.clear))
+    for tensor in found.layout:
+        _verify_finite(tensor.name, opened[tensor.name])
+
+
+def _describe(layout: Sequence[EncryptedTensor], clear: Tensors) -> dict[str, str]:
+    found = {tensor.name: f"{tensor.dtype}{list(tensor.shape)}" for tensor in layout}
+    return found | {name: f"{dtype_name(array.dtype)}{list(array.shape)}" for name, array in clear.items()}
+
+
+def _verify_same(own: Mapping[str, str], wanted: Mapping[str, str]) -> None:
     for name in sorted(wanted.keys() | own.keys()):
         if name not in own:
             raise UpdateRefused(f"tensor {name!r} is missing")
@@ -180,7 +201,7 @@ def encrypt_tensors(tensors: Tensors, cipher: Cipher, *, factor: float, limit: f
         JobFailed: a number is not finite or beyond the limit; the message names the tensor. In the sum
             nobody could see it any more.
     """
-    layout = layout_of(tensors)
+    layout, clear = split_model(tensors)
     sizes: list[int] = []
 
     def pieces() -> Iterator[bytes]:
@@ -190,11 +211,7 @@ def encrypt_tensors(tensors: Tensors, cipher: Cipher, *, factor: float, limit: f
             yield data
 
     data = _spool(pieces())
-    named = {tensor.name for tensor in layout}
-    clear = {name: array for name, array in tensors.items() if name not in named}
-    return Ciphertexts(
-        layout=layout, data=data, sizes=np.array(sizes, np.uint32), total=factor, clear=clear
-    )
+    return Ciphertexts(layout=layout, data=data, sizes=np.array(sizes, np.uint32), total=factor, clear=clear)
 
 
 def decrypt_tensors(found: Ciphertexts, cipher: Cipher, *, flood: float = 0.0) -> Tensors:
@@ -206,7 +223,8 @@ def decrypt_tensors(found: Ciphertexts, cipher: Cipher, *, flood: float = 0.0) -
         flood: standard deviation of the noise to add; see `flprov.sdk.he.tasks.open_model` for why.
 
     Raises:
-        JobFailed: a number leaves the range of its dtype; the message names the tensor.
+        UpdateRefused: a ciphertext is none of this key's ring, or a number leaves the range of its dtype;
+            the message names the tensor.
     """
     tensors: dict[str, Array] = {
         tensor.name: np.empty(tensor.shape, numpy_dtype(tensor.dtype)) for tensor in found.layout
@@ -219,11 +237,7 @@ def decrypt_tensors(found: Ciphertexts, cipher: Cipher, *, flood: float = 0.0) -
             values += source.normal(0.0, flood, values.size)
         _lay_out(values, places)
     for name, array in tensors.items():
-        flat = array.reshape(-1)
-        for start in range(0, flat.size, PIECE):
-            part = flat[start : start + PIECE]
-            if not np.isfinite(widen(part, np.empty(part.size))).all():
-                raise JobFailed(f"the mean of tensor {name!r} leaves the range of {array.dtype}")
+        _verify_finite(name, array)
     return tensors | dict(found.clear)
 
 
@@ -248,6 +262,16 @@ def add_ciphertexts(terms: Sequence[Ciphertexts], clear: Tensors, ring: Ring) ->
     return Ciphertexts(
         layout=terms[0].layout, data=data, sizes=np.array(sizes, np.uint32), total=total, clear=clear
     )
+
+
+def _verify_finite(name: str, array: Array) -> None:
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, PIECE):
+        part = flat[start : start + PIECE]
+        if not np.isfinite(widen(part, np.empty(part.size))).all():
+            raise UpdateRefused(
+                f"tensor {name!r} holds NaN or infinity, or leaves the range of {array.dtype}"
+            )
 
 
 def _take(tensors: Tensors, name: str, dtype: Any) -> Any:  # noqa: ANN401 - numpy's own

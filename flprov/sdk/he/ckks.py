@@ -4,9 +4,9 @@
 
 Federated averaging needs sums only, so the ring is the smallest that carries them: degree 4096 and one
 prime of 60 bits, where SEAL's table (128 bits of security against classical attacks, ternary secret)
-would allow 109 bits; there are no keys for multiplication or rotation at all. A slot holds a complex number, which is
-two parameters. A fresh ciphertext is one polynomial and the seed of the other (8 bytes a parameter), a
-sum is two polynomials (16 bytes).
+would allow 109 bits; there are no keys for multiplication or rotation at all. A slot holds a complex
+number, which is two parameters. A fresh ciphertext is one polynomial and the seed of the other (8 bytes
+a parameter), a sum is two polynomials (16 bytes).
 
 TenSEAL's own vectors take a chain of at least two primes, real slots and no seeds (32 bytes a parameter),
 so this talks to `tenseal.sealapi`, the binding to SEAL below them. It reads and writes files only; here
@@ -24,17 +24,17 @@ from numpy.typing import NDArray
 
 from flprov.errors import LocalError, Misuse, UpdateRefused
 
-PIECE = 4096  # real numbers in one ciphertext
+DEGREE = 4096  # of the ring
+MODULUS_BITS = 60  # of its one prime
+PIECE = DEGREE  # real numbers in one ciphertext: two to each of DEGREE / 2 complex slots
 SCALE = 2.0**43  # what a value is multiplied by before it is rounded to an integer
 # The sum of the magnitudes, over all sites, that a slot has room for: half of the 60-bit modulus, less
 # one bit for noise and rounding; a slot of two parameters may be sqrt(2) times as large as each.
 LIMIT = 2.0**58 / SCALE / math.sqrt(2)
 NOISE = 2.0**-35.5  # of one fresh ciphertext, standard deviation after decryption: measured, rounded up
+FLOOD_BITS = 15  # how much larger the noise is that hides NOISE in what is released
 FRESH_BYTES = 33_100  # of a fresh ciphertext, at most
 SUM_BYTES = 66_000  # of a sum
-
-_DEGREE = 4096
-_MODULUS_BITS = 60
 
 Array = NDArray[np.float64]
 
@@ -45,10 +45,11 @@ class Ring:
     def __init__(self) -> None:
         self._seal = _load_sealapi()
         parameters = self._seal.EncryptionParameters(self._seal.SCHEME_TYPE.CKKS)
-        parameters.set_poly_modulus_degree(_DEGREE)
-        parameters.set_coeff_modulus(self._seal.CoeffModulus.Create(_DEGREE, [_MODULUS_BITS]))
+        parameters.set_poly_modulus_degree(DEGREE)
+        parameters.set_coeff_modulus(self._seal.CoeffModulus.Create(DEGREE, [MODULUS_BITS]))
         # SEAL itself refuses parameters below this level.
-        self._context = self._seal.SEALContext(parameters, True, self._seal.SEC_LEVEL_TYPE.TC128)
+        level = self._seal.SEC_LEVEL_TYPE.TC128
+        self._context = self._seal.SEALContext(parameters, True, level)  # noqa: FBT003 - SEAL takes no names
         self._evaluator = self._seal.Evaluator(self._context)
         self._memory = _Memory()
 

@@ -17,8 +17,8 @@ from flprov.sdk.he.ciphertexts import (
     decrypt_tensors,
     encrypt_tensors,
     is_encrypted,
-    layout_of,
     read_ciphertexts,
+    split_model,
     verify_alike,
 )
 from flprov.sdk.he.ckks import Cipher
@@ -58,10 +58,7 @@ class EncryptedEnvelope:
             limit=float(task.scalars["he.limit"]),
         )
         if task.params:
-            layout = layout_of(task.params)
-            named = {tensor.name for tensor in layout}
-            clear = {name: array for name, array in task.params.items() if name not in named}
-            verify_alike(found, layout, clear)
+            verify_alike(found, *split_model(task.params))
         return replace(update, params=found.tensors(), kind=UpdateKind.OPAQUE, encoding={})
 
     def _cipher(self, site: Site) -> Cipher:

@@ -8,16 +8,20 @@ folder was made anew, takes part in the next one; when all have the key it costs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from flprov.errors import JobFailed
-from flprov.messages import Update, UpdateKind
+from flprov.messages import Scalar, Tensors, Update, UpdateKind
+from flprov.sdk.he.ciphertexts import is_encrypted
 from flprov.sdk.sites import Sites
+from flprov.sdk.state import State
 
 HELLO, SHARE, TAKE, OPEN = (f"flprov.he.{word}" for word in ("hello", "share", "take", "open"))
+OPAQUE = (UpdateKind.OPAQUE,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,35 +32,59 @@ class Keyed:
     sites: tuple[str, ...]
 
 
-def share_key(sites: Sites, key: str) -> Keyed:
+def share_key(sites: Sites, state: State) -> Keyed:
     """Give the secret key to every site that answers; those that have it then.
 
     Args:
         sites: the sites of the job, in an open round.
-        key: the id of the key under which the model is encrypted; empty: nothing is encrypted yet.
+        state: the round's, which names the key if its model is encrypted.
 
     Raises:
         JobFailed: nobody has that key any more.
     """
-    hellos = sites.broadcast(HELLO, {}, expects=(UpdateKind.OPAQUE,))
+    key = str(state.scalars["he.key"]) if is_encrypted(state.model) else ""
+    hellos = sites.broadcast(HELLO, {}, expects=OPAQUE)
     wanted = key or next((held for hello in hellos if (held := _text(hello, "key"))), "")
     having = [hello.site for hello in hellos if wanted and _text(hello, "key") == wanted]
     if key and not having:
         raise JobFailed(
-            "no site has the job's secret key any more, so its model can never be opened",
-            hint="submit the job again; its sites' folders were removed while it ran",
+            "no site has the secret key under which the model is encrypted, so it can never be opened",
+            hint="a job's key goes with its folders at the sites: submit the job again from the start",
         )
     lacking = {hello.site: hello.params["public"] for hello in hellos if hello.site not in having}
-    holder = having[0] if having else hellos[0].site
-    lacking.pop(holder, None)
     if having and not lacking:
         return Keyed(key=wanted, sites=tuple(having))
-    (shared,) = sites.broadcast(SHARE, lacking, to=[holder], expects=(UpdateKind.OPAQUE,))
-    taken: Sequence[Update] = ()
-    if lacking:
-        taken = sites.broadcast(TAKE, shared.params, to=list(lacking), expects=())
-    found = {holder, *having, *(update.site for update in taken)}
+    shared = ask_any(sites, having or list(lacking), SHARE, lacking)
+    own = {site: {name: shared.params[name] for name in ("from", f"for/{site}")} for site in lacking}
+    own.pop(shared.site, None)
+    taken: list[Update] = []
+    if own:
+        taken += sites.start(TAKE, {}, to=list(own), extra_of=own, expects=(), optional=True)
+    found = {shared.site, *having, *(update.site for update in taken)}
     return Keyed(key=_text(shared, "key"), sites=tuple(sorted(found)))
+
+
+def ask_any(
+    sites: Sites,
+    among: Sequence[str],
+    name: str,
+    model: Tensors,
+    *,
+    scalars: Mapping[str, Scalar] = MappingProxyType({}),
+) -> Update:
+    """What the first of these sites answers that does; each is asked when the one before has failed.
+
+    Raises:
+        JobFailed: none does.
+    """
+    reasons: dict[str, str] = {}
+    for site in among:
+        asked = sites.start(name, model, to=[site], expects=OPAQUE, scalars=scalars, optional=True)
+        for update in asked:
+            return update
+        reasons |= asked.absent
+    why = "; ".join(f"{site}: {reason}" for site, reason in reasons.items())
+    raise JobFailed(f"no site that has the job's secret key did task {name!r} ({why})")
 
 
 def _text(update: Update, name: str) -> str:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a site does for the workflow fedavg_he besides the job's own tasks: our code, whatever job.yml names.
 
-    flprov.he.hello   say the public key of this site, and which secret key it has
-    flprov.he.share   seal the secret key for other sites; make it, if nobody has one
-    flprov.he.take    open what was sealed for this site
-    flprov.he.open    decrypt the final model, for its release
+flprov.he.hello   say the public key of this site, and which secret key it has
+flprov.he.share   seal the secret key for other sites; make it, if nobody has one
+flprov.he.take    open what was sealed for this site
+flprov.he.open    decrypt the final model, for its release
 """
 
 from __future__ import annotations
@@ -17,11 +17,8 @@ from numpy.typing import NDArray
 from flprov.errors import JobFailed
 from flprov.messages import Site, Task, Update, UpdateKind
 from flprov.sdk.he.ciphertexts import decrypt_tensors, read_ciphertexts
-from flprov.sdk.he.ckks import NOISE, Cipher
+from flprov.sdk.he.ckks import FLOOD_BITS, NOISE, Cipher
 from flprov.sdk.he.keys import SiteKeys
-
-# How many times the noise of a decryption is what `open_model` adds; see there.
-FLOOD = 2.0**15
 
 
 def say_hello(task: Task, site: Site) -> Update:  # noqa: ARG001 - as every task is called
@@ -35,16 +32,16 @@ def share_key(task: Task, site: Site) -> Update:
     """The secret key, sealed for each site whose public key the task carries under the site's name."""
     keys = SiteKeys(site)
     key = keys.make()
-    sealed = {f"for/{name}": keys.seal_for(name, public.tobytes()) for name, public in task.params.items()}
+    sealed = {f"for/{name}": keys.seal_for(name, half.tobytes()) for name, half in task.params.items()}
     return _answer(**{"from": keys.public, "key": key.id}, **sealed)
 
 
 def take_key(task: Task, site: Site) -> Update:
     """Keep the secret key that another site has sealed for this one."""
-    sealed = task.params.get(f"for/{site.name}")
+    sealed = task.extra.get(f"for/{site.name}")
     if sealed is None:
         raise JobFailed(f"no key was sealed for {site.name}")
-    SiteKeys(site).take(sealed.tobytes(), task.params["from"].tobytes())
+    SiteKeys(site).take(sealed.tobytes(), task.extra["from"].tobytes())
     return Update()
 
 
@@ -53,14 +50,14 @@ def open_model(task: Task, site: Site) -> Update:
 
     The exact decryption of a ciphertext that the server has would give the secret key away (Li,
     Micciancio: "On the Security of Homomorphic Encryption on Approximate Numbers", EUROCRYPT 2021): the
-    error in it is a linear equation in the key. So noise is added that drowns it, 2^15 times as large,
-    as in Li, Micciancio, Schultz, Sorrell ("Securing Approximate Homomorphic Encryption Using
-    Differential Privacy", CRYPTO 2022) for 30 bits of statistical security. In the weights that is a
-    few millionths.
+    error in it is a linear equation in the key. So noise is added that drowns it, 2^FLOOD_BITS times as
+    large: as Li, Micciancio, Schultz, Sorrell ("Securing Approximate Homomorphic Encryption Using
+    Differential Privacy", CRYPTO 2022) take for 30 bits of statistical security. In the weights that is
+    a few millionths.
     """
     found = read_ciphertexts(task.params)
     terms = int(task.scalars["he.terms"])
-    flood = FLOOD * NOISE * math.sqrt(terms) / found.total
+    flood = 2.0**FLOOD_BITS * NOISE * math.sqrt(terms) / found.total
     cipher = Cipher(SiteKeys(site).require().secret)
     return Update(params=decrypt_tensors(found, cipher, flood=flood), kind=UpdateKind.OPAQUE)
 

@@ -22,7 +22,7 @@ MOST_TREES = 100_000
 MOST_NODES = 1 << 16  # of one tree
 _NO_PARENT = 2**31 - 1
 _LARGEST = float(np.finfo(np.float32).max)
-_NUMBER = r"\[?[-+]?\d{1,9}(\.\d{1,9})?([eE][-+]?\d{1,3})?\]?"  # "5E-1", and since XGBoost 3.1 "[5E-1]"
+_NUMBER = r"[-+]?\d{1,9}(\.\d{1,9})?([eE][-+]?\d{1,3})?"
 _MODEL = {"cats", "gbtree_model_param", "iteration_indptr", "tree_info", "trees"}
 _LEARNER = {
     "attributes",
@@ -135,11 +135,15 @@ def _scale(tree: Document, factor: float) -> Document:
 
 def _read_head(learner: Document) -> Document:
     parameters = _mapping(learner["learner_model_param"], _PARAMETERS, "learner_model_param")
-    for name, value in parameters.items():
-        if not (isinstance(value, str) and re.fullmatch(_NUMBER, value)):
-            raise ValueError(f"{name} is {ascii(value)[:40]}, which is not a number in quotes")
     features = _count(parameters["num_feature"], 1, 1 << 20, "num_feature")
-    _count(parameters["num_class"], 0, 10_000, "num_class")
+    classes = _count(parameters["num_class"], 0, 10_000, "num_class")
+    _count(parameters["boost_from_average"], 0, 1, "boost_from_average")
+    score = parameters["base_score"]  # "5E-1", and since XGBoost 3.1 "[5E-1,5E-1]", one for each class
+    scores = score.removeprefix("[").removesuffix("]").split(",") if isinstance(score, str) else []
+    if len(scores) not in {1, classes} or not all(re.fullmatch(_NUMBER, one) for one in scores):
+        raise ValueError(f"base_score is {ascii(score)[:40]}, which is not a number in quotes")
+    if len(set(scores)) == 1 and len(scores) > 1:  # XGBoost writes both for the same booster
+        parameters = {**parameters, "base_score": f"[{scores[0]}]"}
     if _count(parameters["num_target"], 0, 1 << 20, "num_target") > 1:
         raise ValueError("it has several targets, which is not supported")
     names = _list(learner["feature_names"], features, "feature_names")

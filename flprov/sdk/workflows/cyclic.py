@@ -39,10 +39,8 @@ class Cyclic:
     def run(self, sites: Sites, state: State) -> None:
         """Go round as often as the job asks."""
         for state in sites.rounds(state):  # noqa: B020 - each round starts with what the last committed
-            model, updates = state.model, list[Update]()
-            for site in self._turns(sites.names, sites.seed, state.round):
-                updates += sites.train(model, to=[site])
-                model = weighted_mean([replace(updates[-1], weight=1.0)], model)
+            turns = self._turns(sites.names, sites.seed, state.round)
+            model, updates = sites.relay("train", state.model, turns)
             sites.commit(state.next(model=model, metrics=measure_round(sites, updates, model)))
 
     def _turns(self, names: Sequence[str], seed: int, number: int) -> list[str]:

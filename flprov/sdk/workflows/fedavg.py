@@ -11,6 +11,7 @@ from flprov.sdk.aggregation import weighted_mean
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 from flprov.sdk.workflows.measuring import measure_round
+from flprov.sdk.workflows.options import verify_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,9 @@ class FedAvg:
     """
 
     fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        verify_fraction(self.fraction)
 
     def run(self, sites: Sites, state: State) -> None:
         """Average for as many rounds as the job asks."""

@@ -17,7 +17,7 @@ from flprov.sdk.state import State
 
 @dataclass(frozen=True, kw_only=True)
 class FedAvgHE:
-    """w(t+1) = sum over sites k in S(t) of n(k)/n · w(k, t+1), where the server sees n(k) and the metrics, but no w.
+    """w(t+1) = sum over k in S(t) of n(k)/n · w(k, t+1); the server sees n(k) and the metrics, but no w.
 
     Each site encrypts n(k)/u · w(k, t+1), for a public u near n; the server adds ciphertexts; the sites
     decrypt the sum and divide it by n/u. Trainers see weights in clear, as with `fedavg`. The first
@@ -33,12 +33,14 @@ class FedAvgHE:
         """Average for as many rounds as the job asks."""
         mean = EncryptedMean(sites, samples=self.samples)
         for state in sites.rounds(state):  # noqa: B020 - each round starts with what the last committed
-            keyed = share_key(sites, str(state.scalars.get("he.key", "")))
+            keyed = share_key(sites, state)
             updates = mean.train(state, to=sites.sample(self.fraction, among=keyed.sites))
-            model = mean.add(updates, state)
+            model = mean.add(updates)
             metrics = mean_metrics(updates)
             if sites.has("evaluate"):
                 metrics |= mean_metrics(sites.evaluate(model, to=keyed.sites))
-            if self.release and state.round + 1 == sites.total:
-                model = mean.open(model, keyed.sites)
-            sites.commit(state.next(model=model, metrics=metrics, scalars=mean.remember(keyed, updates)))
+            state = state.next(model=model, metrics=metrics, scalars=mean.remember(keyed, updates))
+            state = sites.judge(state)
+            if self.release and sites.is_last(state):
+                state = mean.release(state, keyed.sites)
+            sites.commit(state)

@@ -21,6 +21,7 @@ from flprov.sdk.elementwise import Wide, calculate
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 from flprov.sdk.workflows.measuring import measure_round
+from flprov.sdk.workflows.options import verify_fraction
 from flprov.sdk.workflows.steering import RUNNING_STATISTICS, steered_names
 
 
@@ -63,6 +64,7 @@ class FedOpt:
     average: str = RUNNING_STATISTICS
 
     def __post_init__(self) -> None:
+        verify_fraction(self.fraction)
         known = OPTIONS[self.optimizer]
         for name in ("lr", "momentum", "beta1", "beta2", "tau"):
             value = getattr(self, name)

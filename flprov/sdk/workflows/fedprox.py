@@ -12,6 +12,7 @@ from flprov.sdk.aggregation import weighted_mean
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 from flprov.sdk.workflows.measuring import measure_round
+from flprov.sdk.workflows.options import verify_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class FedProx:
     fraction: float = 1.0
 
     def __post_init__(self) -> None:
+        verify_fraction(self.fraction)
         if not self.mu >= 0:
             raise ConfigError(f"workflow.mu is {self.mu}; it must not be negative")
 

@@ -35,6 +35,13 @@ WORKFLOWS: Mapping[str, str] = {
     "xgboost_bagging": "flprov.sdk.workflows.xgboost_bagging:XGBoostBagging",
 }
 
+# What the sites of some answer with, which is not weights: no filter of tensors can be applied to it.
+OPAQUE: Mapping[str, str] = {
+    "fedavg_he": "ciphertexts",
+    "federated_statistics": "statistics",
+    "xgboost_bagging": "trees",
+}
+
 
 def build_controller(kind: str | None, entry: str | None, options: Mapping[str, object]) -> Controller:
     """The controller that job.yml asks for: one of ours by `kind`, or the app's own by `entry`.

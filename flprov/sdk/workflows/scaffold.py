@@ -19,6 +19,7 @@ from flprov.sdk.elementwise import Wide, calculate
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 from flprov.sdk.workflows.measuring import measure_round
+from flprov.sdk.workflows.options import verify_fraction
 from flprov.sdk.workflows.steering import RUNNING_STATISTICS, steered_names
 
 STEP_SUM = "step_sum"  # the metric in which a trainer reports K · lr: the sum of its steps' learning rates
@@ -47,6 +48,7 @@ class Scaffold:
     average: str = RUNNING_STATISTICS
 
     def __post_init__(self) -> None:
+        verify_fraction(self.fraction)
         if not self.lr > 0:
             raise ConfigError(f"workflow.lr is {self.lr}; it must be above 0")
 
@@ -74,11 +76,9 @@ class Scaffold:
     def _train(
         self, sites: Sites, model: Tensors, overall: Tensors, own: Mapping[str, Tensors]
     ) -> list[Update]:
-        asked = [
-            sites.start("train", model, to=[site], extra=_difference(overall, own[site]), requires=("extra",))
-            for site in sites.sample(self.fraction)
-        ]
-        return [update for gathering in asked for update in gathering.updates()]
+        there = sites.sample(self.fraction)
+        shifts = {site: _difference(overall, own[site]) for site in there}
+        return sites.train(model, to=there, extra_of=shifts, requires=("extra",))
 
     def _step(self, updates: Sequence[Update], model: Tensors, names: Sequence[str]) -> Tensors:
         """x + lr times the mean of what the sites have changed; other tensors are averaged."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from flprov._base import to_document
 from flprov.server.jobs import events as ev
-from flprov.server.jobs.rounds import LATE
+from flprov.server.jobs.gathers import LATE
 from flprov.server.jobs.surroundings import Parts
 from flprov.server.records import UpdateRecord
 from flprov.store import Put, Row
@@ -21,17 +21,21 @@ class Answers:
     async def updated(self, event: ev.SiteUpdated) -> None:
         """An update that passed our checks."""
         parts, site, update = self._parts, event.site, event.update
-        if not (parts.active and parts.rounds.takes(update.task_id, site)):
+        gather = parts.rounds.taking(update.task_id, site) if parts.active else None
+        if gather is None:
             await self.late(site, update.task_id)
             return
-        gather = parts.rounds.open
-        assert gather is not None
         late = site in gather.given_up
         await parts.around.store.commit([Put("update", update.key, to_document(update))], _row(update, late))
         gather.take(update)
         parts.sites.acknowledge(site, update.task_id)
-        parts.sites.set(site, "ready")
-        await parts.rounds.pass_on(site)
+        self._free(site)
+        await parts.rounds.pass_on(gather, site)
+
+    def _free(self, site: str, reason: str = "") -> None:
+        """The site has answered; it may have its next task already."""
+        if self._parts.rounds.gathers.awaiting(site) is None:
+            self._parts.sites.set(site, "ready", reason)
 
     async def late(self, site: str, task_id: str) -> None:
         """An answer that does not count: the site hears why, once it is known."""
@@ -39,10 +43,12 @@ class Answers:
         if parts.rounds.holds(task_id, site):
             parts.sites.acknowledge(site, task_id)
             return
-        missed = parts.rounds.missed(task_id, site)
+        missed = parts.rounds.gathers.missed(task_id, site)
         if missed and parts.active:
             await self._count(site, task_id, missed)
-        elif parts.active and parts.rounds.open is None:
+            if parts.sites.parts[site].state == "training":  # at a task that was withdrawn
+                self._free(site)
+        elif parts.active and (parts.rounds.replayed or not len(parts.rounds.gathers)):
             return  # the workflow has not asked yet, after a restart: the site is asked again then
         parts.sites.acknowledge(site, task_id, missed or LATE)
 
@@ -59,11 +65,10 @@ class Answers:
     async def failed(self, event: ev.SiteFailed) -> None:
         """A task that failed at a site, or an update that our checks refused."""
         parts, site, message = self._parts, event.site, event.message
-        if not (parts.active and parts.rounds.awaits(event.task_id, site)):
+        gather = parts.rounds.awaited(event.task_id, site) if parts.active else None
+        if gather is None:
             parts.sites.acknowledge(site, event.task_id, message)
             return
-        gather = parts.rounds.open
-        assert gather is not None
         refused = event.code == "update-refused"
         row = Row(
             who=site,
@@ -76,8 +81,8 @@ class Answers:
         await parts.ledger.save(row, causes=causes)
         (gather.refuse if refused else gather.fail)(site, message)
         parts.sites.acknowledge(site, event.task_id, message, event.hint)
-        parts.sites.set(site, "ready", message)
-        await parts.rounds.pass_on(site)
+        self._free(site, message)
+        await parts.rounds.pass_on(gather, site)
 
 
 def _row(update: UpdateRecord, late: bool) -> Row:

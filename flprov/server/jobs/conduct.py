@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from flprov._base import canonical_json, to_document
-from flprov.errors import ProtocolError
+from flprov.errors import ProtocolError, UpdateRefused
 from flprov.jobs import JobState
 from flprov.server.foreign import CODE, TRACEBACK, foreign_line, foreign_text
 from flprov.server.jobs import events as ev
 from flprov.server.jobs.checkpoints import outdated
 from flprov.server.jobs.ending import Ending
+from flprov.server.jobs.gather import Gather
 from flprov.server.jobs.membership import Membership
 from flprov.server.jobs.surroundings import Parts
 from flprov.server.jobs.workflow import verify_names
@@ -20,6 +21,7 @@ from flprov.server.records import RoundRecord
 from flprov.store import Delete, Put, Row
 from flprov.wire import pb
 
+_LONGEST_DOING = 120  # characters
 MOST_RESTARTS = 3  # of the workflow's process, in one round
 
 
@@ -111,12 +113,25 @@ class Conduct:
                     await self._start()
             case "broadcast":
                 await self._broadcast(frame.broadcast)
+            case "withdraw":
+                await self._withdraw(frame.withdraw.task_id)
+            case "refuse":
+                await self._refuse(frame.refuse)
             case "close":
                 await self._close_round(frame.close)
             case "finished":
                 await self._finish(frame.finished)
             case "progress":
-                self._parts.around.told(self._parts.record.id, frame.progress)
+                self._progressed(frame.progress)
+
+    def _progressed(self, said: pb.Progress) -> None:
+        parts = self._parts
+        doing = foreign_line(said.doing, _LONGEST_DOING)
+        if doing and doing != parts.doing:
+            parts.doing = doing
+            parts.around.on_progress(parts.record.id)
+        if said.values:
+            parts.around.told(parts.record.id, said)
 
     async def _failed(self, failure: pb.Failure) -> None:
         code = foreign_line(failure.code, CODE) or "job-failed"
@@ -140,10 +155,33 @@ class Conduct:
             if part.state in ("ready", "training") or (
                 part.state == "stalled" and site in parts.record.members
             ):
-                parts.sites.order(site, parts.rounds.order())
+                parts.sites.order(site, parts.rounds.order(gather, site))
             elif part.state != "deploying" and site not in parts.sites.away:
                 gather.give_up(site, part.reason or "not connected since the job began")
-                await parts.rounds.pass_on(site)
+                await parts.rounds.pass_on(gather, site)
+
+    async def _withdraw(self, task_id: str) -> None:
+        await self._parts.rounds.withdraw(self._asked(task_id))
+
+    async def _refuse(self, frame: pb.Refuse) -> None:
+        """An update that only the workflow can judge counts as one that our own checks have refused."""
+        parts, gather, site = self._parts, self._asked(frame.task_id), frame.site
+        update = gather.taken.get(site)
+        if update is None:
+            raise ProtocolError(f"the workflow refused an update that {foreign_line(site, 80)} has not sent")
+        reason = foreign_line(frame.reason) or "the workflow did not accept it"
+        row = Row(who="workflow", what="update.refuse", object=update.key, outcome="refused", reason=reason)
+        causes = parts.ledger.causes(site, UpdateRefused("").code, reason)
+        await parts.ledger.save(row, Delete("update", update.key), causes=causes)
+        gather.refuse(site, reason)
+        parts.rounds.gathers.unsettle(gather)
+        parts.rounds.forget(update)
+
+    def _asked(self, task_id: str) -> Gather:
+        gather = self._parts.rounds.gathers.get(task_id)
+        if gather is None:
+            raise ProtocolError(f"the workflow spoke of task {ascii(task_id)[:80]}, which it has not sent")
+        return gather
 
     async def _close_round(self, frame: pb.CloseRound) -> None:
         self._verify_round(frame.round)

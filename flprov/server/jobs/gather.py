@@ -4,8 +4,9 @@
 The rule of membership (architecture, section 5): a round is over when every site that was asked
 has answered, failed, or been away (or stood still) for longer than it may - and a site may only be
 given up while those that remain still make the quorum and hold every required site. A site that was
-given up may still answer as long as others are waited for, if the job takes late updates. Waiting
-is a reason, not a state; nothing here has a clock of its own. docs/membership.md is for users.
+given up may still answer as long as others are waited for, if the job takes late updates. A workflow
+may withdraw a task: then nobody is waited for, and those who had not answered are not missing either.
+Waiting is a reason, not a state; nothing here has a clock of its own. docs/membership.md is for users.
 """
 
 from __future__ import annotations
@@ -30,6 +31,23 @@ class Asked:
     model: BlobRef
     scalars: bytes
     sites: tuple[str, ...]
+    extra: BlobRef | None = None  # tensors beside the model, for every site
+    extra_of: Mapping[str, BlobRef] = field(default_factory=dict)  # for one site alone, instead of `extra`
+    requires: tuple[str, ...] = ()
+    optional: bool = False  # no quorum
+
+    def given(self, site: str) -> set[str]:
+        """Digests of what this site may fetch for the task."""
+        if site not in self.sites:
+            return set()
+        extra = self.extra_of.get(site, self.extra)
+        return {self.model.digest, extra.digest if extra else ""} - {""}
+
+    @property
+    def blobs(self) -> set[str]:
+        """Digests of everything that goes with the task."""
+        extras = [*([self.extra] if self.extra else []), *self.extra_of.values()]
+        return {ref.digest for ref in (self.model, *extras)} - {""}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +74,7 @@ class Gather:
     ) -> None:
         self.asked = asked
         self._takes_late = takes_late
-        self._quorum = min(quorum, len(asked.sites))
+        self._quorum = 0 if asked.optional else min(quorum, len(asked.sites))
         self._required = frozenset(required) & frozenset(asked.sites)
         self._absence = absence
         self.taken: dict[str, UpdateRecord] = {}
@@ -64,6 +82,8 @@ class Gather:
         self.refused: dict[str, str] = {}
         self.absent: dict[str, str] = {}
         self.given_up: set[str] = set()  # those of the absent who may yet answer
+        self.withdrawn = False  # the workflow needs no further answer
+        self.spared: tuple[str, ...] = ()  # who had not answered by then
 
     def take(self, update: UpdateRecord) -> None:
         """Record an accepted update; that its site was given up is withdrawn."""
@@ -76,7 +96,8 @@ class Gather:
         self.failed[site] = reason
 
     def refuse(self, site: str, reason: str) -> None:
-        """Record that this site's update was not acceptable."""
+        """Record that this site's update was not acceptable, also one that had been taken."""
+        self.taken.pop(site, None)
         self.refused[site] = reason
 
     def lose(self, site: str, reason: str) -> None:
@@ -89,6 +110,12 @@ class Gather:
         self.absent[site] = reason
         self.given_up.add(site)
 
+    def withdraw(self) -> None:
+        """The workflow goes on without those who have not answered; nobody lacks."""
+        self.spared = self.open
+        self.withdrawn = True
+        self.given_up.clear()
+
     def takes_late(self, site: str) -> bool:
         """Whether an answer of this site, which was given up, still counts."""
         return self._takes_late and site in self.given_up and bool(self.open)
@@ -96,6 +123,8 @@ class Gather:
     @property
     def open(self) -> tuple[str, ...]:
         """Sites whose answer is still awaited, in canonical order."""
+        if self.withdrawn:
+            return ()
         done = self.taken.keys() | self.failed.keys() | self.refused.keys() | self.absent.keys()
         return tuple(site for site in sorted(self.asked.sites) if site not in done)
 
@@ -118,6 +147,8 @@ class Gather:
         waited = self.open
         possible = len(self.taken) + len(waited)
         lost_required = sorted(self._required & self.missing.keys())
+        if self.withdrawn:
+            return Verdict()
         if possible < self._quorum or lost_required:
             return Verdict(hopeless=True, waiting=self._hopeless(possible, lost_required))
         give_up: dict[str, str] = {}

@@ -8,6 +8,7 @@ from datetime import datetime
 from flprov.jobs import JobState
 from flprov.server.jobs import events as ev
 from flprov.server.jobs.ending import Ending
+from flprov.server.jobs.gather import Gather
 from flprov.server.jobs.surroundings import Parts
 from flprov.store import Row
 
@@ -36,8 +37,8 @@ class Membership:
         """The site has none any more."""
         parts = self._parts
         parts.sites.went(site, reason)
-        gather = parts.rounds.open
-        if parts.record.state is JobState.RUNNING and gather is not None and site in gather.open:
+        asked = parts.rounds.gathers.awaiting(site) is not None
+        if parts.record.state is JobState.RUNNING and asked:
             parts.sites.miss(site)  # also one that was never ready: it was asked, and is waited for
 
     async def granted(self, sites: tuple[str, ...]) -> None:
@@ -90,15 +91,14 @@ class Membership:
         self._resume(site)
 
     def _resume(self, site: str) -> None:
-        """Give a site that is ready the open task, or tell it what went on without it."""
-        parts, gather = self._parts, self._parts.rounds.open
+        """Give a site that is ready the task that is open for it, or tell it what went on without it."""
+        parts, gathers = self._parts, self._parts.rounds.gathers
         lost = self._lost.pop(site, "")
-        if gather is None:
-            return
-        if parts.rounds.takes(gather.asked.task_id, site):
-            parts.sites.order(site, parts.rounds.order())
-        elif lost and site in gather.given_up:
-            late = parts.rounds.missed(gather.asked.task_id, site)
+        gather = gathers.taking(site)
+        if gather is not None:
+            parts.sites.order(site, parts.rounds.order(gather, site))
+        elif lost and (gather := gathers.lost(site)) is not None:
+            late = gathers.missed(gather.asked.task_id, site)
             parts.sites.acknowledge(site, gather.asked.task_id, late, "it is part of the next round again")
 
     async def _refused(self, event: ev.SiteDeployed) -> None:
@@ -119,33 +119,43 @@ class Membership:
             message = f"{site} refused the job: {reason} ({need})"
             await self._ending.fail(site, event.code, message, noted=True)
             return
-        gather = parts.rounds.open
-        if gather is not None and (site in gather.open or site in gather.given_up):
+        for gather in parts.rounds.gathers.open:
             waited = site in gather.open
-            gather.lose(site, f"refused the job: {reason}")
+            if waited or site in gather.given_up:
+                gather.lose(site, f"refused the job: {reason}")
             if waited:
-                await parts.rounds.pass_on(site)
+                await parts.rounds.pass_on(gather, site)
 
     # ---- the rule ------------------------------------------------------------------------
 
     async def settle(self) -> None:
-        """Apply the rule of membership to the open broadcast."""
-        parts, gather = self._parts, self._parts.rounds.open
-        if gather is None:
-            return
-        verdict = parts.rounds.judge(parts.sites.away, parts.sites.still())
-        if verdict.hopeless:
-            noted = bool(parts.record.causes)
-            await self._ending.fail("server", "job-failed", verdict.waiting, noted=noted)
-            return
-        for site, reason in verdict.give_up.items():
-            await self.note_lack(site, reason, parts.record.round)
-            gather.give_up(site, reason)
-            self._lost[site] = reason
-            parts.sites.set(site, "absent" if site in parts.sites.away else "stalled", reason)
-            await parts.rounds.pass_on(site)
-        parts.ledger.note(reason=verdict.waiting)
-        parts.arm(verdict.look_again)
+        """Apply the rule of membership to every broadcast of the round."""
+        parts = self._parts
+        away, still, now = parts.sites.away, parts.sites.still(), parts.around.clock.now()
+        verdicts = [(gather, gather.judge(away, now, still)) for gather in parts.rounds.gathers.unsettled]
+        for _, verdict in verdicts:
+            if verdict.hopeless:
+                noted = bool(parts.record.causes)
+                await self._ending.fail("server", "job-failed", verdict.waiting, noted=noted)
+                return
+        for gather, verdict in verdicts:
+            for site, reason in verdict.give_up.items():
+                await self._give_up(gather, site, reason)
+            if not gather.open:
+                parts.rounds.gathers.settle(gather)
+        if verdicts:
+            waiting = dict.fromkeys(verdict.waiting for _, verdict in verdicts if verdict.waiting)
+            parts.ledger.note(reason="; ".join(waiting))
+            looks = [verdict.look_again for _, verdict in verdicts if verdict.look_again]
+            parts.arm(min(looks, default=None))
+
+    async def _give_up(self, gather: Gather, site: str, reason: str) -> None:
+        parts = self._parts
+        await self.note_lack(site, reason, parts.record.round)
+        gather.give_up(site, reason)
+        self._lost[site] = reason
+        parts.sites.set(site, "absent" if site in parts.sites.away else "stalled", reason)
+        await parts.rounds.pass_on(gather, site)
 
     async def note_lack(self, site: str, reason: str, number: int) -> None:
         """Write down, once for each time a site goes away, that the job went on without it."""

@@ -5,30 +5,36 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from flprov._base import Clock
 from flprov.errors import ProtocolError
-from flprov.server.jobs.gather import Asked, Gather, Verdict
-from flprov.server.jobs.patience import Still
+from flprov.jobs import JobState
+from flprov.server.foreign import foreign_line
+from flprov.server.jobs.gather import Asked, Gather
+from flprov.server.jobs.gathers import SPARED, Gathers
+from flprov.server.jobs.roundblobs import RoundBlobs
 from flprov.server.jobs.workflow import Workflow, to_payload
 from flprov.server.records import BlobRef, JobRecord, RoundRecord, UpdateRecord
 from flprov.wire import pb
 from flprov.wire.documents import Contributor, Missing
 
-LATE = "the round went on without it"
 _TASK_ID = re.compile(r"[!-~]{1,200}")  # becomes part of a record's id and of rows in the log
-_MOST_SCALARS = 64 << 10  # bytes
+_MOST_SCALARS = 64 << 10  # bytes; also of the names that a task requires
 _LONGEST_NAME = 100  # characters
-_SPARE = 64  # blobs that a site may send in a round beyond one for each broadcast: late and refused ones
 
 
 class Rounds:
     """What is open in the job's current round.
 
-    Several broadcasts may make up a round (train, then evaluate); one is open at a time.
+    Several broadcasts may make up a round (train, then evaluate), one after the other or at once.
+
+    Attributes:
+        gathers: the round's broadcasts.
+        total: how many rounds the workflow means to run, once it has said so.
+        replayed: the round is run again, after a restart: what the workflow has not asked yet it may ask.
     """
 
     def __init__(
@@ -42,65 +48,81 @@ class Rounds:
         self._clock = clock
         self._known = dict(known)  # updates that were accepted before a restart of the server
         self._began: datetime | None = None
-        self._closed: list[Gather] = []
-        self._announced: dict[str, set[str]] = {}  # site -> digests that it began to send in this round
-        self._sent: dict[str, set[str]] = {}  # site -> digests that it sent whole
-        self._asked: set[str] = set()  # ids of the tasks of this round and of the one before
-        self._before: set[str] = set()
-        self.open: Gather | None = None
+        self._blobs = RoundBlobs(job.id)
+        self.gathers = Gathers()
         self.total: int | None = None
+        self.replayed = job.state is JobState.RUNNING
 
     # ---- a broadcast ---------------------------------------------------------------------
 
     async def begin(self, frame: pb.Broadcast, refusals: Mapping[str, str]) -> Gather:
-        """Open a broadcast of the workflow; sites that refused the job are out from the start."""
-        if self.open is not None and self.open.open:
-            raise ProtocolError("the workflow broadcast a task while another was open")
-        if self.open is not None:
-            self._closed.append(self.open)
-        if len(frame.scalars) > _MOST_SCALARS or len(frame.name) > _LONGEST_NAME:
-            raise ProtocolError("the workflow broadcast a task that is larger than a message may be")
-        if not _TASK_ID.fullmatch(frame.task_id):
-            raise ProtocolError(f"the workflow named a task {ascii(frame.task_id)[:80]}")
-        unknown = sorted(set(frame.sites) - set(self._targets))
-        if unknown:
-            raise ProtocolError(f"the workflow sent a task to {unknown[0]}, which is not a site of this job")
+        """Open a broadcast of the workflow; sites that refused the job are out from the start.
+
+        Raises:
+            ProtocolError: the workflow may not ask this, or not now.
+        """
+        self._verify(frame)
+        sites = tuple(sorted(set(frame.sites) or self._targets))
+        self.gathers.verify_new(frame.task_id, sites)
         self._began = self._began or self._clock.now()
         self.total = frame.rounds
-        asked = Asked(
-            task_id=frame.task_id,
-            name=frame.name,
-            round=frame.round,
-            rounds=frame.rounds,
-            expects=frame.expects,
-            model=await self._workflow.take_out(frame.model),
-            scalars=frame.scalars,
-            sites=tuple(sorted(set(frame.sites) or self._targets)),
-        )
-        self.open = gather = Gather(
-            asked,
+        gather = Gather(
+            await self._take_out(frame, sites),
             quorum=self._quorum,
             required=self._membership.required,
             absence=timedelta(seconds=self._membership.absence_seconds),
             takes_late=self._membership.late == "take",
         )
-        self._asked.add(asked.task_id)
+        self.gathers.add(gather)
         for site in gather.open:
-            known = self._known.get(f"{self._job_id}/{asked.task_id}/{site}")
+            known = self._known.get(f"{self._job_id}/{frame.task_id}/{site}")
             if known is not None:
                 gather.take(known)
             elif site in refusals:
                 gather.lose(site, f"refused the job: {refusals[site]}")
-        settled = [site for site in asked.sites if site in gather.taken or site in gather.absent]
+        settled = [site for site in sites if site in gather.taken or site in gather.absent]
         for site in settled:
-            await self.pass_on(site, more=site != settled[-1])
+            await self.pass_on(gather, site, more=site != settled[-1])
         return gather
 
-    def order(self) -> pb.TaskOrder:
-        """The open task, as it goes to a site."""
-        assert self.open is not None
-        asked = self.open.asked
-        return pb.TaskOrder(
+    def _verify(self, frame: pb.Broadcast) -> None:
+        required = sum(len(name) for name in frame.requires)
+        if max(len(frame.scalars), required) > _MOST_SCALARS or len(frame.name) > _LONGEST_NAME:
+            raise ProtocolError("the workflow broadcast a task that is larger than a message may be")
+        if not _TASK_ID.fullmatch(frame.task_id):
+            raise ProtocolError(f"the workflow named a task {ascii(frame.task_id)[:80]}")
+        unknown = sorted(set(frame.sites) - set(self._targets))
+        if unknown:
+            raise ProtocolError(
+                f"the workflow sent a task to {foreign_line(unknown[0], 80)}, which is not a site of this job"
+            )
+        stray = sorted(set(frame.extra_of) - set(frame.sites or self._targets))
+        if stray:
+            raise ProtocolError(
+                f"the workflow sent tensors for {foreign_line(stray[0], 80)}, which was not sent the task"
+            )
+
+    async def _take_out(self, frame: pb.Broadcast, sites: tuple[str, ...]) -> Asked:
+        take_out = self._workflow.take_out
+        return Asked(
+            task_id=frame.task_id,
+            name=frame.name,
+            round=frame.round,
+            rounds=frame.rounds,
+            expects=frame.expects,
+            model=await take_out(frame.model),
+            scalars=frame.scalars,
+            sites=sites,
+            extra=await take_out(frame.extra) if frame.HasField("extra") else None,
+            extra_of={site: await take_out(payload) for site, payload in sorted(frame.extra_of.items())},
+            requires=tuple(frame.requires),
+            optional=frame.optional,
+        )
+
+    def order(self, gather: Gather, site: str) -> pb.TaskOrder:
+        """The task of a broadcast, as it goes to this site."""
+        asked = gather.asked
+        order = pb.TaskOrder(
             job_id=self._job_id,
             task_id=asked.task_id,
             name=asked.name,
@@ -109,40 +131,41 @@ class Rounds:
             expects=asked.expects,
             model=to_payload(asked.model),
             scalars=asked.scalars,
+            requires=asked.requires,
         )
+        extra = asked.extra_of.get(site, asked.extra)
+        if extra is not None:
+            order.extra.CopyFrom(to_payload(extra))
+        return order
 
-    def awaits(self, task_id: str, site: str) -> bool:
-        """Whether this site's answer to this task is still wanted."""
-        return self.open is not None and self.open.asked.task_id == task_id and site in self.open.open
+    def awaited(self, task_id: str, site: str) -> Gather | None:
+        """The broadcast in which this site's answer to this task is still wanted."""
+        gather = self.gathers.get(task_id)
+        return gather if gather is not None and site in gather.open else None
 
-    def takes(self, task_id: str, site: str) -> bool:
-        """Whether this site's answer to this task counts: awaited, or given up and taken all the same."""
-        if self.awaits(task_id, site):
-            return True
-        return self.open is not None and self.open.asked.task_id == task_id and self.open.takes_late(site)
-
-    def missed(self, task_id: str, site: str) -> str:
-        """Why this site's answer to this task comes too late; empty when nobody asked for it here."""
-        for gather in self._gathers():
-            if gather.asked.task_id == task_id:
-                why = gather.missing.get(site, "")
-                return f"{LATE}: {why}" if why else LATE
-        return f"{LATE}: its round is saved" if task_id in self._before else ""
+    def taking(self, task_id: str, site: str) -> Gather | None:
+        """The same, or the one that takes the answer although it had given the site up."""
+        gather = self.gathers.get(task_id)
+        return gather if gather is not None and (site in gather.open or gather.takes_late(site)) else None
 
     def reopen(self) -> None:
         """The workflow begins the round anew: what was taken is kept for when it asks again."""
         self._known = {update.key: update for update in self.updates()}
-        self._closed, self.open = [], None
+        self.gathers.clear()
+        self.replayed = True
 
     def holds(self, task_id: str, site: str) -> bool:
         """Whether this site's answer to this task was taken before."""
+        gather = self.gathers.get(task_id)
         known = f"{self._job_id}/{task_id}/{site}" in self._known
-        return known or any(g.asked.task_id == task_id and site in g.taken for g in self._gathers())
+        return known or (gather is not None and site in gather.taken)
 
-    async def pass_on(self, site: str, *, more: bool = False) -> None:
-        """Hand one site's outcome in the open broadcast to the workflow; `more`: another one follows."""
-        gather = self.open
-        assert gather is not None
+    def forget(self, update: UpdateRecord) -> None:
+        """An update that was taken does not count any more."""
+        self._known.pop(update.key, None)
+
+    async def pass_on(self, gather: Gather, site: str, *, more: bool = False) -> None:
+        """Hand one site's outcome in a broadcast to the workflow; `more`: another one follows."""
         answer = pb.SiteAnswer(task_id=gather.asked.task_id, site=site, last=not (more or gather.open))
         update = gather.taken.get(site)
         if update is None:
@@ -160,11 +183,13 @@ class Rounds:
             )
         await self._workflow.send(pb.ToWorker(answer=answer))
 
-    def judge(self, away: Mapping[str, datetime], still: Mapping[str, Still]) -> Verdict:
-        """See `Gather.judge`; nothing to do when no broadcast is open."""
-        if self.open is None:
-            return Verdict()
-        return self.open.judge(away, self._clock.now(), still)
+    async def withdraw(self, gather: Gather) -> None:
+        """Nobody is waited for any more in this broadcast, and the workflow hears that."""
+        if gather.open:  # else the last answer is on its way to it
+            gather.withdraw()
+            last = pb.SiteAnswer(task_id=gather.asked.task_id, last=True)
+            last.absent.CopyFrom(pb.Failure(code="absent", message=SPARED))
+            await self._workflow.send(pb.ToWorker(answer=last))
 
     # ---- blobs ---------------------------------------------------------------------------
 
@@ -174,36 +199,33 @@ class Rounds:
         Raises:
             ProtocolError: it has announced more blobs than a round has tasks.
         """
-        announced = self._announced.setdefault(site, set())
-        most = len(self._gathers()) + _SPARE
-        if digest not in announced and len(announced) >= most:
-            raise ProtocolError(f"{site} has announced {most} blobs in one round of job {self._job_id}")
-        announced.add(digest)
-        sent = self._sent.get(site, set())
-        return digest in sent | self.models() | {u.tensors.digest for u in self.updates() if u.site == site}
+        self._blobs.announce(site, digest, len(self.gathers))
+        own = {update.tensors.digest for update in self.updates() if update.site == site}
+        return self._blobs.sent_by(site, digest) or digest in self.given(site) | own
 
     def note_sent(self, site: str, digest: str) -> None:
         """The site has sent this blob whole; its update may name it."""
-        self._sent.setdefault(site, set()).add(digest)
+        self._blobs.note_sent(site, digest)
 
     def sent_by(self, site: str, digest: str) -> bool:
         """Whether the site has sent this blob whole in this round."""
-        return digest in self._sent.get(site, ())
+        return self._blobs.sent_by(site, digest)
 
-    def models(self) -> set[str]:
-        """Digests of what the sites were given in this round."""
-        return {gather.asked.model.digest for gather in self._gathers() if gather.asked.model.digest}
+    def given(self, site: str) -> set[str]:
+        """Digests of what this site may fetch in this round: models, and tensors beside them."""
+        return set[str]().union(*(gather.asked.given(site) for gather in self.gathers))
 
     def blobs(self) -> set[str]:
         """Digests that the open round needs."""
+        asked = set[str]().union(*(gather.asked.blobs for gather in self.gathers))
         updates = {update.tensors.digest for update in self.updates() if update.tensors.digest}
-        return self.models().union(updates, *self._sent.values())
+        return asked | updates | self._blobs.all
 
     # ---- its end -------------------------------------------------------------------------
 
     def summary(self, frame: pb.CloseRound, state: BlobRef) -> RoundRecord:
         """The record of the round that the workflow has committed."""
-        gathers = self._gathers()
+        gathers = tuple(self.gathers)
         absent = {site: reason for g in gathers for site, reason in (g.absent | g.failed).items()}
         refused = {site: reason for g in gathers for site, reason in g.refused.items()}
         return RoundRecord(
@@ -214,32 +236,29 @@ class Rounds:
             contributors=_contributors(gathers),
             absent=_missing(absent),
             refused=_missing(refused),
+            spared=tuple(sorted({site for gather in gathers for site in gather.spared})),
             metrics={name: value for name, value in frame.metrics.items() if math.isfinite(value)},
             state=state,
         )
 
     def drop(self) -> None:
         """Forget the round: it is saved, or the job has ended."""
-        self._closed, self.open, self._began = [], None, None
-        self._before, self._asked = self._asked, set()
+        self.gathers.drop()
+        self._began, self.replayed = None, False
         self._known.clear()
-        self._announced.clear()
-        self._sent.clear()
+        self._blobs.drop()
 
     def updates(self) -> list[UpdateRecord]:
         """Every accepted update of the round, also those of before a restart that nobody asked for again."""
-        taken = [update for gather in self._gathers() for update in gather.taken.values()]
+        taken = [update for gather in self.gathers for update in gather.taken.values()]
         return list({update.key: update for update in (*self._known.values(), *taken)}.values())
-
-    def _gathers(self) -> list[Gather]:
-        return [*self._closed, *([self.open] if self.open else [])]
 
 
 def _missing(reasons: Mapping[str, str]) -> tuple[Missing, ...]:
     return tuple(Missing(site=site, reason=reason) for site, reason in sorted(reasons.items()))
 
 
-def _contributors(gathers: list[Gather]) -> tuple[Contributor, ...]:
+def _contributors(gathers: Iterable[Gather]) -> tuple[Contributor, ...]:
     """One line per site: the first broadcast's numbers, with the metrics of all of them."""
     found: dict[str, Contributor] = {}
     for gather in gathers:

@@ -89,6 +89,11 @@ class JobRun:
         """Whether sites are to run it."""
         return self.record.active
 
+    @property
+    def doing(self) -> str:
+        """What the workflow says that it does, while the job runs."""
+        return self._parts.doing if self.record.state is JobState.RUNNING else ""
+
     def tell(self, event: ev.Event) -> None:
         """Put an event into the inbox; nobody hears it once the run is over."""
         if not self._over:

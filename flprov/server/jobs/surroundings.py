@@ -60,6 +60,7 @@ class Parts:
     tell: Callable[[ev.Event], None]
     tasks: Tasks
     workflow_ready: bool = False
+    doing: str = ""  # what the workflow says that it does; telemetry
     _timer: asyncio.TimerHandle | None = field(default=None, repr=False)
 
     @property

@@ -79,6 +79,12 @@ class ServerMetrics(Collector):
         if server.disk:
             yield _gauge("flprov_disk_free_bytes", "Free on the disk of the state.", server.disk.available)
             yield _gauge("flprov_disk_size_bytes", "Size of the disk of the state.", server.disk.total)
+        ends_of = CounterMetricFamily(
+            "flprov_tracking_restarts", "Times that a receiver of metrics has ended.", labels=["receiver"]
+        )
+        for receiver in server.tracking:
+            ends_of.add_metric([receiver.name], receiver.restarts)
+        yield ends_of
         ends = GaugeMetricFamily(
             "flprov_certificate_expiry_timestamp_seconds",
             "When the certificate of a party ends.",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers that jobs tell: one bounded, append-only file per job, followed live. Telemetry, not the log."""
+"""The numbers that jobs tell: a bounded, append-only file per job, followed live. Telemetry, not the log."""
 
 from __future__ import annotations
 

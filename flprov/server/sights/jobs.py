@@ -42,6 +42,7 @@ def job_document(
         results=tuple(file.name for file in result_files(run)),
         origin=origin,
         contributions=contributions,
+        doing=run.doing,
     )
 
 
@@ -70,8 +71,14 @@ def job_site(run: JobRun, site: str) -> JobSiteDocument:
         at=part.progress_at,
         freed=proof.freed if proof else (),
         late=run.record.late.get(site, 0),
-        answered=run.rounds.open is not None and site in run.rounds.open.taken,
+        answered=_answered(run, site),
     )
+
+
+def _answered(run: JobRun, site: str) -> bool:
+    """Whether the newest task of the open round that went to the site has its answer on our disk."""
+    asked = [gather for gather in run.rounds.gathers if site in gather.asked.sites]
+    return bool(asked) and site in asked[-1].taken
 
 
 def round_document(record: RoundRecord) -> RoundDocument:
@@ -85,6 +92,7 @@ def round_document(record: RoundRecord) -> RoundDocument:
         refused=record.refused,
         metrics=record.metrics,
         checkpoint=record.state is not None,
+        spared=record.spared,
     )
 
 

@@ -66,8 +66,9 @@ def _answer(run: JobRun, causes: tuple[Cause, ...]) -> str:
 
 
 def _progress(run: JobRun) -> str:
-    waiting = run.rounds.open.open if run.rounds.open else ()
-    return f"waiting for {', '.join(waiting)}" if waiting else "the workflow is at work"
+    waiting = sorted({site for gather in run.rounds.gathers.open for site in gather.open})
+    at_work = f"the workflow says: {run.doing}" if run.doing else "the workflow is at work"
+    return f"waiting for {', '.join(waiting)}" if waiting else at_work
 
 
 # ---- the next thing to type ------------------------------------------------------------------

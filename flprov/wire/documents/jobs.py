@@ -40,6 +40,7 @@ class RoundDocument:
     refused: tuple[Missing, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     checkpoint: bool = False  # the state after it is kept: `job clone --from-round` can start there
+    spared: tuple[str, ...] = ()  # sites whose answer to a task the workflow did not wait for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,7 @@ class JobDocument:
     results: tuple[str, ...] = ()  # files that `job download` brings
     origin: JobOrigin | None = None
     contributions: tuple[Contribution, ...] = ()
+    doing: str = ""  # what the workflow says that it does
 
 
 @dataclass(frozen=True, kw_only=True)

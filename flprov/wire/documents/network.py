@@ -65,6 +65,16 @@ class CertificateWarning:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackingStatus:
+    """A receiver of what jobs tell, beside the server."""
+
+    name: str  # tensorboard | mlflow
+    ready: bool  # it has everything that was told before it began
+    restarts: int  # how often it has ended since the server was started
+    reason: str = ""  # why it ended last, until it is ready again
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerDocument:
     """The server's part of `status --json`."""
 
@@ -88,6 +98,7 @@ class ServerDocument:
     notes: tuple[str, ...] = ()  # anything else that an operator should see
     metrics: str = ""  # where Prometheus finds it, "off", or why there is nothing
     log_warnings: tuple[LogWarning, ...] = ()  # what is wrong with the log
+    tracking: tuple[TrackingStatus, ...] = ()  # the receivers that server.yml names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,9 @@ class Curve:
     name: str
     origin: str  # round: the metrics of rounds | live: told while rounds went on
     site: str  # empty: of the job as a whole
-    axis: str  # what `steps` counts: round | step | point (the steps told go back: these are numbers in a row)
+    axis: (
+        str  # what `steps` counts: round | step | point (the steps told go back: these are numbers in a row)
+    )
     steps: tuple[int, ...]
     values: tuple[float, ...]
 
