@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Container
+from dataclasses import replace
 from datetime import datetime
 
 from flprov._base import canonical_json
 from flprov.agent.admission import find_objections
 from flprov.agent.config import AgentConfig
 from flprov.agent.leases import Leases
+from flprov.agent.sitefilters import describe_rules
 from flprov.errors import FlprovError, NoRoom, NotFound
 from flprov.jobs import JobSpec, check_needs
 from flprov.pki import Anchors
-from flprov.policy import load_site_settings
+from flprov.policy import load_policy, load_site_settings
 from flprov.wire import pb
 
 _MOST = 50  # objections
@@ -50,11 +52,20 @@ async def examine(
         )
         if room.missing:
             found.append(NoRoom(room.missing))
-        probed.notes = canonical_json(room.document)
+        filters = await asyncio.to_thread(_describe_filters, config, submission.spec)
+        probed.notes = canonical_json(replace(room.document, filters=filters))
     probed.refusals.extend(
         pb.Failure(code=error.code, message=str(error), hint=error.hint or "") for error in found[:_MOST]
     )
     return probed
+
+
+def _describe_filters(config: AgentConfig, spec: JobSpec) -> tuple[str, ...]:
+    """What this site would do to the job's tensors; of a policy with mistakes another line speaks."""
+    try:
+        return tuple(describe_rules(load_policy(config.policy).filters, spec.workflow.rounds))
+    except FlprovError:
+        return ()
 
 
 async def _find_missing(spec: JobSpec, config: AgentConfig) -> list[FlprovError]:

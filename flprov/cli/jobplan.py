@@ -69,6 +69,8 @@ def _print_plan(found: JobPlanDocument) -> None:
     click.echo()
     print_table(("SITE", "VERDICT", "DISK NEEDED", "ROOM", "REASON"), [_row(site) for site in found.sites])
     for site in found.sites:
+        for line in site.room.filters if site.room is not None else ():
+            click.echo(clean(f"{site.site}: its policy: {line}"))
         for objection in site.objections:
             if objection.hint:
                 click.echo(clean(f"{site.site}: {objection.message}  next: {objection.hint}"))

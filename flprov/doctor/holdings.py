@@ -102,7 +102,19 @@ def _describe_policy(policy: SitePolicy) -> str:
     ]
     ceilings = ", ".join(bound for bound in bounds if bound) or "no ceilings"
     jobs = "" if most.jobs is None else f", {most.jobs} jobs at a time"
-    return f"allows jobs of {' and of '.join(whose)}; {ceilings}{jobs}"
+    return f"allows jobs of {' and of '.join(whose)}; {ceilings}{jobs}{_describe_filters(policy)}"
+
+
+def _describe_filters(policy: SitePolicy) -> str:
+    rules = policy.filters
+    said = [
+        f"{what} pass {', '.join(str(row['type']) for row in rows)}"
+        for what, rows in (("models that come", rules.task), ("updates that leave", rules.result))
+        if rows
+    ]
+    if policy.refused_tasks:
+        said.append(f"refuses tasks {', '.join(sorted(policy.refused_tasks))}")
+    return "".join(f"; {line}" for line in said)
 
 
 def check_interpreter(patient: Patient) -> Rows:

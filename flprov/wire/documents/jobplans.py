@@ -17,6 +17,7 @@ class SiteOffer:
     gpus: tuple[str, ...] = ()  # UUIDs that the job would get now
     disk_needed: int = 0  # of the site's disk: what the job asks for, its app and two models
     python: str = ""
+    filters: tuple[str, ...] = ()  # what its policy does to the job's models and updates, in sentences
 
 
 @dataclass(frozen=True, kw_only=True)
