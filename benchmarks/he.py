@@ -198,8 +198,8 @@ def write(steps: Mapping[str, Numbers], *, parameters: int, sites: int, folder: 
         "|---|---|---|---|---|",
         *rows,
         "",
-        f"In clear the same model is {4 * parameters / 2**20:.0f} MiB each way. The memory of the last step is"
-        " the model itself.",
+        f"In clear the same model is {4 * parameters / 2**20:.0f} MiB each way. The memory of the last"
+        " step is the model itself.",
     ]
     path = folder / "he.md"
     path.write_text("\n".join(lines) + "\n")

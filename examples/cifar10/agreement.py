@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from experiment import Plan, prepare_app, run_workflow
+from experiment import Plan, prepare_app
 
 from flprov.admin import open_admin
 from flprov.errors import JobFailed
@@ -18,23 +18,21 @@ from flprov.wire import read_tensors
 MODEL = "model.safetensors"
 
 
-def check_poc(plan: Plan, folder: Path, workflow: str = "fedavg") -> int:
-    """Run the job both ways and say whether they agree; the exit status.
+def check_poc(workflow: str, plan: Plan, folder: Path) -> bool:
+    """Run a job that was simulated over a network too, and say whether the two agree.
 
     Raises:
-        JobFailed: one of them did not complete.
+        JobFailed: it did not complete.
     """
-    simulated = run_workflow(workflow, plan, folder, lambda record: None)
-    print(f"simulated: {100 * simulated.accuracy[-1]:.2f} %, {simulated.seconds:.1f} s", flush=True)
-    network = run_on_network(plan, folder, workflow)
+    network = run_on_network(workflow, plan, folder)
     files = [folder / "jobs" / workflow / MODEL, network / MODEL]
     same = same_weights(*files)
     print(f"the weights are {'the same, bit for bit' if same else 'NOT the same'}:")
     print("\n".join(f"  {file}" for file in files))
-    return 0 if same else 1
+    return same
 
 
-def run_on_network(plan: Plan, folder: Path, workflow: str) -> Path:
+def run_on_network(workflow: str, plan: Plan, folder: Path) -> Path:
     """The job over a server and sites that are processes of their own; the folder with its results."""
     results = folder / "jobs" / f"{workflow}-poc"
     shutil.rmtree(results, ignore_errors=True)

@@ -23,7 +23,7 @@ WORKFLOWS: Mapping[str, Mapping[str, str | float]] = {
     "fedavg": {"type": "fedavg"},
     "fedprox": {"type": "fedprox", "mu": 0.01},
     "fedopt": {"type": "fedopt", "optimizer": "sgd", "lr": 1.0, "momentum": 0.6},
-    "fedavg_he": {"type": "fedavg_he"},
+    "fedavg_he": {"type": "fedavg_he", "samples": 50_000},
 }
 
 

@@ -36,6 +36,16 @@ class Pictures:
         """Those of these rows."""
         return Pictures(pixels=self.pixels[rows], labels=self.labels[rows])
 
+    def sample(self, count: int | None, *, seed: int) -> Pictures:
+        """So many of them at random, in the order of the files (in which classes may come one by one).
+
+        None, or as many as there are, means all.
+        """
+        if count is None or count >= len(self):
+            return self
+        rows = np.random.default_rng(seed).permutation(len(self))[:count]
+        return self.take(np.sort(rows))
+
     def save(self, folder: Path, part: str) -> None:
         """Write what `load_pictures` reads."""
         np.save(folder / f"{part}_pixels.npy", self.pixels)

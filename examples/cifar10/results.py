@@ -40,12 +40,8 @@ class Verdict:
     met: bool
 
 
-def judge(curves: Mapping[str, Curve], difference: float | None) -> list[Verdict]:
-    """What was wanted of these curves; of those that are there.
-
-    Args:
-        difference: between the final weights of FedAvg-HE and FedAvg; None: one of them did not run.
-    """
+def judge_accuracy(curves: Mapping[str, Curve]) -> list[Verdict]:
+    """What was wanted of how these curves end; of those that are there."""
     ends = {name: 100 * curve.accuracy[-1] for name, curve in curves.items()}
     found = []
     for name in ends:
@@ -63,10 +59,17 @@ def judge(curves: Mapping[str, Curve], difference: float | None) -> list[Verdict
         found.append(
             Verdict(wanted="FedOpt ends not below FedAvg", found=f"{ahead:+.1f} points", met=ahead >= 0)
         )
-    if difference is not None:
-        wanted = f"no weight of FedAvg-HE differs by more than {CLOSE:g} from FedAvg's"
-        found.append(Verdict(wanted=wanted, found=f"{difference:.1e}", met=difference <= CLOSE))
     return found
+
+
+def judge_encryption(clear: Path, encrypted: Path) -> Verdict:
+    """Whether FedAvg-HE has come to FedAvg's model."""
+    difference = largest_difference(clear, encrypted)
+    return Verdict(
+        wanted=f"no weight of FedAvg-HE is further than {CLOSE:g} from FedAvg's",
+        found=f"{difference:.1e}",
+        met=difference <= CLOSE,
+    )
 
 
 def largest_difference(one: Path, other: Path) -> float:

@@ -35,29 +35,36 @@ class Patients:
 
 
 def load_patients(file: Path) -> tuple[Patients, Patients]:
-    """What this hospital trains on, and what it holds out to measure the model with.
+    """What this hospital trains on, and what it holds out to measure the model with; scaled.
 
     Raises:
         ValueError: the file does not have 14 columns.
     """
+    training, test = split_patients(file)
+    return scale(training, training), scale(test, training)
+
+
+def split_patients(file: Path) -> tuple[Patients, Patients]:
+    """The same two in the units of the file."""
     features, labels = read_file(file)
     levels, counts = np.unique(labels, return_counts=True)
     stratify = labels if len(levels) > 1 and counts.min() > 2 else None
-    training, test = train_test_split(
+    parts = train_test_split(
         np.arange(len(labels)),
         train_size=TRAINING,
         test_size=1.0 - TRAINING,
         random_state=SPLIT,
         stratify=stratify,
     )
-    training, test = np.sort(training), np.sort(test)
-    middle = features[training].mean(axis=0)
-    spread = features[training].std(axis=0, ddof=1) + 1e-9  # in Zurich and Basel nobody's cholesterol is known
-    scaled = (features - middle) / spread
-    return (
-        Patients(features=scaled[training], labels=labels[training]),
-        Patients(features=scaled[test], labels=labels[test]),
-    )
+    training, test = (Patients(features=features[np.sort(p)], labels=labels[np.sort(p)]) for p in parts)
+    return training, test
+
+
+def scale(patients: Patients, reference: Patients) -> Patients:
+    """`patients` with each feature's mean over `reference` as 0 and its standard deviation as 1."""
+    middle = reference.features.mean(axis=0)
+    spread = reference.features.std(axis=0, ddof=1) + 1e-9  # at one hospital nobody's cholesterol is known
+    return Patients(features=(patients.features - middle) / spread, labels=patients.labels)
 
 
 def read_file(file: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -3,9 +3,11 @@
 """Four hospitals on this machine: one network, each site with its own file, and the job of this folder.
 
     python examples/heart/run.py DATA_FOLDER
+    python examples/heart/run.py DATA_FOLDER --workflow all -o benchmarks/results
 
-DATA_FOLDER holds the four processed.*.data files (README.md says where to get them), or a folder
-`heart` with them; the environment variable FLPROV_DATA may name it instead.
+The second simulates every workflow with several seeds and writes a table (docs/workflows/heart.md).
+DATA_FOLDER holds the four processed.*.data files (README.md says where to get them), or a folder `heart`
+with them; the environment variable FLPROV_DATA may name it instead.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +33,8 @@ HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")  # site-1 to site-4
 def main() -> int:
     """Run it; the exit status."""
     options = read_options()
+    if options.workflow:
+        return compare_workflows(options)
     network = Poc(options.folder / "network")
     try:
         datasets = find_datasets(options.data)
@@ -58,11 +63,43 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("data", type=Path, nargs="?", default=os.environ.get("FLPROV_DATA"))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--folder", type=Path, default=DEMO / "heart", help="where everything is made")
+    parser.add_argument(
+        "--workflow", help="simulate these instead, with commas between, or all of them; writes a table"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="how many, for --workflow")
+    parser.add_argument("-o", "--output", type=Path, help="for the table of --workflow; else FOLDER")
     options = parser.parse_args()
     if options.data is None:
         parser.error("name the folder with the processed.*.data files, or set FLPROV_DATA to it")
     options.data = Path(options.data)
     return options
+
+
+def compare_workflows(options: argparse.Namespace) -> int:
+    """The table of workflows; the exit status."""
+    sys.path.insert(0, str(APP))
+    from compare import HEAD, SEEDS, STUDIES, compare, write_results
+
+    known = list(dict.fromkeys(study.workflow for study in STUDIES))
+    names = known if options.workflow == "all" else options.workflow.split(",")
+    if not (set(names) <= set(known) and 0 < options.seeds <= len(SEEDS)):
+        print(f"error: workflows are {', '.join(known)}; seeds 1 to {len(SEEDS)}", file=sys.stderr)
+        return 2
+    seeds = SEEDS[: options.seeds]
+    try:
+        files = {data.site: data.path for data in find_datasets(options.data) if data.site}
+        print("\n".join(HEAD), flush=True)
+        with tempfile.TemporaryDirectory(prefix="flprov-heart-") as folder:
+            lines = compare(files, names, seeds, Path(folder), lambda row: print(row, flush=True))
+    except FlprovError as error:
+        print(f"error: {error}" + (f"\nnext:  {error.hint}" if error.hint else ""), file=sys.stderr)
+        return int(error.exit_code)
+    command = (
+        f"python examples/heart/run.py DATA_FOLDER --workflow {options.workflow} --seeds {options.seeds}"
+    )
+    for path in write_results(lines, seeds, command, options.output or options.folder):
+        print(path)
+    return 0
 
 
 def find_datasets(folder: Path) -> list[Dataset]:

@@ -29,10 +29,12 @@ _MOST_RECORD = 64 << 20  # bytes of a record.json
 
 
 def change_spec(spec: JobSpec, settings: Mapping[str, str] | None, min_sites: int | None) -> JobSpec:
-    """The job with what `--set` and `--min-sites` say. Raises ConfigError."""
+    """The job with what `--set` and `--min-sites` say. Raises ConfigError, also for an unknown workflow."""
     from flprov.jobs import override  # late: many commands need none of this
+    from flprov.sdk import verify_workflow
 
     spec = override(spec, settings or {})
+    verify_workflow(spec.workflow.type, spec.workflow.options)
     return spec if min_sites is None else replace(spec, sites=replace(spec.sites, min=min_sites))
 
 

@@ -14,7 +14,7 @@ from flprov.agent.config import AgentConfig
 from flprov.agent.leases import Leases
 from flprov.agent.sitefilters import describe_rules
 from flprov.errors import FlprovError, NoRoom, NotFound
-from flprov.jobs import JobSpec, check_needs
+from flprov.jobs import JobSpec, check_needs, job_needs
 from flprov.pki import Anchors
 from flprov.policy import load_policy, load_site_settings
 from flprov.wire import pb
@@ -70,11 +70,12 @@ def _describe_filters(config: AgentConfig, spec: JobSpec) -> tuple[str, ...]:
 
 async def _find_missing(spec: JobSpec, config: AgentConfig) -> list[FlprovError]:
     """The packages that the job needs and its interpreter lacks."""
-    if not spec.needs:
+    needs = job_needs(spec)
+    if not needs:
         return []
     try:
         python = load_site_settings(config.settings).python or config.python
-        missing = await asyncio.to_thread(check_needs, spec.needs, python)
+        missing = await asyncio.to_thread(check_needs, needs, python)
     except FlprovError as error:
         return [error]
     hint = "the site's IT installs packages; a job never does"

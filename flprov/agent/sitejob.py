@@ -32,7 +32,7 @@ from flprov.errors import (
     ProtocolError,
     error_class,
 )
-from flprov.jobs import check_needs, unpack_bundle
+from flprov.jobs import check_needs, job_needs, unpack_bundle
 from flprov.wire import failure_of, pb
 from flprov.workers import ExitRecord, Launcher, LaunchOrder, LogSegments, Process, reap_leftovers
 
@@ -124,8 +124,8 @@ class SiteJob:
             self._verify_wanted()
             await asyncio.to_thread(self._prepare, app)
             spec = self.admitted.submission.spec
-            if spec.needs:
-                await asyncio.to_thread(_verify_needs, spec.needs, self.admitted.python)
+            if needs := job_needs(spec):
+                await asyncio.to_thread(_verify_needs, needs, self.admitted.python)
             for line in describe_rules(self.admitted.filters, spec.workflow.rounds):
                 await self._note_in_log(f"policy.yml of this site: {line}")
             await self._start()
@@ -245,11 +245,13 @@ class SiteJob:
             async with self._handing:  # a task that came as its process was killed is handed over twice
                 if self._open is not order or (self._process is not None and self._handed == order.task_id):
                     return
+                self._clear_in()
                 if order.model.size and self._filters.on_tasks:
                     path = self._place_in()
                     task.model.CopyFrom(await asyncio.to_thread(self._filters.write_model, order, path))
-                elif order.model.digest:
-                    task.model.CopyFrom(self._lay_in(order.model))
+                else:
+                    self._lay_in(task.model)
+                self._lay_in(task.extra)
                 async with self._up:
                     self._verify_wanted()
                     if self._process is None:
@@ -278,17 +280,22 @@ class SiteJob:
             if payload.digest:
                 await self._fetch(payload.digest, payload.size, doing)
 
-    def _lay_in(self, task: pb.TaskOrder) -> None:
-        """Put the tensors where the job's process can read them, and say so in its task."""
-        if blobs_of(task):
-            for old in (self.folder / "in").iterdir():
-                old.unlink(missing_ok=True)
-        for payload in (task.model, task.extra):
-            if payload.digest:
-                self._serial += 1
-                name = f"{self._serial:06d}.safetensors"
-                self.tools.blobs.link(payload.digest, self.folder / "in" / name)
-                payload.CopyFrom(pb.Payload(file=name, size=payload.size))
+    def _lay_in(self, payload: pb.Payload) -> None:
+        """Put a blob of a task where the job's process can read it, and say there where that is."""
+        if payload.digest:
+            path = self._place_in()
+            self.tools.blobs.link(payload.digest, path)
+            payload.CopyFrom(pb.Payload(file=path.name, size=payload.size))
+
+    def _place_in(self) -> Path:
+        """A new file's path in the folder that the job's process reads from."""
+        self._serial += 1
+        return self.folder / "in" / f"{self._serial:06d}.safetensors"
+
+    def _clear_in(self) -> None:
+        """What an earlier task brought goes; whoever is at it has it mapped."""
+        for old in (self.folder / "in").iterdir():
+            old.unlink(missing_ok=True)
 
     # ---- what the worker says ------------------------------------------------------------
 

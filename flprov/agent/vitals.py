@@ -155,6 +155,7 @@ def read_vitals(
             lost=lost,
         ),
         notes=(*files.notes, *_lost_in_words(cards, lost)),
+        filters=files.rules.filters.in_words,
     )
 
 

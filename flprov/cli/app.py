@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`flprov app`: build, upload, list."""
+"""`flprov app`: build, upload, list, take over from FLARE."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from flprov.cli.acting import acting
 from flprov.cli.completion import complete_app
-from flprov.cli.output import ago, clean, json_option, print_fields, print_json, print_table, size
+from flprov.cli.output import ago, clean, json_option, print_fields, print_json, print_table, size, talk
 from flprov.cli.progress import bytes_bar
 from flprov.wire.documents import AppBuildDocument, AppListDocument
 
@@ -28,8 +28,10 @@ def build(folder: Path, output: Path | None, as_json: bool) -> None:
     from flprov._base import write_atomic
     from flprov.errors import Conflict
     from flprov.jobs import build_bundle, load_job
+    from flprov.sdk import verify_workflow
 
     spec = load_job(folder)
+    verify_workflow(spec.workflow.type, spec.workflow.options)
     bundle = build_bundle(folder)
     if output is not None:
         if output.exists():
@@ -103,3 +105,33 @@ def show(name: str, as_json: bool) -> None:
     )
     for file in found.files:
         click.echo(clean(f"  {file}"))
+
+
+@app.command("from-flare")
+@click.argument("folder", metavar="JOB_FOLDER", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The new app; default: ./NAME.")
+def from_flare(folder: Path, output: Path | None) -> None:
+    """Make an app of a job folder of NVIDIA FLARE (2.x).
+
+    \b
+    Examples:
+      flprov app from-flare jobs/hello-pt
+      flprov app from-flare jobs/hello-pt -o hello
+
+    Its code is copied with `nvflare` replaced in import lines; nothing of it is run. What has no
+    counterpart is named on stderr and in MIGRATION.md. A folder that is there is not overwritten.
+    """
+    from flprov.flare import convert_job, write_migration
+
+    found = convert_job(folder)
+    target = output or Path(found.name)
+    mistakes = write_migration(found, target)
+    click.echo(clean(f"wrote {target}: job.yml, MIGRATION.md and {len(found.files) - 2} files of code"))
+    for name, rows in found.changed.items():
+        click.echo(clean(f"  {name}: {len(rows)} import lines changed"))
+    for note in found.notes:
+        talk(clean(f"  {note}"))
+    for mistake in mistakes:
+        talk(clean(f"  {mistake}"))
+    talk("Read MIGRATION.md and job.yml, then:")
+    talk(clean(f"  flprov simulate {target} -n 2"))

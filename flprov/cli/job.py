@@ -112,6 +112,8 @@ def _submitted(admin: Admin, found: SubmitDocument, *, waiting: bool, as_json: b
     if not as_json:
         repeated = " (as before, by its token)" if found.repeated else ""
         click.echo(f"job {clean(found.job_id)}{repeated}")
+        if found.cost:
+            talk(clean(found.cost))
     if waiting:
         _wait(admin, job_id=found.job_id, timeout=None, as_json=as_json)
     else:

@@ -64,6 +64,7 @@ def _print_plan(found: JobPlanDocument) -> None:
             ("queue", _queue(found)),
             ("needs", clean(needs)),
             ("server's disk", _disk(found)),
+            *([("cost", clean(found.cost))] if found.cost else []),
         ]
     )
     click.echo()

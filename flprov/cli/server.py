@@ -13,7 +13,7 @@ from flprov.cli.own import ask_own
 from flprov.cli.passphrases import SERVER_CA, passphrase_options, read_passphrase
 from flprov.cli.serverops import backup, gc, restore_state
 from flprov.cli.siteops import drain_server, enable_server
-from flprov.cli.status import print_notes, print_warnings
+from flprov.cli.status import print_notes, print_tracking, print_warnings
 from flprov.errors import ExitCode, Unavailable
 
 
@@ -79,6 +79,7 @@ def server_status(kit: Path, as_json: bool, health: bool, alive: bool) -> None:
     )
     print_warnings(found.warnings)
     print_notes(found.notes)
+    print_tracking(found.tracking)
 
 
 for _command in (drain_server, enable_server, backup, restore_state, gc):

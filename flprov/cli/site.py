@@ -150,6 +150,7 @@ def _vital_fields(vitals: Vitals) -> list[tuple[str, str]]:
         ("gpus", ", ".join(gpu.name for gpu in vitals.gpus) or vitals.gpu_note),
         ("disk", f"{size(vitals.disk.available)} free"),
         ("confinement", vitals.confinement),
+        ("filters", vitals.filters),
     ]
 
 

@@ -20,7 +20,7 @@ from flprov.cli.output import (
     tint,
     until,
 )
-from flprov.wire.documents import GPU, CertificateWarning, SiteDocument, StatusDocument
+from flprov.wire.documents import GPU, CertificateWarning, SiteDocument, StatusDocument, TrackingStatus
 
 
 @click.command()
@@ -57,6 +57,7 @@ def print_status(found: StatusDocument) -> None:
         click.echo(clean(f"server {server.drained}; safe to stop {server.safe_when}"))
     print_warnings(server.warnings)
     print_notes(server.notes)
+    print_tracking(server.tracking)
     print_notes(
         [f"{line.text}  next: {line.hint}" if line.hint else line.text for line in server.log_warnings]
     )

@@ -106,15 +106,8 @@ def _describe_policy(policy: SitePolicy) -> str:
 
 
 def _describe_filters(policy: SitePolicy) -> str:
-    rules = policy.filters
-    said = [
-        f"{what} pass {', '.join(str(row['type']) for row in rows)}"
-        for what, rows in (("models that come", rules.task), ("updates that leave", rules.result))
-        if rows
-    ]
-    if policy.refused_tasks:
-        said.append(f"refuses tasks {', '.join(sorted(policy.refused_tasks))}")
-    return "".join(f"; {line}" for line in said)
+    refused = f"refuses tasks {', '.join(sorted(policy.refused_tasks))}" if policy.refused_tasks else ""
+    return "".join(f"; {line}" for line in (policy.filters.in_words, refused) if line)
 
 
 def check_interpreter(patient: Patient) -> Rows:

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         unpack_bundle,
     )
     from flprov.jobs.capacity import capacity_of, site_disk
+    from flprov.jobs.cost import describe_cost, state_size, update_size
+    from flprov.jobs.filenames import verify_path
     from flprov.jobs.ids import match_prefix, new_job_id
-    from flprov.jobs.needs import check_needs
+    from flprov.jobs.needs import check_needs, job_needs
     from flprov.jobs.overrides import override
     from flprov.jobs.quota import Quota, Quotas, Usage
     from flprov.jobs.reading import load_job
@@ -73,8 +75,10 @@ __all__ = [
     "check_needs",
     "choose_gpus",
     "decode_submission",
+    "describe_cost",
     "find_room",
     "find_shortage",
+    "job_needs",
     "list_bundle",
     "list_models",
     "load_job",
@@ -85,7 +89,10 @@ __all__ = [
     "schedule",
     "show_size",
     "site_disk",
+    "state_size",
     "unpack_bundle",
+    "update_size",
+    "verify_path",
     "verify_spec",
     "verify_step",
 ]
@@ -111,6 +118,10 @@ _MODULES = {
     "build_bundle": "bundle",
     "capacity_of": "capacity",
     "check_needs": "needs",
+    "describe_cost": "cost",
+    "job_needs": "needs",
+    "state_size": "cost",
+    "update_size": "cost",
     "choose_gpus": "room",
     "decode_submission": "submission",
     "find_room": "room",
@@ -126,6 +137,7 @@ _MODULES = {
     "show_size": "room",
     "site_disk": "capacity",
     "unpack_bundle": "bundle",
+    "verify_path": "filenames",
     "verify_spec": "rules",
 }
 

@@ -22,6 +22,10 @@ from packaging.version import InvalidVersion, Version
 from flprov._base import from_document, parse_json
 from flprov.config import shown
 from flprov.errors import LocalError, Misuse
+from flprov.jobs.job import JobSpec
+
+# The extra of flprov that brings them, see pyproject.toml: pip install 'flprov[he]'.
+_OF_WORKFLOW = {"fedavg_he": ("tenseal>=0.3.14",)}
 
 _TIMEOUT = 60.0  # an interpreter on a slow network disk takes tens of seconds
 
@@ -62,6 +66,11 @@ class _Survey:
     python: str
     versions: Mapping[str, str | None]  # None: not installed
     markers: Mapping[str, str]  # PEP 508 environment markers
+
+
+def job_needs(spec: JobSpec) -> tuple[str, ...]:
+    """What a job needs at each of its sites: what job.yml says, and what its workflow takes besides."""
+    return (*spec.needs, *_OF_WORKFLOW.get(spec.workflow.type or "", ()))
 
 
 def check_needs(needs: Sequence[str], python: Path | None = None) -> tuple[str, ...]:

@@ -85,6 +85,15 @@ class FilterRules:
     task: tuple[Row, ...] = ()
     result: tuple[Row, ...] = ()
 
+    @property
+    def in_words(self) -> str:
+        """Which filters what passes; empty when there are none."""
+        return "; ".join(
+            f"{what} pass {', '.join(str(row['type']) for row in rows)}"
+            for what, rows in (("models that come", self.task), ("updates that leave", self.result))
+            if rows
+        )
+
 
 def read_filter_rules(section: Section | None) -> FilterRules:
     """The rules in that part of the file; none when there is none."""
@@ -135,9 +144,9 @@ def _read_row(row: Section, kinds: tuple[str, ...]) -> Row:
         found["required"] = False  # the same line serves jobs that have no such tensors
     if kind == "gaussian_noise":
         _verify_noise(row, found)
-    if kind == "svt_privacy" and _as_float(found["tau"]) > _as_float(found["gamma"]):
-        row.problem("tau", "'tau' must not be above 'gamma'")
-    if kind == "quantize" and "block" in found and found["to"] != "int8":
+    if kind == "svt_privacy" and {"tau", "gamma"} <= found.keys():
+        _verify_threshold(row, found)
+    if kind == "quantize" and "block" in found and found.get("to") != "int8":
         row.problem("block", "'block' stands with int8 only")
     return found
 
@@ -158,9 +167,12 @@ def _read_option(row: Section, name: str, option: Option) -> object:
 
 
 def _read_number(row: Section, name: str, option: Number) -> float | None:
-    value = row.number(name, minimum=0) if option.required else row.number(name, None, minimum=0)
-    if value is None or not row.has(name):
-        return value
+    if option.required and not row.has(name):
+        row.number(name)  # says that it is missing
+        return None
+    value = row.number(name, None, minimum=0)
+    if value is None:
+        return None
     if value == 0 and not option.zero:
         row.problem(name, f"{name!r} must be above 0")
     if option.most is not None and (value > option.most or (option.open and value == option.most)):
@@ -174,6 +186,7 @@ def _verify_noise(row: Section, found: Row) -> None:
         row.problem("type", "gaussian_noise takes sigma, or epsilon, delta and max_norm together")
 
 
-def _as_float(value: object) -> float:
-    assert isinstance(value, int | float)
-    return float(value)
+def _verify_threshold(row: Section, found: Row) -> None:
+    tau, gamma = found["tau"], found["gamma"]
+    if isinstance(tau, int | float) and isinstance(gamma, int | float) and tau > gamma:
+        row.problem("tau", "'tau' must not be above 'gamma'")

@@ -35,7 +35,7 @@ from flprov.sdk.sites import Sites
 from flprov.sdk.state import Best, State, encode_state, flatten_state, read_state
 from flprov.sdk.summaries import summarise
 from flprov.sdk.workflows.fedavg import FedAvg
-from flprov.sdk.workflows.registry import OPAQUE, WORKFLOWS, Controller, build_controller
+from flprov.sdk.workflows.registry import OPAQUE, WORKFLOWS, Controller, build_controller, verify_workflow
 
 if TYPE_CHECKING:
     from flprov.sdk.torch_tensors import from_state_dict, to_state_dict
@@ -92,6 +92,7 @@ __all__ = [
     "split_entry",
     "summarise",
     "to_state_dict",
+    "verify_workflow",
     "weighted_mean",
 ]
 

@@ -91,7 +91,7 @@ class Sites:
         self._round = None
 
     def judge(self, state: State) -> State:
-        """`state`, the end of this round, with what `commit` makes of its `best`: by job.yml's `workflow.best`.
+        """`state`, the end of this round, with what `commit` makes of its `best`: see `Selection`.
 
         Raises:
             JobFailed: no round has reported that metric, and this one does not.

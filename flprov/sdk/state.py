@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from flprov._base import canonical_json, from_document, parse_json
 from flprov.errors import Misuse, StateDamaged
 from flprov.messages import Scalar, Tensors
@@ -122,18 +125,19 @@ def read_state(source: Path | bytes) -> State:
         numbers = from_document(_Numbers, parse_json(text), "state")
     except ValueError as error:
         raise StateDamaged(f"what should be the state of a workflow is not: {error}") from error
-    parts: dict[str, dict[str, object]] = {"model": {}, "tensors": {}, "best": {}}
+    parts: dict[str, dict[str, NDArray[np.generic]]] = {"model": {}, "tensors": {}, "best": {}}
     for name, array in read_tensors(source).items():
         part, _, own = name.partition("/")
         if part not in parts:
             raise StateDamaged(f"the state of a workflow holds the stray tensor {name!r}")
         parts[part][own] = array
+    chosen = numbers.best
     return State(
         round=numbers.round,
-        model=parts["model"],  # type: ignore[arg-type]  # what read_tensors gave, sorted in two
-        tensors=parts["tensors"],  # type: ignore[arg-type]
+        model=parts["model"],
+        tensors=parts["tensors"],
         scalars=numbers.scalars,
         metrics=numbers.metrics,
         results=numbers.results,
-        best=numbers.best and Best(**vars(numbers.best), model=parts["best"]),
+        best=None if chosen is None else Best(**vars(chosen), model=parts["best"]),
     )

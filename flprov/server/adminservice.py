@@ -173,7 +173,13 @@ class AdminService:
             verify_may_touch(call.caller, source.record, ObjectRule.OWN_ORG_JOB, self._registry.orgs)
         job, repeated = await self._jobs.submit(submission, request)
         return _document(
-            doc.SubmitDocument(job_id=job.id, app=job.app, state=job.state.value, repeated=repeated)
+            doc.SubmitDocument(
+                job_id=job.id,
+                app=job.app,
+                state=job.state.value,
+                repeated=repeated,
+                cost=self._jobs.plans.describe_cost(submission),
+            )
         )
 
     async def plan_job(self, call: Call, request: pb.SubmitRequest) -> pb.Document:

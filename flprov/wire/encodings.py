@@ -72,7 +72,8 @@ def round_into(values: Array, out: Array, encoding: Encoding) -> None:
     Half precision takes what is beyond 65504 as 65504. What the precision does not work on is copied.
     """
     source, target = values.reshape(-1), out.reshape(-1)
-    if encoding.precision is None or NAMES[values.dtype] not in WIDER[encoding.precision]:
+    precision = encoding.precision
+    if precision is None or not source.size or NAMES[values.dtype] not in WIDER[precision]:
         target[...] = source
         return
     scales = _scales(source, encoding)

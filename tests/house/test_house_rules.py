@@ -89,9 +89,15 @@ def opening_problems(path: Path) -> Iterator[str]:
 
 
 def test_no_module_has_a_name_that_says_nothing():
-    bad = [module.shown for module in modules() if BANNED_NAMES.fullmatch(module.path.stem)]
-    bad += [module.shown for module in modules() if BANNED_NAMES.fullmatch(module.path.parent.name)]
+    named_here = [module for module in modules() if not mirrors_flare(module)]
+    bad = [module.shown for module in named_here if BANNED_NAMES.fullmatch(module.path.stem)]
+    bad += [module.shown for module in named_here if BANNED_NAMES.fullmatch(module.path.parent.name)]
     verify_none(bad)
+
+
+def mirrors_flare(module: Module) -> bool:
+    """Whether its path is NVIDIA FLARE's: users' import lines find it by that (docs/flare.md)."""
+    return module.name.startswith(("flprov.flare.apis", "flprov.flare.app_common"))
 
 
 def test_nothing_dangerous_or_unfinished_is_in_the_package():
@@ -213,6 +219,8 @@ def test_inheritance_among_our_own_classes_is_two_deep_at_most():
         for module in modules()
         for node in ast.walk(module.tree)
         if isinstance(node, ast.ClassDef) and module.layer != "errors"  # a tree on purpose
+        # FLComponent > Filter > DXOFilter, as users' isinstance() knows them: FLARE's tree, three deep.
+        and node.name != "DXOFilter"
     }
 
     def depth(name: str) -> int:

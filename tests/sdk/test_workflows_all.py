@@ -113,7 +113,11 @@ def test_a_bad_update_is_refused_and_leaves_no_trace(case, villain):
         ("fedopt", {"fraction": -0.5}, "workflow.fraction is -0.5"),
         ("scaffold", {"fraction": 2.0}, "workflow.fraction is 2.0"),
         ("fedopt", {"optimizer": "adma"}, "'adma' is not one of sgd, adam, yogi, adagrad"),
-        ("fedopt", {"optimizer": "adam", "momentum": 0.9}, "momentum: adam has no such option; it has lr, beta1"),
+        (
+            "fedopt",
+            {"optimizer": "adam", "momentum": 0.9},
+            "momentum: adam has no such option; it has lr, beta1",
+        ),
         ("fedopt", {"beta1": 0.9}, "workflow.beta1: sgd has no such option; it has lr, momentum"),
         ("fedopt", {"lr": 0.0}, "workflow.lr is 0.0; it must be above 0"),
         ("fedopt", {"momentum": 1.0}, "workflow.momentum is 1.0; it must be at least 0 and below 1"),

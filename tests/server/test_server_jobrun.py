@@ -118,13 +118,6 @@ async def test_disk_that_is_full_at_an_update_puts_it_off_and_says_so(world):
     assert len(world.store.load("update")) == 2
 
 
-async def test_second_broadcast_of_a_round_waits_for_the_first(world):
-    running = await train(world, "site-1", "site-2")
-    running.workflow.say(broadcast(name="evaluate"))
-    await world.reaches(running.run, JobState.FINISHING)
-    assert running.run.record.reason == "the workflow broadcast a task while another was open"
-
-
 async def test_task_for_some_sites_goes_to_those_alone(world):
     running = await deploy(world, "site-1", "site-2")
     running.workflow.say(broadcast(sites=("site-2",)))

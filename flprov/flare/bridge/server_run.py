@@ -101,7 +101,7 @@ class ServerRun:
         self._updates: list[Update] = []  # of this round, without their tensors
         self._panic = ""
         self._abort = Signal()
-        self._engine = ServerEngine(self, job_id=Path.cwd().parent.name)
+        self._engine = ServerEngine(self, job_id=_job_id())
         self.board = Board(sites, self._engine, self, self._engine.new_context().get_job_id())
         self._persistor = StatePersistor(state.model)
         self._add_components()
@@ -231,6 +231,12 @@ class ServerRun:
 
     def _fire(self, event: str) -> None:
         self._controller.fire_event(event, self._context())
+
+
+def _job_id() -> str:
+    """The id of this job: a workflow's process starts in the folder JOB/workflow/work."""
+    parents = Path.cwd().parents
+    return parents[1].name if len(parents) > 1 else ""
 
 
 def _weights(found: object) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from flprov.sdk.he.ciphertexts import (
     Ciphertexts,
     Shape,
     add_ciphertexts,
+    count_pieces,
     is_encrypted,
     read_ciphertexts,
     split_model,
@@ -22,6 +23,7 @@ from flprov.sdk.he.ciphertexts import (
 )
 from flprov.sdk.he.ckks import LIMIT, Ring
 from flprov.sdk.he.exchange import OPAQUE, OPEN, Keyed, ask_any
+from flprov.sdk.he.rates import describe_rates
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 
@@ -35,6 +37,7 @@ class EncryptedMean:
         self._sites = sites
         self._samples = samples
         self._ring = Ring()
+        self._told = False
 
     def train(self, state: State, *, to: Sequence[str]) -> list[Update]:
         """Train from `state.model`, in clear or not; the updates whose ciphertexts are of this job.
@@ -45,6 +48,7 @@ class EncryptedMean:
         scalars: Mapping[str, Scalar] = {"he.unit": self._unit(state), "he.limit": LIMIT / len(to)}
         asked = self._sites.start("train", state.model, to=to, expects=OPAQUE, scalars=scalars)
         shape, good = shape_of(state.model), []
+        self._tell_cost(shape)
         for update in asked.updates():
             try:
                 found = self.verify(update, shape, unit=float(scalars["he.unit"]))
@@ -55,6 +59,7 @@ class EncryptedMean:
             good.append(update)
         if not good:
             raise JobFailed("no site sent an update that can be added")
+        self._tell_cost(shape)
         return good
 
     def verify(self, update: Update, shape: Shape | None, *, unit: float) -> Ciphertexts:
@@ -108,6 +113,12 @@ class EncryptedMean:
         """What the next round has to know."""
         total = math.fsum(update.share for update in updates)
         return {"he.key": keyed.key, "he.unit": 2.0 ** math.ceil(math.log2(total))}
+
+    def _tell_cost(self, shape: Shape | None) -> None:
+        """Write what a round costs into the job's log, once, as soon as the model is known."""
+        if not self._told and shape is not None:
+            self._told = True
+            print(describe_rates(count_pieces(shape[0]), len(self._sites.names)), flush=True)
 
     def _unit(self, state: State) -> float:
         """What weights are divided by, so that they add up to about 1: a power of two, which is exact."""

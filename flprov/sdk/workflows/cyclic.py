@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from flprov.messages import Update
-from flprov.sdk.aggregation import weighted_mean
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 from flprov.sdk.workflows.measuring import measure_round

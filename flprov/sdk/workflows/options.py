@@ -7,6 +7,6 @@ from flprov.errors import ConfigError
 
 
 def verify_fraction(fraction: float) -> None:
-    """Raise ConfigError unless `fraction`, the part of the sites that a round asks, is above 0 and at most 1."""
+    """Check which part of the sites a round is to ask. Raises ConfigError."""
     if not 0 < fraction <= 1:
         raise ConfigError(f"workflow.fraction is {fraction}; it must be above 0 and at most 1")

@@ -58,3 +58,13 @@ def build_controller(kind: str | None, entry: str | None, options: Mapping[str, 
     if not callable(getattr(controller, "run", None)):
         raise ConfigError(f"workflow.entry: {entry} has no method run(sites, state)")
     return controller  # type: ignore[no-any-return]  # it has run; the rest shows when it runs
+
+
+def verify_workflow(kind: str | None, options: Mapping[str, object]) -> None:
+    """Check before a job starts that `kind` is one of ours and takes these options; None is the app's own.
+
+    Raises:
+        ConfigError: it is not, or it does not; the message has the nearest name.
+    """
+    if kind is not None:
+        build_controller(kind, None, options)

@@ -6,23 +6,21 @@ gradients differ from everybody's.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from flprov.errors import ConfigError, JobFailed, UpdateRefused
+from flprov.errors import ConfigError, JobFailed
 from flprov.messages import Scalar, Tensors, Update, UpdateKind
 from flprov.sdk.aggregation import mean_difference, moment_dtype, weighted_mean
+from flprov.sdk.correction import STEP_SUM
 from flprov.sdk.elementwise import Wide, calculate
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 from flprov.sdk.workflows.measuring import measure_round
 from flprov.sdk.workflows.options import verify_fraction
 from flprov.sdk.workflows.steering import RUNNING_STATISTICS, steered_names
-
-STEP_SUM = "step_sum"  # the metric in which a trainer reports K · lr: the sum of its steps' learning rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +58,7 @@ class Scaffold:
             names = steered_names(state.model, self.average)
             overall = _variate(state, "all", names)
             own = {site: _variate(state, f"site/{site}", names) for site in sites.names}
-            updates = self._train(sites, state.model, overall, own)
+            updates = self._train(sites, state.round, state.model, overall, own)
             own |= {update.site: _renew(update, state.model, overall, own[update.site]) for update in updates}
             shares = {**state.scalars, **{f"share/{update.site}": update.share for update in updates}}
             model = self._step(updates, state.model, names)
@@ -74,11 +72,24 @@ class Scaffold:
             )
 
     def _train(
-        self, sites: Sites, model: Tensors, overall: Tensors, own: Mapping[str, Tensors]
+        self, sites: Sites, number: int, model: Tensors, overall: Tensors, own: Mapping[str, Tensors]
     ) -> list[Update]:
+        """The updates whose sum of steps can be divided by; the others are refused."""
         there = sites.sample(self.fraction)
         shifts = {site: _difference(overall, own[site]) for site in there}
-        return sites.train(model, to=there, extra_of=shifts, requires=("extra",))
+        gathering = sites.start("train", model, to=there, extra_of=shifts, requires=("extra",))
+        updates = gathering.updates()
+        problems = {update.site: _find_problem(update) for update in updates}
+        for update in updates:
+            if problems[update.site]:
+                gathering.refuse(update, problems[update.site])
+        accepted = [update for update in updates if not problems[update.site]]
+        if not accepted:
+            raise JobFailed(
+                f"no update of round {number + 1} can be used: {updates[0].site}: {problems[updates[0].site]}",
+                hint="call fl.correct_gradients(net, lr=...) in each step, or report Correction.metrics",
+            )
+        return accepted
 
     def _step(self, updates: Sequence[Update], model: Tensors, names: Sequence[str]) -> Tensors:
         """x + lr times the mean of what the sites have changed; other tensors are averaged."""
@@ -121,30 +132,28 @@ def _difference(one: Tensors, other: Tensors) -> Tensors:
 
 def _renew(update: Update, model: Tensors, overall: Tensors, own: Tensors) -> Tensors:
     """Option II: c(i) - c + (x - y(i)) / (K · eta)."""
-    steps = _step_sum(update)
+    steps = update.metrics[STEP_SUM]
     full = update.kind is UpdateKind.FULL
 
     def rule(own: Wide, overall: Wide, x: Wide, y: Wide) -> Sequence[Wide]:
         return [own - overall + ((x - y) if full else -y) / steps]
 
     return {
-        name: calculate(
-            name, rule, [array, overall[name], model[name], update.params[name]], [array.dtype]
-        )[0]
+        name: calculate(name, rule, [array, overall[name], model[name], update.params[name]], [array.dtype])[
+            0
+        ]
         for name, array in own.items()
     }
 
 
-def _step_sum(update: Update) -> float:
+def _find_problem(update: Update) -> str:
+    """What is wrong with the sum of its steps; empty: nothing."""
     found = update.metrics.get(STEP_SUM)
     if found is None:
-        raise UpdateRefused(
-            f"the update of {update.site} has no metric {STEP_SUM!r}, the sum of its steps' learning rates",
-            hint="call fl.correct_gradients(net, lr=...) in each step, or report Correction.metrics",
-        )
-    if not (math.isfinite(found) and found > 0):
-        raise UpdateRefused(f"{STEP_SUM} of {update.site} is {found}; it must be finite and above 0")
-    return found
+        return f"it has no metric {STEP_SUM!r}, the sum of its steps' learning rates"
+    return (
+        "" if found > 0 else f"{STEP_SUM} is {found}; it must be above 0"
+    )  # finite it is: the runtime looks
 
 
 def _without_step_sum(update: Update) -> Update:

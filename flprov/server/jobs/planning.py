@@ -12,7 +12,18 @@ from pathlib import Path
 
 from flprov._base import Clock
 from flprov.errors import FlprovError, NoRoom, SiteUnavailable
-from flprov.jobs import READY, JobView, Plan, Submission, schedule, show_size, site_disk
+from flprov.jobs import (
+    READY,
+    JobView,
+    Plan,
+    Submission,
+    describe_cost,
+    schedule,
+    show_size,
+    site_disk,
+    state_size,
+    update_size,
+)
 from flprov.server.foreign import CODE, foreign_line, read_probe
 from flprov.server.jobs.scheduling import Scheduler, org_of
 from flprov.server.records import AppRecord
@@ -65,10 +76,19 @@ class JobPlans:
             return None
         sites, rounds = len(submission.sites), spec.workflow.rounds
         kept = min(rounds, self._checkpoints or rounds)
-        text = (
-            f"{sites} updates and {kept} checkpoints of {show_size(model)} each, and the model itself twice"
+        update, state = update_size(spec, model), state_size(spec, model)
+        own = "" if update == state else f" of {show_size(update)}"
+        text = f"{sites} updates{own} and {kept} checkpoints of {show_size(state)} each"
+        return DiskEstimate(
+            needed=sites * update + kept * state + 2 * model,
+            free=_free(self._folder),
+            text=f"{text}, and the model itself twice",
         )
-        return DiskEstimate(needed=(sites + kept + 2) * model, free=_free(self._folder), text=text)
+
+    def describe_cost(self, submission: Submission) -> str:
+        """What the job's workflow takes beyond the model itself, in words; mostly nothing."""
+        model = self._scheduler.apps[submission.app].model_size(submission.spec.model)
+        return describe_cost(submission.spec, model, len(submission.sites))
 
     def verify_fits(self, submission: Submission) -> None:
         """Refuse a job that the server's disk has no room for.
@@ -109,6 +129,7 @@ class JobPlans:
             priority=view.priority,
             ahead=ahead,
             position=ahead + 1 if reason else 0,
+            cost=self.describe_cost(submission),
             disk=disk,
             made_at=self._clock.now(),
         )

@@ -169,7 +169,7 @@ def _read_lines(path: Path, offset: int) -> tuple[int, bytes]:
                 file.seek(offset - 1)
                 offset += 0 if file.read(1) == b"\n" else len(file.readline())
             data = file.read(CHUNK)
-    except (OSError, OverflowError):
+    except (OSError, ValueError, OverflowError):  # no file, or no place that a file has
         return offset, b""
     return offset, data[: data.rfind(b"\n") + 1]
 

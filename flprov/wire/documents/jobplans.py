@@ -63,5 +63,6 @@ class JobPlanDocument:
     priority: int = 0
     ahead: int = 0  # jobs that wait before it
     position: int = 0  # in the queue, from 1; 0: it would not wait
+    cost: str = ""  # what the workflow takes beyond the model itself; empty: nothing worth a word
     disk: DiskEstimate | None = None  # None: the model is made by code, nobody knows its size before
     made_at: datetime | None = None

@@ -162,6 +162,7 @@ class SubmitDocument:
     app: str
     state: str
     repeated: bool = False  # the token had made this job before
+    cost: str = ""  # as in a plan
 
 
 @dataclass(frozen=True, kw_only=True)

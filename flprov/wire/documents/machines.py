@@ -122,5 +122,6 @@ class Vitals:
     python: str = ""  # interpreter for jobs
     room: SiteRoom | None = None  # None from an older agent
     notes: tuple[str, ...] = ()  # anything an operator should see, e.g. "policy allows nobody"
+    filters: str = ""  # of its policy.yml: what every model and update passes; empty: nothing
     at: datetime | None = None  # when it was read, by the site's own clock; None from an older agent
     environment: tuple[Condition, ...] = ()  # whether jobs can run, thing by thing

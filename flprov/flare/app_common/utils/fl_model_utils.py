@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FLModel to Shareable and back, as FLARE's learners and executors do it."""
+
+from __future__ import annotations
+
+from flprov.flare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from flprov.flare.apis.fl_context import FLContext
+from flprov.flare.apis.shareable import Shareable
+from flprov.flare.app_common.abstract.fl_model import FLModel, ParamsType
+from flprov.flare.app_common.app_constant import AppConstants
+
+_KINDS = {ParamsType.FULL: DataKind.WEIGHTS, ParamsType.DIFF: DataKind.WEIGHT_DIFF}
+
+
+class FLModelUtils:
+    """Two functions, where FLARE has them."""
+
+    @staticmethod
+    def to_shareable(fl_model: FLModel) -> Shareable:
+        """A DXO of its params, or of its metrics where it has no params.
+
+        Raises:
+            ValueError: it has neither.
+        """
+        meta = dict(fl_model.meta)
+        if fl_model.params is not None:
+            if fl_model.metrics is not None:
+                meta = {MetaKey.INITIAL_METRICS: fl_model.metrics, **meta}
+            kind = _KINDS[ParamsType(fl_model.params_type or ParamsType.FULL)]
+            found = DXO(kind, data=dict(fl_model.params), meta=meta).to_shareable()
+        elif fl_model.metrics is not None:
+            found = DXO(DataKind.METRICS, data=dict(fl_model.metrics), meta=meta).to_shareable()
+        else:
+            raise ValueError("an FLModel without params and metrics says nothing")
+        for key, value in (
+            (AppConstants.START_ROUND, fl_model.start_round),
+            (AppConstants.CURRENT_ROUND, fl_model.current_round),
+            (AppConstants.NUM_ROUNDS, fl_model.total_rounds),
+            (AppConstants.VALIDATE_TYPE, meta.get(MetaKey.VALIDATE_TYPE)),
+        ):
+            if value is not None:
+                found.set_header(key, value)
+        return found
+
+    @staticmethod
+    def from_shareable(shareable: Shareable, fl_ctx: FLContext | None = None) -> FLModel:  # noqa: ARG004
+        """Params, or metrics, with the rounds of the headers.
+
+        Raises:
+            ValueError: it holds no DXO.
+        """
+        dxo = from_shareable(shareable)
+        meta = dict(dxo.meta)
+        if (validate := shareable.get_header(AppConstants.VALIDATE_TYPE)) is not None:
+            meta[MetaKey.VALIDATE_TYPE] = validate
+        metrics = dxo.data if dxo.data_kind == DataKind.METRICS else meta.get(MetaKey.INITIAL_METRICS)
+        diff = dxo.data_kind == DataKind.WEIGHT_DIFF
+        return FLModel(
+            params_type=None
+            if dxo.data_kind == DataKind.METRICS
+            else (ParamsType.DIFF if diff else ParamsType.FULL),
+            params=None if dxo.data_kind == DataKind.METRICS else dxo.data,
+            metrics=metrics if isinstance(metrics, dict) or metrics is None else {"initial_metrics": metrics},
+            start_round=shareable.get_header(AppConstants.START_ROUND),
+            current_round=shareable.get_header(AppConstants.CURRENT_ROUND),
+            total_rounds=shareable.get_header(AppConstants.NUM_ROUNDS),
+            meta=meta,
+        )
