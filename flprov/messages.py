@@ -8,7 +8,7 @@ an array that came from a file is mapped copy-on-write.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,6 +103,15 @@ class Site:
     folder: Path  # private to this job at this site, writable, gone with the job
     datasets: Mapping[str, Path] = field(default_factory=dict)
     statistics: StatisticsRules = field(default_factory=StatisticsRules)
+    he_secret: bytes = field(default=b"", repr=False)  # what the site's own secret comes to for this job
+    tell: Callable[[Mapping[str, float], int | None], None] | None = field(
+        default=None, repr=False, compare=False
+    )  # the runtime's: where `log` goes; None: nowhere
+
+    def log(self, name: str, value: float, step: int | None = None) -> None:
+        """Show a number to whoever watches the job, while the round goes on."""
+        if self.tell is not None:
+            self.tell({name: float(value)}, step)
 
     def data(self, name: str) -> Path:
         """The path that this site's `site.yml` gives to the dataset `name`.

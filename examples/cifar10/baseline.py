@@ -16,7 +16,6 @@ from pictures import Batches, Pictures
 # After as many steps as one site takes on average (FLARE's own comparison: 50 rounds of 4 epochs at 8
 # sites are 25 epochs), and after as many as all sites take together, eight times as many.
 POOLED, POOLED_ALL = "pooled", "pooled_all"
-THREADS = 2  # the bits depend on their number, so it is not that of the cores
 
 
 def train_pooled(
@@ -28,7 +27,7 @@ def train_pooled(
         on_round: told of the curve, the round's number from 0, its accuracy and the seconds until then.
     """
     began = time.monotonic()
-    prepare_torch(THREADS)
+    prepare_torch()
     torch.manual_seed(plan.seed)
     net = Net().to(memory_format=torch.channels_last)
     held_out = Batches(test)

@@ -20,8 +20,8 @@ from flprov.wire import read_tensors
 
 NAME = "cifar10"  # of the files
 LABELS = {
-    POOLED: "pooled data",
-    POOLED_ALL: "pooled data, 8 x the steps",
+    POOLED: "pooled data, steps of one site",
+    POOLED_ALL: "pooled data, steps of all sites",
     "fedavg": "FedAvg",
     "fedprox": "FedProx",
     "fedopt": "FedOpt",
@@ -49,7 +49,7 @@ def judge_accuracy(curves: Mapping[str, Curve]) -> list[Verdict]:
             behind = ends[POOLED] - ends[name]
             found.append(
                 Verdict(
-                    wanted=f"{LABELS[name]} ends at most {BEHIND:.0f} points below the pooled data",
+                    wanted=f"{LABELS[name]} ends at most {BEHIND:.0f} points below as many steps on pooled data",
                     found=f"{behind:.1f} below" if behind > 0 else f"{-behind:.1f} above",
                     met=behind <= BEHIND,
                 )

@@ -49,8 +49,8 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(rounds=2, epochs=1, sites=3, training=600, test=300),  # whether it works at all
-    "small": Size(rounds=15, epochs=2),
+    "tiny": Size(rounds=2, epochs=1, sites=2, training=600, test=300),  # whether it works at all
+    "small": Size(rounds=50, epochs=2, training=10_000),
     "full": Size(rounds=50, epochs=4),  # as FLARE's example
 }
 
@@ -63,6 +63,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except FlprovError as error:
         print(f"error: {error}" + (f"\nnext:  {error.hint}" if error.hint else ""), file=sys.stderr)
         return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 def read_options(words: Sequence[str] | None) -> argparse.Namespace:

@@ -4,10 +4,10 @@
 The literature: FLamby (Ogier du Terrail et al., "FLamby: Datasets and Benchmarks for Cross-Silo Federated
 Learning in Realistic Healthcare Settings", NeurIPS 2022), whose paper draws these results and whose
 repository keeps them as numbers: github.com/owkin/FLamby, flamby/results/, in the folder
-results_benchmark_fed_heart_disease, one file per seed (42, 45 and 46 at commit a422b61, 43 and 44 at f553c7a), settings in
-flamby/config_heart_disease.json at 88fbe60. `LITERATURE` is how many of the 254 patients held out each
-method judges rightly there, per seed: of "pooled" its "Pooled Test", of the others the hospitals' tests
-added up ("alone": each hospital's model on its own).
+results_benchmark_fed_heart_disease, one file per seed (42, 45 and 46 at commit a422b61, 43 and 44 at
+f553c7a), settings in flamby/config_heart_disease.json at 88fbe60. `LITERATURE` is how many of the 254
+patients held out each method judges rightly there, per seed: of "pooled" its "Pooled Test", of the others
+the hospitals' tests added up ("alone": each hospital's model on its own).
 """
 
 from __future__ import annotations
@@ -264,13 +264,12 @@ def write_results(lines: Sequence[Line], seeds: Sequence[int], command: str, fol
     }
     table, numbers = folder / "heart.md", folder / "heart.json"
     numbers.write_text(json.dumps(document, indent=2) + "\n")
-    seeds_text = ", ".join(map(str, seeds))
     text = [
         "# Four hospitals, every workflow",
         "",
         f"    {command}",
         "",
-        f"{ROUNDS} rounds of {STEPS} steps with batches of {BATCH}, seeds {', '.join(map(str, seeds))}: mean ±",
+        f"{ROUNDS} rounds of {STEPS} steps, batches of {BATCH}, seeds {', '.join(map(str, seeds))}: mean ±",
         "standard deviation of accuracy and AUC on the 254 patients held out, hospitals weighted by theirs;",
         "beside it FLamby's accuracy. See docs/workflows/heart.md.",
         "",

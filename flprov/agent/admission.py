@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from flprov.agent.config import AgentConfig
+from flprov.agent.presharing import derive_job_secret
 from flprov.agent.sitefilters import verify_filterable
 from flprov.errors import (
     ConfinementRefused,
@@ -24,10 +25,18 @@ from flprov.errors import (
     PermissionRefused,
     ProtocolError,
 )
-from flprov.jobs import Resources, Submission, decode_submission
+from flprov.jobs import ENCRYPTED, Resources, Submission, decode_submission
 from flprov.messages import StatisticsRules
 from flprov.pki import Anchors, Identity, Kind, verify_signed
-from flprov.policy import FilterRules, LogRules, SitePolicy, judge, load_policy, load_site_settings
+from flprov.policy import (
+    FilterRules,
+    LogRules,
+    SitePolicy,
+    SiteSettings,
+    judge,
+    load_policy,
+    load_site_settings,
+)
 from flprov.rpc.methods import SUBMIT_JOB
 from flprov.wire import pb
 from flprov.workers import confinement_method
@@ -48,6 +57,7 @@ class Admitted:
     filters: FilterRules = field(default_factory=FilterRules)
     statistics: StatisticsRules = field(default_factory=StatisticsRules)
     refused_tasks: frozenset[str] = frozenset()
+    he_secret: bytes = field(default=b"", repr=False)  # for this job; see flprov.agent.presharing
 
 
 def admit(
@@ -94,7 +104,15 @@ def admit(
         filters=policy.filters,
         statistics=policy.statistics,
         refused_tasks=policy.refused_tasks,
+        he_secret=_he_secret(submission, settings, deploy.job_id),
     )
+
+
+def _he_secret(submission: Submission, settings: SiteSettings, job_id: str) -> bytes:
+    """The job's part of the site's secret, where its workflow has a use for it."""
+    if submission.spec.workflow.type != ENCRYPTED:
+        return b""
+    return derive_job_secret(settings.he_secret, job_id)
 
 
 def find_objections(
@@ -118,6 +136,7 @@ def find_objections(
         partial(_judge, policy, signer, resources, jobs_here),
         partial(_verify_confinement, policy),
         partial(verify_filterable, policy.filters, submission.spec),
+        partial(_he_secret, submission, settings, deploy.job_id),
         *(partial(_datasets, (name,), settings.datasets, config) for name in wanted),
     ]
     found = []

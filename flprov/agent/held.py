@@ -319,7 +319,8 @@ class SiteJobs:
             if job is not None:
                 job.send_answer(answer)
         elif message.HasField("refused"):
-            logger.warning("job %s, task %s: %s", message.job_id, message.task_id, message.refused.message)
+            level = logging.INFO if message.late else logging.WARNING
+            logger.log(level, "job %s, task %s: %s", message.job_id, message.task_id, message.refused.message)
 
     def probe(self, message: pb.Probe) -> None:
         """Would this site run that job? Of a flood of questions some have no answer."""

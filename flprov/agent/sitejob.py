@@ -192,6 +192,7 @@ class SiteJob:
             spec=canonical_json(admitted.submission.spec),
             datasets={name: str(path) for name, path in admitted.datasets.items()},
             statistics=canonical_json(admitted.statistics),
+            he_secret=admitted.he_secret,
         )
         self._work.spawn(self._listen(process))
         with contextlib.suppress(JobFailed):  # it has ended: who listens to it says so

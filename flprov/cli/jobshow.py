@@ -141,6 +141,7 @@ def _fields(job: JobDocument) -> list[tuple[str, str]]:
         ("submitted", f"{ago(job.submitted_at)} by {job.submitted_by}"),
         ("took", took),
         ("rounds", f"{job.rounds_done} of {job.rounds_total or '?'}"),
+        ("workflow", clean(job.doing)),
         ("checkpoints", f"after {', '.join(map(str, kept))} round{'s' * (kept != [1])}" if kept else ""),
         ("not confirmed", ", ".join(job.unconfirmed)),
         ("results", ", ".join(job.results)),
@@ -168,4 +169,5 @@ def _contribution_row(line: Contribution) -> tuple[str, str, str, str]:
 
 
 def _round_line(record: RoundDocument, total: int | None) -> str:
-    return describe_round(record, total) + ("  checkpoint" if record.checkpoint else "")
+    spared = f"  not waited for: {', '.join(record.spared)}" if record.spared else ""
+    return describe_round(record, total) + spared + ("  checkpoint" if record.checkpoint else "")

@@ -107,6 +107,7 @@ def _fitting(line: str) -> str:
 def describe_running(job: JobDocument) -> str:
     """`round 4: site-1 has answered, site-2 step 120, site-3 sending update 4.0 MB of 10.0 MB`."""
     parts = [f"{site.site} {_how_far(site)}" for site in job.sites]
+    parts = [*([job.doing] if job.doing else []), *parts]
     return f"round {job.rounds_done + 1}: {', '.join(parts)}" if parts else ""
 
 

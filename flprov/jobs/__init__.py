@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         unpack_bundle,
     )
     from flprov.jobs.capacity import capacity_of, site_disk
-    from flprov.jobs.cost import describe_cost, state_size, update_size
+    from flprov.jobs.cost import ENCRYPTED, describe_cost, state_size, update_size
     from flprov.jobs.filenames import verify_path
     from flprov.jobs.ids import match_prefix, new_job_id
     from flprov.jobs.needs import check_needs, job_needs
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from flprov.jobs.submission import Origin, Submission, decode_submission
 
 __all__ = [
+    "ENCRYPTED",
     "READY",
     "TRANSITIONS",
     "Bundle",
@@ -118,6 +119,7 @@ _MODULES = {
     "build_bundle": "bundle",
     "capacity_of": "capacity",
     "check_needs": "needs",
+    "ENCRYPTED": "cost",
     "describe_cost": "cost",
     "job_needs": "needs",
     "state_size": "cost",

@@ -30,8 +30,10 @@ from flprov.pki.sealing import (
     create_exchange_key,
     derive_secret,
     exchange_public_key,
+    lock,
     open_sealed,
     seal,
+    unlock,
 )
 from flprov.pki.signatures import (
     sign,
@@ -79,6 +81,7 @@ __all__ = [
     "key_fingerprint",
     "load_anchors",
     "load_authority",
+    "lock",
     "not_after",
     "not_before",
     "open_sealed",
@@ -90,6 +93,7 @@ __all__ = [
     "serial_number",
     "sign",
     "split_certificates",
+    "unlock",
     "unpack_key",
     "verify_key_matches",
     "verify_peer",

@@ -70,6 +70,24 @@ def open_sealed(
         ) from error
 
 
+def lock(data: bytes, *, secret: bytes, purpose: bytes) -> bytes:
+    """`data` for whoever has the 32 bytes `secret`, as `derive_secret` gives them."""
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    return nonce + AESGCM(secret).encrypt(nonce, data, purpose)
+
+
+def unlock(locked: bytes, *, secret: bytes, purpose: bytes) -> bytes:
+    """What `lock` was given.
+
+    Raises:
+        IdentityRefused: it was locked under another secret or for another purpose, or was changed since.
+    """
+    try:
+        return AESGCM(secret).decrypt(locked[:_NONCE_BYTES], locked[_NONCE_BYTES:], purpose)
+    except (InvalidTag, ValueError) as error:
+        raise IdentityRefused("the secret does not open what was locked, or it was changed since") from error
+
+
 def derive_secret(secret: bytes, purpose: bytes) -> bytes:
     """A secret for one purpose, from a longer-lived one that it does not give away."""
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"flprov secret " + purpose).derive(secret)

@@ -4,6 +4,7 @@
 datasets: {heart: /data/heart}   # a relative path begins at this file's folder
 python: /opt/flprov-jobs/bin/python
 proxy: http://proxy.hospital-a.example:3128   # on the way to the server; with a password: mode 0600
+he_secret: he.secret   # mode 0600; what the sites gave each other for jobs that average ciphertexts
 metrics: 127.0.0.1:9465   # or `off`: where the agent answers this machine's monitoring
 """
 
@@ -31,6 +32,7 @@ class SiteSettings:
     datasets: Mapping[str, Path] = field(default_factory=dict)
     python: Path | None = None
     route: Route | None = None  # how the server is dialled, if the site says it; read when the agent starts
+    he_secret: Path | None = None  # of the file; docs/workflows/fedavg-he.md
     metrics: str = METRICS  # where the agent answers monitoring, or "off"; read when it starts
 
 
@@ -50,8 +52,14 @@ def load_site_settings(path: Path) -> SiteSettings:
             datasets = _read_datasets(top.section("datasets", required=False), folder)
             python = folder / _read_path(top, "python") if top.has("python") else None
             route = _read_route(top, path) if top.has("proxy") else None
-            metrics = read_metrics(top, METRICS)
-            return SiteSettings(source=path, datasets=datasets, python=python, route=route, metrics=metrics)
+            return SiteSettings(
+                source=path,
+                datasets=datasets,
+                python=python,
+                route=route,
+                he_secret=folder / _read_path(top, "he_secret") if top.has("he_secret") else None,
+                metrics=read_metrics(top, METRICS),
+            )
     except NotFound:
         return SiteSettings(source=path)
 

@@ -38,6 +38,7 @@ from flprov.sdk.workflows.fedavg import FedAvg
 from flprov.sdk.workflows.registry import OPAQUE, WORKFLOWS, Controller, build_controller, verify_workflow
 
 if TYPE_CHECKING:
+    from flprov.sdk.he.opening import open_result
     from flprov.sdk.torch_tensors import from_state_dict, to_state_dict
 
 __all__ = [
@@ -85,6 +86,7 @@ __all__ = [
     "load_entry",
     "load_model",
     "mean_metrics",
+    "open_result",
     "pick_attribute",
     "read_state",
     "run_executor",
@@ -97,5 +99,10 @@ __all__ = [
 ]
 
 __getattr__ = lazy_names(
-    __name__, {"from_state_dict": "torch_tensors", "to_state_dict": "torch_tensors"}
-)  # with torch
+    __name__,
+    {
+        "from_state_dict": "torch_tensors",  # with torch
+        "open_result": "he.opening",  # with tenseal and cryptography
+        "to_state_dict": "torch_tensors",
+    },
+)

@@ -15,6 +15,7 @@ from flprov.messages import Site, Task, Update
 # Task name -> "module:function" of ours, `(task, site) -> Update`; imported when such a task comes.
 RUNTIME_TASKS: Mapping[str, str] = {
     "flprov.he.hello": "flprov.sdk.he.tasks:say_hello",
+    "flprov.he.lock": "flprov.sdk.he.tasks:lock_key",
     "flprov.he.open": "flprov.sdk.he.tasks:open_model",
     "flprov.he.share": "flprov.sdk.he.tasks:share_key",
     "flprov.he.take": "flprov.sdk.he.tasks:take_key",

@@ -243,7 +243,7 @@ class Sites:
                 return
 
     def wait_answer(self, *gatherings: Gathering) -> Gathering | None:
-        """Wait until one more site has answered, or will not: the gathering that knows; None when all are done."""
+        """Wait until one more site has answered, or will not: whose answer it is; None when all are done."""
         under_way = {one.task_id: one for one in gatherings if not one.done}
         if not under_way:
             return None

@@ -218,14 +218,16 @@ class TaskAnswer(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., update: _Optional[_Union[UpdateMessage, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
 
 class AnswerAck(_message.Message):
-    __slots__ = ("job_id", "task_id", "refused")
+    __slots__ = ("job_id", "task_id", "refused", "late")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     task_id: str
     refused: Failure
-    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., refused: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+    late: bool
+    def __init__(self, job_id: _Optional[str] = ..., task_id: _Optional[str] = ..., refused: _Optional[_Union[Failure, _Mapping]] = ..., late: _Optional[bool] = ...) -> None: ...
 
 class RoundClosed(_message.Message):
     __slots__ = ("job_id", "round")
@@ -828,7 +830,7 @@ class FromWorker(_message.Message):
     def __init__(self, ready: _Optional[_Union[Ready, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., broadcast: _Optional[_Union[Broadcast, _Mapping]] = ..., close: _Optional[_Union[CloseRound, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ...) -> None: ...
 
 class StartSite(_message.Message):
-    __slots__ = ("job_id", "site", "spec", "datasets", "statistics")
+    __slots__ = ("job_id", "site", "spec", "datasets", "statistics", "he_secret")
     class DatasetsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -841,12 +843,14 @@ class StartSite(_message.Message):
     SPEC_FIELD_NUMBER: _ClassVar[int]
     DATASETS_FIELD_NUMBER: _ClassVar[int]
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    HE_SECRET_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     site: str
     spec: bytes
     datasets: _containers.ScalarMap[str, str]
     statistics: bytes
-    def __init__(self, job_id: _Optional[str] = ..., site: _Optional[str] = ..., spec: _Optional[bytes] = ..., datasets: _Optional[_Mapping[str, str]] = ..., statistics: _Optional[bytes] = ...) -> None: ...
+    he_secret: bytes
+    def __init__(self, job_id: _Optional[str] = ..., site: _Optional[str] = ..., spec: _Optional[bytes] = ..., datasets: _Optional[_Mapping[str, str]] = ..., statistics: _Optional[bytes] = ..., he_secret: _Optional[bytes] = ...) -> None: ...
 
 class StartWorkflow(_message.Message):
     __slots__ = ("job_id", "spec", "sites", "state", "round")

@@ -107,7 +107,7 @@ def verify_numbers(
     share = samples if weight is None else weight
     if max_weight is not None and share > max_weight:
         what = "samples" if weight is None else "weight"
-        raise UpdateRefused(f"{what} is {share:g}; the job's sites.max_weight is {max_weight:g}")
+        raise UpdateRefused(f"{what} is {share:.15g}; the job's sites.max_weight is {max_weight:.15g}")
     if len(metrics) > MAX_METRICS:
         raise UpdateRefused(f"there are {len(metrics)} metrics; the limit is {MAX_METRICS}")
     for name, value in metrics.items():

@@ -78,6 +78,8 @@ class Session:
             folder=folder / "work",
             datasets=datasets,
             statistics=_read_rules(start.statistics),
+            he_secret=start.he_secret,
+            tell=self.report,
         )
         self.app = folder / "app"
         self.open: OpenTask | None = None

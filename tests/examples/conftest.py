@@ -15,6 +15,7 @@ from app_runner import ROOT
 from flprov.workers.session import use_session
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT / "tests" / "sdk"))  # FakePort
 
 
 @pytest.fixture

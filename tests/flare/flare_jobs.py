@@ -34,7 +34,8 @@ COMPONENTS = [
     },
     {
         "id": "aggregator",
-        "path": f"{LIBRARY}.aggregators.intime_accumulate_model_aggregator.InTimeAccumulateWeightedAggregator",
+        "path": f"{LIBRARY}.aggregators.intime_accumulate_model_aggregator"
+        ".InTimeAccumulateWeightedAggregator",
         "args": {"expected_data_kind": "WEIGHT_DIFF"},
     },
 ]

@@ -22,7 +22,9 @@ def move_by(site, steps=1):
             return DXO(DataKind.METRICS, data={"val_acc": 0.5}).to_shareable()
         data = from_shareable(shareable).data
         moved = {key: np.full_like(value, int(site[-1])) for key, value in data.items()}
-        return DXO(DataKind.WEIGHT_DIFF, data=moved, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: steps}).to_shareable()
+        return DXO(
+            DataKind.WEIGHT_DIFF, data=moved, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: steps}
+        ).to_shareable()
 
     return execute
 
@@ -103,7 +105,11 @@ def test_a_killed_controller_that_keeps_its_state_ends_with_the_same_bits(migrat
     whole = run_controller(make(num_rounds=3, validate=False), sites(), rounds=3, model=model)
     broken = run_controller(make(num_rounds=3, validate=False), sites(), rounds=3, model=model, die_at=die_at)
     resumed = run_controller(
-        make(num_rounds=3, validate=False), sites(), rounds=3, model=model, after=broken[-1] if broken else None
+        make(num_rounds=3, validate=False),
+        sites(),
+        rounds=3,
+        model=model,
+        after=broken[-1] if broken else None,
     )
     assert resumed[-1].model["w"].tobytes() == whole[-1].model["w"].tobytes()
     assert resumed[-1].round == 3
@@ -121,7 +127,9 @@ def test_a_failure_in_job_code_is_an_execution_exception():
     codes = []
 
     def flow(self, abort, ctx):
-        task = Task("train", weights(), result_received_cb=lambda ct, _: codes.append(ct.result.get_return_code()))
+        task = Task(
+            "train", weights(), result_received_cb=lambda ct, _: codes.append(ct.result.get_return_code())
+        )
         self.broadcast_and_wait(task, ctx, min_responses=0)
 
     run_controller(Flow(flow), FlareSites({"s1": "t.py:3: ValueError: no"}), rounds=1)
@@ -161,7 +169,9 @@ def test_a_task_with_a_timeout_ends_with_timeout():
     found = []
 
     def flow(self, abort, ctx):
-        task = Task("train", weights(), timeout=1, task_done_cb=lambda t, _: found.append(t.completion_status))
+        task = Task(
+            "train", weights(), timeout=1, task_done_cb=lambda t, _: found.append(t.completion_status)
+        )
         task.timeout = 0.05
         self.broadcast_and_wait(task, ctx, min_responses=0)
 
@@ -174,7 +184,9 @@ def test_relay_goes_from_site_to_site_with_what_the_callback_puts_into_the_task(
 
     def flow(self, abort, ctx):
         def received(client_task, _):
-            data = from_shareable(client_task.result).data["w"] + from_shareable(client_task.task.data).data["w"]
+            data = (
+                from_shareable(client_task.result).data["w"] + from_shareable(client_task.task.data).data["w"]
+            )
             path.append((client_task.client.name, float(data[0])))
             DXO(DataKind.WEIGHTS, data={"w": data}).update_shareable(client_task.task.data)
 

@@ -22,7 +22,12 @@ def migrated_job(tmp_path, **parts):
 
 def test_an_executor_job_becomes_an_app(tmp_path):
     found, spec = migrated_job(tmp_path)
-    assert (spec.name, spec.workflow.type, spec.workflow.rounds, spec.quorum(5)) == ("hello-pt", "fedavg", 2, 2)
+    assert (spec.name, spec.workflow.type, spec.workflow.rounds, spec.quorum(5)) == (
+        "hello-pt",
+        "fedavg",
+        2,
+        2,
+    )
     assert spec.model == "hello_network:SimpleNetwork"
     assert spec.tasks == {"train": "hello_trainer:HelloTrainer", "evaluate": "hello_trainer:HelloTrainer"}
     assert spec.args == {"lr": 0.05, "epochs": 2}
@@ -32,7 +37,7 @@ def test_an_executor_job_becomes_an_app(tmp_path):
 
 def test_only_import_lines_change(tmp_path):
     code = {
-        "hello_trainer.py": "from nvflare.apis.dxo import (\n    DXO,\n)\n\nNAME = 'nvflare.apis'  # nvflare\n",
+        "hello_trainer.py": "from nvflare.apis.dxo import (\n    DXO,\n)\n\nNAME = 'nvflare'  # nvflare\n",
         "hello_network.py": "class SimpleNetwork: pass\n",
     }
     found, _ = migrated_job(tmp_path, code=code)
@@ -98,7 +103,11 @@ def test_workflows_have_the_types_of_ours(tmp_path, name, kind):
 
 
 def test_a_second_workflow_is_named(tmp_path):
-    evaluation = {"id": "e", "path": f"{LIBRARY}.workflows.cross_site_model_eval.CrossSiteModelEval", "args": {}}
+    evaluation = {
+        "id": "e",
+        "path": f"{LIBRARY}.workflows.cross_site_model_eval.CrossSiteModelEval",
+        "args": {},
+    }
     found, spec = migrated_job(tmp_path, server={"workflows": [AVERAGING, evaluation]})
     assert spec.workflow.type == "fedavg"
     assert any("workflow CrossSiteModelEval: a job has one workflow" in note for note in found.notes)
@@ -131,7 +140,10 @@ def test_filters_come_along_where_there_are_such(tmp_path):
     where = f"{LIBRARY}.filters"
     client = {
         "task_result_filters": rows(
-            {"path": f"{where}.percentile_privacy.PercentilePrivacy", "args": {"percentile": 10, "gamma": 0.5}},
+            {
+                "path": f"{where}.percentile_privacy.PercentilePrivacy",
+                "args": {"percentile": 10, "gamma": 0.5},
+            },
             {"path": f"{where}.exclude_vars.ExcludeVars", "args": {"exclude_vars": ["fc2.bias"]}},
             {"name": "SVTPrivacy", "args": {"fraction": 0.2}},
             {"path": "hello_trainer.MyFilter", "args": {"scale": 2}},
@@ -172,7 +184,9 @@ def test_a_model_with_arguments_gets_a_function(tmp_path):
     net = {"id": "net", "path": "hello_network.SimpleNetwork", "args": {"width": 3}}
     _, spec = migrated_job(tmp_path, server={"components": [persistor, net]})
     assert spec.model == "flare_model:model"
-    assert "return hello_network.SimpleNetwork(**{'width': 3})" in (tmp_path / "app/flare_model.py").read_text()
+    assert (
+        "return hello_network.SimpleNetwork(**{'width': 3})" in (tmp_path / "app/flare_model.py").read_text()
+    )
 
 
 def test_learners_and_their_components_come_along(tmp_path):
@@ -241,7 +255,10 @@ def test_code_that_does_not_parse_is_copied_and_named(tmp_path):
 def test_a_path_that_is_no_name_never_becomes_code(tmp_path, path):
     server = {
         "workflows": [{"id": "w", "path": "hello_controller.HelloController", "args": {"num_rounds": 1}}],
-        "components": [{"id": "c", "path": path}, {"id": "p", "name": "PTFileModelPersistor", "args": {"model": path}}],
+        "components": [
+            {"id": "c", "path": path},
+            {"id": "p", "name": "PTFileModelPersistor", "args": {"model": path}},
+        ],
     }
     found = convert_job(flare_job(tmp_path / "job", server=server))
     assert path not in b"\n".join(data for name, data in found.files.items() if name.endswith(".py")).decode()

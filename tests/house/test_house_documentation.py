@@ -241,7 +241,7 @@ JOB_KEYS = {
     "resources",
     "filters",
 }
-POLICY_KEYS = {"allow", "ceilings", "unconfined", "tracebacks", "logs"}
+POLICY_KEYS = {"allow", "ceilings", "unconfined", "tracebacks", "logs", "filters", "statistics", "tasks"}
 SITE_KEYS = {"datasets", "python", "proxy", "metrics"}
 SERVER_KEYS = {"checkpoints", "retention", "quota", "quotas", "listen", "metrics"}
 HOSTS_KEYS = {"kits", "defaults", "hosts"}
@@ -255,7 +255,7 @@ def load_shown(text: str, folder: Path) -> str:
     """Load a file that a page shows; a part of one is laid over a whole one. Returns which file it is."""
     document = yaml.safe_load(text)
     keys = set(document)
-    if keys <= POLICY_KEYS:
+    if keys <= POLICY_KEYS and not keys <= JOB_KEYS:
         load_policy(_write(folder / "policy.yml", text))
         return "policy.yml"
     if keys <= SERVER_KEYS:

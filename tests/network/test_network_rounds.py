@@ -34,6 +34,7 @@ def test_a_numpy_job_ends_with_the_mean_that_a_hand_computes(network: Network, t
         "metrics.json",
         "metrics.png",
         "record.json",
+        "series.jsonl",
         "logs/site-1.log",
         "logs/site-2.log",
         "logs/server.log",

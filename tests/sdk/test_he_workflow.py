@@ -7,19 +7,25 @@ import numpy as np
 import pytest
 from ports import FakePort, Killed
 
+from flprov._base import canonical_json
 from flprov.errors import IdentityRefused, JobFailed, UpdateRefused
 from flprov.messages import Site, Task, Update, UpdateKind
+from flprov.pki import derive_secret
 from flprov.sdk import FedAvg, Selection, Sites, State, find_envelope, read_state, run_runtime_task
 from flprov.sdk.he.keys import SiteKeys
+from flprov.sdk.he.opening import open_result
 from flprov.sdk.workflows.fedavg_he import FedAvgHE
+from flprov.wire import write_tensors
 
 pytest.importorskip("tenseal")
 NAMES = ("a", "b", "c")
 MODEL = {"w": np.array([2.0, -1.0], np.float32), "n": np.array([0])}
 SAMPLES = {"a": 100, "b": 300, "c": 50}
 TARGET = {"a": 0.0, "b": 8.0, "c": -3.0}
+SECRET = b"sixteen bytes or more"
 START = State(model=MODEL)
 FEDAVG_HE = FedAvgHE()
+SEALED = FedAvgHE(release=False)
 NEAR = 3e-5  # what the noise of a release leaves, of so few samples; weights are equal to 1e-4
 
 
@@ -43,12 +49,13 @@ class Hospitals:
         self.seen = []  # every tensor that the server's side has sent or got
         self.opened = []
         self.away = {}  # (site, task) -> reason
+        self.secrets = {}  # site -> what its he_secret comes to
         self.lies = {}  # site -> what it makes of its closed update
         for name in NAMES:
             (folder / name).mkdir()
 
     def site(self, name):
-        return Site(name=name, job_id="j", folder=self.folder / name)
+        return Site(name=name, job_id="j", folder=self.folder / name, he_secret=self.secrets.get(name, b""))
 
     def __call__(self, ask, name):
         if reason := self.away.get((name, ask.name)):
@@ -87,6 +94,13 @@ class Hospitals:
 @pytest.fixture
 def hospitals(tmp_path):
     return Hospitals(tmp_path)
+
+
+@pytest.fixture
+def guarded(hospitals):
+    """The same hospitals, who have given each other a secret."""
+    hospitals.secrets = dict.fromkeys(NAMES, derive_secret(SECRET, b"he j"))
+    return hospitals
 
 
 def run(port, state=START, *, total=3, tasks=("train",), workflow=FEDAVG_HE, **selection):
@@ -143,14 +157,23 @@ def test_metrics_are_of_the_sites_and_of_the_decrypted_model(hospitals):
     assert first.metrics["w0"] == pytest.approx(1575 / 450, abs=1e-6)
 
 
-def test_a_sealed_result_stays_ciphertext(hospitals):
-    found = run(FakePort(hospitals), workflow=FedAvgHE(release=False))
+def test_a_result_that_is_not_released_opens_with_the_sites_own_secret(guarded, tmp_path):
+    found = run(FakePort(guarded), workflow=SEALED)
     assert "w" not in found.model
-    opened = hospitals.envelopes["a"].open(
-        Task(name="x", params=found.model, round=0, rounds=0, job_id="j"), hospitals.site("a")
-    )
-    assert opened.params["w"] == pytest.approx(in_clear()["w"], abs=1e-6)
-    assert hospitals.opened == []
+    assert guarded.opened == []
+    (tmp_path / "he-key.json").write_bytes(canonical_json(found.results["he-key.json"]))
+    write_tensors(tmp_path / "model.safetensors", found.model)
+    opened = open_result(tmp_path, job_id="j", secret=SECRET + b"\n")
+    assert opened["w"] == pytest.approx(in_clear()["w"], abs=1e-6)
+    with pytest.raises(IdentityRefused, match="does not open"):
+        open_result(tmp_path, job_id="j", secret=b"another secret of theirs")
+
+
+def test_without_a_secret_of_the_sites_a_result_must_be_released(hospitals):
+    port = FakePort(hospitals)
+    with pytest.raises(JobFailed, match="nobody could ever open the result"):
+        run(port, workflow=SEALED)
+    assert "train" not in [ask.name for ask in port.asks]
 
 
 def test_the_best_model_is_opened_too(hospitals):
@@ -190,18 +213,17 @@ def test_killed_at_every_step_it_goes_on_to_the_same_weights(tmp_path):
         assert np.abs(found["w"] - expected["w"]).max() < 2 * NEAR
 
 
-def test_updates_that_are_handed_back_after_a_kill_give_the_same_bits(hospitals):
+def test_updates_that_are_handed_back_after_a_kill_give_the_same_bits(guarded):
     kept = {}
 
     def remember(ask, name):
-        return kept.setdefault((ask.task_id, name), hospitals(ask, name))
+        return kept.setdefault((ask.task_id, name), guarded(ask, name))
 
-    workflow = FedAvgHE(release=False)
     killed = FakePort(remember, die_at=4)  # hello, share, take, train; then the disk
     with pytest.raises(Killed):
-        run(killed, total=1, workflow=workflow)
-    one = run(FakePort(remember), total=1, workflow=workflow).model
-    other = run(FakePort(remember), total=1, workflow=workflow).model
+        run(killed, total=1, workflow=SEALED)
+    one = run(FakePort(remember), total=1, workflow=SEALED).model
+    other = run(FakePort(remember), total=1, workflow=SEALED).model
     assert one["ciphertexts"].tobytes() == other["ciphertexts"].tobytes()
 
 
@@ -220,9 +242,10 @@ def test_the_key_is_shared_once_and_then_only_asked_about(hospitals):
     assert names == ["hello", "share", "take", "train", "hello", "train", "open"]
 
 
-def test_a_site_that_comes_later_is_given_the_key(hospitals):
+def test_a_site_that_comes_later_is_given_the_key(guarded):
+    hospitals = guarded
     hospitals.away[("c", "flprov.he.hello")] = "not connected"
-    state = run(FakePort(hospitals), total=1, workflow=FedAvgHE(release=False))
+    state = run(FakePort(hospitals), total=1, workflow=SEALED)
     hospitals.away.clear()
     port = FakePort(hospitals)
     run(port, state, total=2)
@@ -251,8 +274,8 @@ def test_when_one_cannot_open_the_result_the_next_does(hospitals):
     assert hospitals.opened == ["b"]
 
 
-def test_a_key_that_nobody_has_any_more_ends_the_job_and_says_why(hospitals, tmp_path):
-    state = run(FakePort(hospitals), total=1, workflow=FedAvgHE(release=False))
+def test_a_key_that_nobody_has_any_more_ends_the_job_and_says_why(guarded, tmp_path):
+    state = run(FakePort(guarded), total=1, workflow=SEALED)
     with pytest.raises(JobFailed, match="no site has the secret key"):
         run(FakePort(Hospitals(made(tmp_path / "anew"))), state, total=2)
 
@@ -279,6 +302,34 @@ def test_what_was_sealed_for_one_site_does_not_open_at_another(hospitals):
         with pytest.raises(IdentityRefused):
             thief.take(sealed, sender)
     assert other.take(sealed, one.public).id == one.require().id
+
+
+def test_a_server_that_swaps_public_keys_gets_the_key_only_where_the_sites_have_no_secret(hospitals):
+    eve, one = SiteKeys(hospitals.site("c")), SiteKeys(hospitals.site("a"))
+    one.make()
+    assert eve.take(one.seal_for("c", eve.public), one.public)  # what an attacker is, as far as keys can tell
+    hospitals.secrets["a"] = derive_secret(SECRET, b"he j")
+    sealed = SiteKeys(hospitals.site("a")).seal_for("c", eve.public)
+    with pytest.raises(IdentityRefused, match="do not share the same secret"):
+        eve.take(sealed, one.public)
+
+
+def test_a_site_with_another_secret_is_left_out_and_says_why(guarded):
+    guarded.secrets["b"] = derive_secret(b"a slip of the pen", b"he j")
+    port = FakePort(guarded)
+    run(port, total=1)
+    assert [ask.to for ask in port.asks if ask.name == "train"] == [("a", "c")]
+
+
+@pytest.mark.parametrize("secret", ["", SECRET])
+def test_the_log_says_whether_a_lying_server_is_kept_out(hospitals, guarded, secret, capsys):
+    if not secret:
+        guarded.secrets.clear()
+    run(FakePort(guarded), total=1)
+    said = capsys.readouterr().out
+    assert ("cannot open it" in said) is bool(secret)
+    assert ("he_secret in site.yml" in said) is (not secret)
+    assert "homomorphic encryption: 4,096 numbers" in said
 
 
 # ---- updates that are refused ---------------------------------------------------------------------------

@@ -7,11 +7,11 @@ import asyncio
 
 import pytest
 from server_network import ALONE, settle, trained
-from server_parties import SITES, payload, site, tensors
+from server_parties import SITES, payload, site, spec, tensors
 from server_world import broadcast, ready
 
 from flprov.errors import IdentityRefused, KitRefused, ProtocolError
-from flprov.jobs import JobState
+from flprov.jobs import JobState, Membership
 from flprov.wire import PROTOCOL, pb
 
 # ---- coming and going ------------------------------------------------------------------------
@@ -197,6 +197,15 @@ BAD = {
     "2^64 - 1 samples": ({"samples": 2**64 - 1}, "samples is 18446744073709551615"),
     "a weight of NaN": ({"weight": NAN}, "weight is nan"),
     "a negative weight": ({"weight": -1.0}, "weight is -1.0"),
+    "a weight that drowns all others": ({"weight": 1e300}, "weight is 1e+300; it must be from 0 to 2^53"),
+    "more samples than the job takes": (
+        {"samples": 10**6 + 1},
+        "samples is 1000001; the job's sites.max_weight",
+    ),
+    "a weight above what the job takes": (
+        {"samples": 1, "weight": 2e6},
+        "weight is 2000000; the job's sites",
+    ),
     "a metric of NaN": ({"metrics": {"loss": NAN}}, "metric 'loss' is nan"),
     "a metric of infinity": ({"metrics": {"loss": INF}}, "metric 'loss' is inf"),
     "a metric that clears the screen": ({"metrics": {"\x1b[2J": 1.0}}, "a metric has a name that is"),
@@ -214,7 +223,8 @@ async def test_bad_update_is_refused_by_name_and_the_round_goes_on_without_it(wo
     one, two, three = dial("site-1"), dial("site-2"), dial("site-3")
     for each in (one, two, three):
         await each.open()
-    run, workflow = await trained(world, one, two, three)
+    limited = spec(sites=Membership(min=2, max_weight=1e6))
+    run, workflow = await trained(world, one, two, three, spec=limited)
     changes, reason = BAD[case]
     one.updates(run, **changes)
     ack = await one.hears("ack")

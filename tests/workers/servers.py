@@ -25,6 +25,7 @@ class FakeServer:
         self.saved = []
         self.metrics = []
         self.results = {}
+        self.reason = None
         self.failure = None
         self.progress = []
         self.withdrawn = []
@@ -84,6 +85,7 @@ class FakeServer:
 
     def on_finished(self, finished):
         self.results = {name: self.take_out(payload) for name, payload in finished.results.items()}
+        self.reason = finished.reason
 
     def on_withdraw(self, withdraw):
         self.withdrawn.append(withdraw.task_id)

@@ -90,12 +90,14 @@ class Task:
         result_received_cb: Callable[[ClientTask, FLContext], object] | None = None,
         task_done_cb: Callable[[Task, FLContext], object] | None = None,
         operator: dict[str, Any] | None = None,
-        secure: bool = False,  # noqa: FBT001, FBT002 - FLARE's order
+        secure: bool = False,
     ) -> None:
         if not isinstance(name, str) or not isinstance(data, Shareable):
             raise TypeError(f"a Task takes a name and a Shareable, not {name!r} and a {type(data).__name__}")
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout < 0:
-            raise ValueError(f"timeout of task {name!r} is {timeout!r}; it must be a number of seconds, 0: none")
+            raise ValueError(
+                f"timeout of task {name!r} is {timeout!r}; it must be a number of seconds, 0: none"
+            )
         callbacks = (before_task_sent_cb, after_task_sent_cb, result_received_cb, task_done_cb)
         if any(one is not None and not callable(one) for one in callbacks):
             raise TypeError(f"a callback of task {name!r} cannot be called")

@@ -19,7 +19,7 @@ __all__ = ["Executor", "FLComponent", "FLContext", "Shareable", "Signal"]
 
 
 class Executor(FLComponent, ABC):
-    """Its constructor gets those of job.yml's `args` that it names; one instance does all tasks that name it."""
+    """Its constructor gets those of job.yml's `args` that it names; one instance serves all its tasks."""
 
     _run: SiteRun | None = None
     unsafe = False

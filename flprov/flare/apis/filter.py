@@ -14,7 +14,7 @@ from flprov.messages import Site, Task, Update
 __all__ = ["ContentBlockedException", "FLContext", "Filter", "Shareable"]
 
 
-class ContentBlockedException(Exception):  # noqa: N818 - FLARE's name
+class ContentBlockedException(Exception):
     """What a filter raises to keep everything back; the task fails with it."""
 
 

@@ -91,32 +91,32 @@ class FLComponent:
 
     # ---- its log
 
-    def log_debug(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = False) -> None:  # noqa: FBT001, FBT002
+    def log_debug(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = False) -> None:
         """Log a line that only a developer reads."""
         self._log(logging.DEBUG, EventType.DEBUG_LOG_AVAILABLE, fl_ctx, msg, fire_event)
 
-    def log_info(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = False) -> None:  # noqa: FBT001, FBT002
+    def log_info(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = False) -> None:
         """Log what happens."""
         self._log(logging.INFO, EventType.INFO_LOG_AVAILABLE, fl_ctx, msg, fire_event)
 
-    def log_warning(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = True) -> None:  # noqa: FBT001, FBT002
+    def log_warning(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = True) -> None:
         """Log what may be wrong."""
         self._log(logging.WARNING, EventType.WARNING_LOG_AVAILABLE, fl_ctx, msg, fire_event)
 
-    def log_error(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = True) -> None:  # noqa: FBT001, FBT002
+    def log_error(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = True) -> None:
         """Log what went wrong."""
         self._log(logging.ERROR, EventType.ERROR_LOG_AVAILABLE, fl_ctx, msg, fire_event)
 
-    def log_critical(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = True) -> None:  # noqa: FBT001, FBT002
+    def log_critical(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = True) -> None:
         """Log what cannot be gone on with."""
         self._log(logging.CRITICAL, EventType.CRITICAL_LOG_AVAILABLE, fl_ctx, msg, fire_event)
 
-    def log_exception(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = False) -> None:  # noqa: FBT001, FBT002
+    def log_exception(self, fl_ctx: FLContext | None, msg: str, fire_event: bool = False) -> None:
         """Log what went wrong with the traceback of the exception that is being handled."""
         text = f"{msg}\n{traceback.format_exc()}"
         self._log(logging.ERROR, EventType.EXCEPTION_LOG_AVAILABLE, fl_ctx, text, fire_event)
 
-    def _log(self, level: int, event: str, fl_ctx: FLContext | None, msg: str, fire: bool) -> None:  # noqa: FBT001
+    def _log(self, level: int, event: str, fl_ctx: FLContext | None, msg: str, fire: bool) -> None:
         where = f"[identity={fl_ctx.get_identity_name()}, run={fl_ctx.get_job_id()}]: " if fl_ctx else ""
         self._logger().log(level, "%s%s", where, msg)
         if fire and fl_ctx is not None and fl_ctx.get_engine() is not None:

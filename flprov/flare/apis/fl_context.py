@@ -40,7 +40,7 @@ class FLContext:
         self._shared: dict[str, _Prop] = {}
         self._lock = threading.RLock()  # events are fired from the thread of an abort, too
 
-    def set_prop(self, key: str, value: Any, private: bool = True, sticky: bool = True) -> bool:  # noqa: ANN401, FBT001, FBT002
+    def set_prop(self, key: str, value: Any, private: bool = True, sticky: bool = True) -> bool:  # noqa: ANN401
         """Set a property. False, with a warning in the log, when it is there with another nature.
 
         Raises:
@@ -57,7 +57,7 @@ class FLContext:
             (self._shared if sticky else self._own)[key] = new
         return True
 
-    def put(self, key: str, value: Any, private: bool, sticky: bool) -> None:  # noqa: ANN401, FBT001
+    def put(self, key: str, value: Any, private: bool, sticky: bool) -> None:  # noqa: ANN401
         """Set a property of this context whatever it was before."""
         self._own[key] = _Prop(value, private, sticky)
 
@@ -69,7 +69,9 @@ class FLContext:
     def get_prop_detail(self, key: str) -> dict[str, Any] | None:
         """Value and nature of a property, or None."""
         found = self._find(key)
-        return found and {"value": found.value, "private": found.private, "sticky": found.sticky}
+        if found is None:
+            return None
+        return {"value": found.value, "private": found.private, "sticky": found.sticky}
 
     def get_prop_keys(self) -> list[str]:
         """The keys of all properties."""
@@ -84,7 +86,7 @@ class FLContext:
         """The public properties."""
         return {key: prop.value for key, prop in (self._shared | self._own).items() if not prop.private}
 
-    def remove_prop(self, key: str, force_removal: bool = False) -> None:  # noqa: FBT001, FBT002
+    def remove_prop(self, key: str, force_removal: bool = False) -> None:
         """Take a property out of this context; reserved ones (`__...`) only by force."""
         if force_removal or not key.startswith("__"):
             self._own.pop(key, None)

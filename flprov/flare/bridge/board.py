@@ -69,9 +69,7 @@ class Board:
     @property
     def busy(self) -> set[str]:
         """Sites that are at work."""
-        return {
-            name for one in self._standing for gathering in one.gatherings for name in gathering.waiting
-        }
+        return {name for one in self._standing for gathering in one.gatherings for name in gathering.waiting}
 
     def schedule(
         self,
@@ -178,7 +176,12 @@ class Board:
         self._listener.before_send(standing.task.data)
         for group, tasks, parcel in self._parcels(standing.task, names):
             gathering = self._sites.start(
-                standing.task.name, parcel.model, to=group, extra=parcel.extra, scalars=parcel.scalars, expects=_ALL
+                standing.task.name,
+                parcel.model,
+                to=group,
+                extra=parcel.extra,
+                scalars=parcel.scalars,
+                expects=_ALL,
             )
             standing.sent(group, gathering, tasks)
             for client_task in tasks:
@@ -192,7 +195,9 @@ class Board:
             client_task = ClientTask(self._clients[name] if name in self._clients else Client(name), task)
             public = self._call(task.before_task_sent_cb, client_task).get_all_public_props()
             shown = {key: value for key, value in public.items() if not key.startswith("__")}
-            parcel = found[-1][2] if found and task.before_task_sent_cb is None else to_parcel(task.data, shown)
+            parcel = (
+                found[-1][2] if found and task.before_task_sent_cb is None else to_parcel(task.data, shown)
+            )
             for group, tasks, known in found:
                 if known.same_as(parcel):
                     group.append(name)

@@ -108,7 +108,10 @@ def _encode_mapping(value: Mapping[Any, Any], where: str, tensors: dict[str, Any
             for key, inner in value.items()
         }
     rows = [
-        [_encode(key, f"a key of {where}", tensors, depth - 1), _encode(inner, f"{where}.{key}", tensors, depth - 1)]
+        [
+            _encode(key, f"a key of {where}", tensors, depth - 1),
+            _encode(inner, f"{where}.{key}", tensors, depth - 1),
+        ]
         for key, inner in value.items()
     ]
     return {_TAG: "shareable" if isinstance(value, Shareable) else "dict", "v": rows}

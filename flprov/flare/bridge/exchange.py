@@ -70,7 +70,9 @@ def to_shareable(task: Task) -> Shareable:
     if MARK in task.scalars:
         found = decode_value(str(task.scalars[MARK]), task.extra)
         if not isinstance(found, Shareable):
-            raise JobFailed(f"task {task.name!r} says that FLARE's controller sent it, but holds no Shareable")
+            raise JobFailed(
+                f"task {task.name!r} says that FLARE's controller sent it, but holds no Shareable"
+            )
         if task.params:
             found[AppConstants.DXO]["data"] = dict(task.params)
         return found
@@ -115,7 +117,9 @@ def to_update(reply: object, task: Task, who: str) -> Update:
         Misuse: something in it is no number, or cannot travel.
     """
     if not isinstance(reply, Shareable):
-        raise JobFailed(f"{who}.execute returned a {type(reply).__name__} for task {task.name!r}, not a Shareable")
+        raise JobFailed(
+            f"{who}.execute returned a {type(reply).__name__} for task {task.name!r}, not a Shareable"
+        )
     if reply.get_return_code() != ReturnCode.OK:
         raise _failure(reply, task, who)
     try:
@@ -164,7 +168,9 @@ def _weights(dxo: DXO, task: Task, metrics: Mapping[str, float], *, prefix: bool
     found = dict(metrics)
     initial = dxo.meta.get(_INITIAL)
     if isinstance(initial, Mapping):
-        found |= _numbers({f"{_INITIAL}.{name}": value for name, value in initial.items()} if prefix else initial)
+        found |= _numbers(
+            {f"{_INITIAL}.{name}": value for name, value in initial.items()} if prefix else initial
+        )
     elif initial is not None:
         found[_INITIAL] = _number(_INITIAL, initial)
     for name, value in dxo.meta.items():
@@ -228,7 +234,10 @@ def to_parcel(data: Shareable, public: Mapping[str, object]) -> Parcel:
     content = data.get(AppConstants.DXO)
     model: Tensors = {}
     rest = Shareable(data)
-    rest[ReservedHeaderKey.HEADERS] = {**data[ReservedHeaderKey.HEADERS], ReservedHeaderKey.PEER_PROPS: public}
+    rest[ReservedHeaderKey.HEADERS] = {
+        **data[ReservedHeaderKey.HEADERS],
+        ReservedHeaderKey.PEER_PROPS: public,
+    }
     if isinstance(content, Mapping) and content.get("kind") in _KINDS and content.get("data"):
         model = as_tensors(content["data"])
         rest[AppConstants.DXO] = {**content, "data": {}}

@@ -47,9 +47,7 @@ def _update(one: Filter, update: Update, filtered: Shareable, site: Site) -> Upd
     if update.kind is UpdateKind.OPAQUE:
         return replace(update, params=pack_value(filtered, f"what {one.name} gave"))
     marked = {MARK: ""} if update.params else {}
-    as_task = Task(
-        name="", params=update.params, round=0, rounds=0, job_id=site.job_id, scalars=marked
-    )
+    as_task = Task(name="", params=update.params, round=0, rounds=0, job_id=site.job_id, scalars=marked)
     made = to_update(_dxo(filtered).to_shareable(), as_task, one.name)
     if made.kind is not update.kind or bool(made.params) != bool(update.params):
         raise JobFailed(f"{one.name} made {made.kind.value} of an update that was {update.kind.value}")

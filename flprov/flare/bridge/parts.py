@@ -99,7 +99,9 @@ def build_components(args: Mapping[str, object]) -> dict[str, object]:
     if not isinstance(rows, Mapping):
         raise ConfigError(f"args.{COMPONENTS} must be a mapping from id to {{path, args}}")
     return {
-        str(component_id): build_component(row if isinstance(row, Mapping) else {}, f"args.{COMPONENTS}.{component_id}")
+        str(component_id): build_component(
+            row if isinstance(row, Mapping) else {}, f"args.{COMPONENTS}.{component_id}"
+        )
         for component_id, row in rows.items()
     }
 

@@ -62,7 +62,7 @@ class ServerEngine(Parts):
         """The sites of the job."""
         return self._run.board.clients
 
-    def persist_components(self, fl_ctx: FLContext, completed: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
+    def persist_components(self, fl_ctx: FLContext, completed: bool = False) -> None:  # noqa: ARG002
         """Keep the controller's state: our round ends here."""
         self._run.end_round(commit=True)
 

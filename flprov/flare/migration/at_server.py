@@ -10,7 +10,14 @@ from typing import Any
 from flprov.flare.migration.code import migrate_path
 from flprov.flare.migration.draft import Draft, args_of, as_entry, is_flares, last_name, path_of, rows_of
 from flprov.flare.migration.reading import FlareJob
-from flprov.flare.migration.words import COMPONENTS, EVALUATIONS, META_LEFT_OUT, META_TAKEN, NOT_NEEDED, WORKFLOWS
+from flprov.flare.migration.words import (
+    COMPONENTS,
+    EVALUATIONS,
+    META_LEFT_OUT,
+    META_TAKEN,
+    NOT_NEEDED,
+    WORKFLOWS,
+)
 
 _FACTORY = "flare_workflow"
 _MODEL = "flare_model"
@@ -20,7 +27,9 @@ _TAKEN = {"num_rounds", "min_clients"}
 def convert_server(job: FlareJob, draft: Draft) -> None:
     """Fill in what the server's side says."""
     _take_meta(job.meta, draft)
-    components = {str(row.get("id", number)): row for number, row in enumerate(rows_of(job.server.server, "components"))}
+    components = {
+        str(row.get("id", number)): row for number, row in enumerate(rows_of(job.server.server, "components"))
+    }
     rows = [row for row in rows_of(job.server.server, "workflows") if last_name(row) not in NOT_NEEDED]
     training = [row for row in rows if WORKFLOWS.get(last_name(row)) not in EVALUATIONS]
     chosen = (training or rows)[:1]
@@ -75,18 +84,24 @@ def _take_workflow(row: Mapping[str, Any], components: Mapping[str, Mapping[str,
     draft.workflow = {"type": kind}
     if isinstance(rounds, int):
         draft.workflow["rounds"] = rounds
-    optimizer = next((r for r in components.values() if last_name(r) == "PTFedOptModelShareableGenerator"), None)
+    optimizer = next(
+        (r for r in components.values() if last_name(r) == "PTFedOptModelShareableGenerator"), None
+    )
     if kind == "fedopt" or optimizer is not None:
         _take_optimizer(args if optimizer is None else args_of(optimizer), draft)
     for key in ("wait_time_after_min_received", "train_timeout"):
         if args.get(key):
             draft.note(f"{name}.{key}: how long a site may be away is sites.absence in job.yml")
-    for component_id in (args.get("aggregator_id"), args.get("shareable_generator_id"), args.get("persistor_id")):
+    for component_id in (
+        args.get("aggregator_id"),
+        args.get("shareable_generator_id"),
+        args.get("persistor_id"),
+    ):
         component = components.get(str(component_id))
         if component is not None and not is_flares(component):
             draft.note(
-                f"component {component_id} ({path_of(component)}): {kind} does not use it; if it does something"
-                " else than its default, write a workflow of your own (docs/writing-apps.md)"
+                f"component {component_id} ({path_of(component)}): {kind} does not use it; if it does"
+                " something else than its default, write a workflow of your own (docs/writing-apps.md)"
             )
 
 
@@ -98,19 +113,25 @@ def _take_optimizer(args: Mapping[str, Any], draft: Draft) -> None:
     if name in ("sgd", "adam", "adagrad"):
         draft.workflow["optimizer"] = name
     elif name:
-        draft.note(f"the server's optimizer {path_of(optimizer)} is none of sgd, adam, yogi, adagrad; sgd was written")
+        draft.note(
+            f"the server's optimizer {path_of(optimizer)} is no sgd, adam, yogi or adagrad; sgd was written"
+        )
     inner = args_of(optimizer)
     for key in ("lr", "momentum") if name == "sgd" else ("lr",):
         if isinstance(inner.get(key), int | float):
             draft.workflow[key] = float(inner[key])
     if name == "adam":
-        draft.note("fedopt's adam is the paper's (tau in place of eps, no correction of the bias), not torch's")
+        draft.note(
+            "fedopt's adam is the paper's (tau in place of eps, no correction of the bias), not torch's"
+        )
     if args.get("lr_scheduler_args"):
         draft.note("lr_scheduler_args: fedopt keeps its learning rate")
 
 
-def _take_own_workflow(row: Mapping[str, Any], components: Mapping[str, Mapping[str, Any]], draft: Draft) -> None:
-    """A controller of the job's: by itself, or through a small factory when it uses components of the job's."""
+def _take_own_workflow(
+    row: Mapping[str, Any], components: Mapping[str, Mapping[str, Any]], draft: Draft
+) -> None:
+    """A controller of the job's: by itself, or through a factory when it uses components of the job's."""
     entry, args = as_entry(path_of(row)), args_of(row)
     if entry is None:
         draft.note(f"workflow {path_of(row)!r} is no path of a class; fedavg was written in its place")
@@ -172,12 +193,12 @@ def _take_components(components: Mapping[str, Mapping[str, Any]], draft: Draft) 
             draft.note(f"component {component_id} ({name}) was left out: {COMPONENTS[name]}")
 
 
-def _take_model(
-    components: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any], draft: Draft
-) -> None:
+def _take_model(components: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any], draft: Draft) -> None:
     persistors = [row for row in components.values() if "Persistor" in last_name(row)]
     if not persistors:
-        draft.note("no persistor names a model: without `model` the first round averages what the sites start with")
+        draft.note(
+            "no persistor names a model: without `model` the first round averages what the sites start with"
+        )
         return
     row = persistors[0]
     if not is_flares(row):

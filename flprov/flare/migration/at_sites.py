@@ -63,7 +63,9 @@ def _take_executor(
         ours = is_ours(path_of(executor))
         code = as_entry(migrate_path(path_of(executor))) if ours else None
         if code is None:
-            draft.note(f"executor {path_of(executor)} has no counterpart: write a script or function for {tasks}")
+            draft.note(
+                f"executor {path_of(executor)} has no counterpart: write a script or function for {tasks}"
+            )
     else:
         code = as_entry(path_of(executor))
         draft.add_args(args, path_of(executor))
@@ -80,7 +82,9 @@ def _task_names(tasks: list[str], draft: Draft) -> list[str]:
     if kind is None:
         found = ["train", "validate", "submit_model"] if "*" in tasks else tasks
     else:
-        found = ["train", "evaluate"] if "*" in tasks else ["evaluate" if t == "validate" else t for t in tasks]
+        found = (
+            ["train", "evaluate"] if "*" in tasks else ["evaluate" if t == "validate" else t for t in tasks]
+        )
         asked = _ASKED.get(str(kind))
         for task in found:
             if asked and task not in asked:
@@ -143,7 +147,9 @@ def _options(words: list[str], draft: Draft) -> dict[str, Any]:
     if left:
         draft.note(f"command line: {' '.join(left)!r} is no --name value, which is what args become")
     for name in [name for name in found if "-" in name]:
-        draft.note(f"command line: --{name} cannot be a key of args; let the script take --{name.replace('-', '_')}")
+        draft.note(
+            f"command line: --{name} cannot be a key of args; let the script take --{name.replace('-', '_')}"
+        )
         del found[name]
     return found
 
@@ -159,14 +165,16 @@ def _typed(text: str) -> int | float | str:
 
 
 def _take_components(components: Mapping[str, Mapping[str, Any]], draft: Draft) -> None:
-    """Components of the job's own can be found by an Executor as before; FLARE's are the runtime's business."""
+    """Components of the job's own are found by an Executor as before; FLARE's are the runtime's."""
     kept: dict[str, Any] = {}
     for component_id, row in components.items():
         path = path_of(row)
         if not is_flares(row) and as_entry(path):
             kept[component_id] = {"path": path, "args": args_of(row)}
         elif COMPONENTS.get(last_name(row)):
-            draft.note(f"component {component_id} ({last_name(row)}) was left out: {COMPONENTS[last_name(row)]}")
+            draft.note(
+                f"component {component_id} ({last_name(row)}) was left out: {COMPONENTS[last_name(row)]}"
+            )
         elif last_name(row) not in COMPONENTS:
             draft.note(f"component {component_id} ({path}) has no counterpart")
     if not kept:

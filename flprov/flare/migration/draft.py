@@ -63,7 +63,9 @@ class Draft:
         if any(self.filters.values()):
             lines.append("filters:")
             for direction in ("task", "result"):
-                places = {side: rows for (way, side), rows in self.filters.items() if way == direction and rows}
+                places = {
+                    side: rows for (way, side), rows in self.filters.items() if way == direction and rows
+                }
                 if places:
                     lines.append(f"  {direction}:")
                     for side, rows in places.items():
@@ -116,7 +118,9 @@ def rows_of(config: Mapping[str, Any] | None, key: str) -> list[Mapping[str, Any
 
 def _flow(value: object) -> str:
     """JSON, which is YAML too; short names without quotes, for the eye."""
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?|[\w/]+\.py", value, re.ASCII):
+    if isinstance(value, str) and re.fullmatch(
+        r"[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?|[\w/]+\.py", value, re.ASCII
+    ):
         plain = value.lower() not in ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
         return value if plain and ":" not in value else json.dumps(value)
     if isinstance(value, Mapping):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A FLARE job folder, read with care: sizes bounded, no links followed, nothing in it run.
 
-    meta.json                       name, deploy_map (app -> sites), min_clients, mandatory_clients
-    APP/config/config_fed_server.json
-    APP/config/config_fed_client.json
-    APP/custom/...                  code
+meta.json                       name, deploy_map (app -> sites), min_clients, mandatory_clients
+APP/config/config_fed_server.json
+APP/config/config_fed_client.json
+APP/custom/...                  code
 """
 
 from __future__ import annotations

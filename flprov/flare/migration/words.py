@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What FLARE's own classes are called here, by their last name; one clause each where they are nothing here."""
+"""What FLARE's own classes are called here, by their last name, or why they are nothing here."""
 
 from __future__ import annotations
 
@@ -69,10 +69,11 @@ COMPONENTS = {
     "JobStatsReporter": "`flprov job show` has what a job took",
 }
 
+_ENCRYPTION = "encryption is a workflow of its own here, with a key of the sites; see docs/workflows"
 FILTERS_LEFT_OUT = {
-    "HEModelEncryptor": "encryption is a workflow of its own here, with a key of the sites'; see docs/workflows",
-    "HEModelDecryptor": "encryption is a workflow of its own here, with a key of the sites'; see docs/workflows",
-    "HEModelShareableGenerator": "encryption is a workflow of its own here; see docs/workflows",
+    "HEModelEncryptor": _ENCRYPTION,
+    "HEModelDecryptor": _ENCRYPTION,
+    "HEModelShareableGenerator": _ENCRYPTION,
     "StatisticsPrivacyFilter": "federated statistics have a minimum count of their own",
     "DXOBlocker": "what a task takes is checked by its kind already",
     "ConvertWeights": "full weights and differences may be mixed",

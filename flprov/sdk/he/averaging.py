@@ -22,11 +22,13 @@ from flprov.sdk.he.ciphertexts import (
     verify_readable,
 )
 from flprov.sdk.he.ckks import LIMIT, Ring
-from flprov.sdk.he.exchange import OPAQUE, OPEN, Keyed, ask_any
+from flprov.sdk.he.exchange import OPAQUE, Keyed, ask_any
+from flprov.sdk.he.opening import KEY_FILE
 from flprov.sdk.he.rates import describe_rates
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 
+OPEN, LOCK = "flprov.he.open", "flprov.he.lock"
 SAMPLES = 1024  # of a site, before anything is known of it
 
 
@@ -96,6 +98,11 @@ class EncryptedMean:
         elif best is not None:
             best = replace(best, model=self._open(best.model, keyed))
         return replace(state, model=model, best=best)
+
+    def withhold(self, state: State, keyed: Sequence[str]) -> State:
+        """`state` as it is, with the secret key for those who have the sites' own secret beside it."""
+        given = ask_any(self._sites, keyed, LOCK, {}).params["locked"]
+        return replace(state, results={**state.results, KEY_FILE: {"key": given.tobytes().hex()}})
 
     def _open(self, model: Tensors, keyed: Sequence[str]) -> Tensors:
         """The model as one of the sites that have the key opens it."""

@@ -34,7 +34,7 @@ LIMIT = 2.0**58 / SCALE / math.sqrt(2)
 NOISE = 2.0**-35.5  # of one fresh ciphertext, standard deviation after decryption: measured, rounded up
 FLOOD_BITS = 15  # how much larger the noise is that hides NOISE in what is released
 FRESH_BYTES = 33_100  # of a fresh ciphertext, at most
-SUM_BYTES = 66_000  # of a sum
+SUM_BYTES = 65_900  # of a sum
 
 Array = NDArray[np.float64]
 

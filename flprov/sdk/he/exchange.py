@@ -20,8 +20,14 @@ from flprov.sdk.he.ciphertexts import is_encrypted
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 
-HELLO, SHARE, TAKE, OPEN = (f"flprov.he.{word}" for word in ("hello", "share", "take", "open"))
+HELLO, SHARE, TAKE = "flprov.he.hello", "flprov.he.share", "flprov.he.take"
 OPAQUE = (UpdateKind.OPAQUE,)
+
+_GUARDED = "secret key: sealed under the sites' own secret; a server that swaps public keys cannot open it"
+_TRUSTING = (
+    "secret key: sealed for each site's public key, which the server hands on unchanged or not: give the"
+    " sites a secret of their own (he_secret in site.yml) where it is not trusted with that"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +36,19 @@ class Keyed:
 
     key: str  # its id, hex
     sites: tuple[str, ...]
+    guarded: bool  # each of them has a secret from beforehand, which the server has not
 
 
-def share_key(sites: Sites, state: State) -> Keyed:
+def share_key(sites: Sites, state: State, *, needs_secret: bool = False) -> Keyed:
     """Give the secret key to every site that answers; those that have it then.
 
     Args:
         sites: the sites of the job, in an open round.
         state: the round's, which names the key if its model is encrypted.
+        needs_secret: the sites must have a secret of their own.
 
     Raises:
-        JobFailed: nobody has that key any more.
+        JobFailed: nobody has that key any more, or not every site has a secret.
     """
     key = str(state.scalars["he.key"]) if is_encrypted(state.model) else ""
     hellos = sites.broadcast(HELLO, {}, expects=OPAQUE)
@@ -51,9 +59,16 @@ def share_key(sites: Sites, state: State) -> Keyed:
             "no site has the secret key under which the model is encrypted, so it can never be opened",
             hint="a job's key goes with its folders at the sites: submit the job again from the start",
         )
+    guarded = all(hello.params["secret"].size for hello in hellos)
+    if needs_secret and not guarded:
+        raise JobFailed(
+            "workflow.release is false, and not every site has a he_secret: the key would go with the job,"
+            " and nobody could ever open the result",
+            hint="leave out `release`, or add `he_secret` to each site's site.yml",
+        )
     lacking = {hello.site: hello.params["public"] for hello in hellos if hello.site not in having}
     if having and not lacking:
-        return Keyed(key=wanted, sites=tuple(having))
+        return Keyed(key=wanted, sites=tuple(having), guarded=guarded)
     shared = ask_any(sites, having or list(lacking), SHARE, lacking)
     own = {site: {name: shared.params[name] for name in ("from", f"for/{site}")} for site in lacking}
     own.pop(shared.site, None)
@@ -61,7 +76,8 @@ def share_key(sites: Sites, state: State) -> Keyed:
     if own:
         taken += sites.start(TAKE, {}, to=list(own), extra_of=own, expects=(), optional=True)
     found = {shared.site, *having, *(update.site for update in taken)}
-    return Keyed(key=_text(shared, "key"), sites=tuple(sorted(found)))
+    print(_GUARDED if guarded else _TRUSTING, flush=True)
+    return Keyed(key=_text(shared, "key"), sites=tuple(sorted(found)), guarded=guarded)
 
 
 def ask_any(

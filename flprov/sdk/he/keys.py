@@ -15,7 +15,7 @@ from pathlib import Path
 from flprov._base import write_private
 from flprov.errors import JobFailed
 from flprov.messages import Site
-from flprov.pki import create_exchange_key, exchange_public_key, open_sealed, seal
+from flprov.pki import create_exchange_key, exchange_public_key, lock, open_sealed, seal
 from flprov.sdk.he.ckks import Cipher, create_secret_key
 
 _FOLDER = "flprov-he"
@@ -28,6 +28,16 @@ class SharedKey:
 
     id: bytes  # random; tells keys apart and says nothing about them
     secret: bytes = field(repr=False)
+
+
+def read_key(data: bytes) -> SharedKey:
+    """The key in the bytes that one site gives another."""
+    return SharedKey(id=data[:_ID_BYTES], secret=data[_ID_BYTES:])
+
+
+def lock_purpose(job_id: str) -> bytes:
+    """What `SiteKeys.locked` locks for."""
+    return f"the CKKS key of job {job_id} beside its result".encode()
 
 
 class SiteKeys:
@@ -48,7 +58,7 @@ class SiteKeys:
         if not path.exists():
             return None
         data = path.read_bytes()
-        return SharedKey(id=data[:_ID_BYTES], secret=data[_ID_BYTES:])
+        return read_key(data)
 
     def require(self) -> SharedKey:
         """The key of the job.
@@ -76,7 +86,11 @@ class SiteKeys:
         """The key of the job, for another site alone. Raises IdentityRefused when `public` is no key."""
         key = self.require()
         return seal(
-            key.id + key.secret, private=self._exchange(), recipient=public, purpose=self._purpose(site)
+            key.id + key.secret,
+            private=self._exchange(),
+            recipient=public,
+            purpose=self._purpose(site),
+            secret=self._site.he_secret,
         )
 
     def take(self, sealed: bytes, sender: bytes) -> SharedKey:
@@ -86,12 +100,28 @@ class SiteKeys:
             IdentityRefused: it was not sealed for this site and job, or was changed on the way.
         """
         data = open_sealed(
-            sealed, private=self._exchange(), sender=sender, purpose=self._purpose(self._site.name)
+            sealed,
+            private=self._exchange(),
+            sender=sender,
+            purpose=self._purpose(self._site.name),
+            secret=self._site.he_secret,
         )
-        key = SharedKey(id=data[:_ID_BYTES], secret=data[_ID_BYTES:])
+        key = read_key(data)
         Cipher(key.secret)  # raises where it is none
         self._keep(key)
         return key
+
+    def locked(self) -> bytes:
+        """The key of the job, under what the sites' own secret comes to for this job.
+
+        Raises:
+            JobFailed: this site has no such secret, or no key.
+        """
+        if not self._site.he_secret:
+            raise JobFailed(f"{self._site.name} has no he_secret in its site.yml")
+        key = self.require()
+        purpose = lock_purpose(self._site.job_id)
+        return lock(key.id + key.secret, secret=self._site.he_secret, purpose=purpose)
 
     def _purpose(self, site: str) -> bytes:
         return f"the CKKS key of job {self._site.job_id} for {site}".encode()

@@ -5,6 +5,7 @@ flprov.he.hello   say the public key of this site, and which secret key it has
 flprov.he.share   seal the secret key for other sites; make it, if nobody has one
 flprov.he.take    open what was sealed for this site
 flprov.he.open    decrypt the final model, for its release
+flprov.he.lock    or give the secret key for those who have the sites' own secret, to keep beside that model
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ def say_hello(task: Task, site: Site) -> Update:  # noqa: ARG001 - as every task
     """This site's public key, and the id of the secret key that it has, if it has one."""
     keys = SiteKeys(site)
     key = keys.shared()
-    return _answer(public=keys.public, key=b"" if key is None else key.id)
+    return _answer(
+        public=keys.public,
+        key=b"" if key is None else key.id,
+        secret=b"yes" if site.he_secret else b"",  # that it has one, and nothing of it
+    )
 
 
 def share_key(task: Task, site: Site) -> Update:
@@ -60,6 +65,11 @@ def open_model(task: Task, site: Site) -> Update:
     flood = 2.0**FLOOD_BITS * NOISE * math.sqrt(terms) / found.total
     cipher = Cipher(SiteKeys(site).require().secret)
     return Update(params=decrypt_tensors(found, cipher, flood=flood), kind=UpdateKind.OPAQUE)
+
+
+def lock_key(task: Task, site: Site) -> Update:  # noqa: ARG001 - as every task is called
+    """The secret key, for whoever has the secret that the sites' IT gave each other."""
+    return _answer(locked=SiteKeys(site).locked())
 
 
 def _answer(**parts: bytes) -> Update:

@@ -21,8 +21,8 @@ class FedAvgHE:
 
     Each site encrypts n(k)/u · w(k, t+1), for a public u near n; the server adds ciphertexts; the sites
     decrypt the sum and divide it by n/u. Trainers see weights in clear, as with `fedavg`. The first
-    model, if job.yml names one, is public. At the end one site opens the last sum, unless `release` is
-    false; then the result is ciphertext.
+    model, if job.yml names one, is public. At the end one site opens the last sum. With `release: false`
+    the result is ciphertext, and the key beside it, for those who have the sites' own secret.
     """
 
     fraction: float = 1.0
@@ -33,7 +33,7 @@ class FedAvgHE:
         """Average for as many rounds as the job asks."""
         mean = EncryptedMean(sites, samples=self.samples)
         for state in sites.rounds(state):  # noqa: B020 - each round starts with what the last committed
-            keyed = share_key(sites, state)
+            keyed = share_key(sites, state, needs_secret=not self.release)
             updates = mean.train(state, to=sites.sample(self.fraction, among=keyed.sites))
             model = mean.add(updates)
             metrics = mean_metrics(updates)
@@ -41,6 +41,7 @@ class FedAvgHE:
                 metrics |= mean_metrics(sites.evaluate(model, to=keyed.sites))
             state = state.next(model=model, metrics=metrics, scalars=mean.remember(keyed, updates))
             state = sites.judge(state)
-            if self.release and sites.is_last(state):
-                state = mean.release(state, keyed.sites)
+            if sites.is_last(state):
+                finish = mean.release if self.release else mean.withhold
+                state = finish(state, keyed.sites)
             sites.commit(state)

@@ -50,7 +50,7 @@ class Answers:
                 self._free(site)
         elif parts.active and (parts.rounds.replayed or not len(parts.rounds.gathers)):
             return  # the workflow has not asked yet, after a restart: the site is asked again then
-        parts.sites.acknowledge(site, task_id, missed or LATE)
+        parts.sites.acknowledge(site, task_id, missed or LATE, late=True)
 
     async def _count(self, site: str, task_id: str, reason: str) -> None:
         if (task_id, site) in self._too_late:

@@ -99,7 +99,8 @@ class Membership:
             parts.sites.order(site, parts.rounds.order(gather, site))
         elif lost and (gather := gathers.lost(site)) is not None:
             late = gathers.missed(gather.asked.task_id, site)
-            parts.sites.acknowledge(site, gather.asked.task_id, late, "it is part of the next round again")
+            again = "it is part of the next round again"
+            parts.sites.acknowledge(site, gather.asked.task_id, late, again, late=True)
 
     async def _refused(self, event: ev.SiteDeployed) -> None:
         parts, site, reason = self._parts, event.site, event.refusal

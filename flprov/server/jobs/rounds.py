@@ -259,9 +259,12 @@ def _missing(reasons: Mapping[str, str]) -> tuple[Missing, ...]:
 
 
 def _contributors(gathers: Iterable[Gather]) -> tuple[Contributor, ...]:
-    """One line per site: the first broadcast's numbers, with the metrics of all of them."""
+    """One line per site: the first broadcast's numbers, with the metrics of all of them.
+
+    The runtime's own tasks (an exchange of keys, say) count as the last ones.
+    """
     found: dict[str, Contributor] = {}
-    for gather in gathers:
+    for gather in sorted(gathers, key=lambda gather: gather.asked.name.startswith("flprov.")):
         for site, update in gather.taken.items():
             line = update.contributor()
             if site in found:

@@ -184,9 +184,11 @@ class JobSites:
         if self.send(site, pb.ToSite(task=order)):
             self._begin(site, "training", "no step yet", judged=False)
 
-    def acknowledge(self, site: str, task_id: str, refused: str = "", hint: str = "") -> None:
+    def acknowledge(
+        self, site: str, task_id: str, refused: str = "", hint: str = "", *, late: bool = False
+    ) -> None:
         """Tell a site that its answer is on our disk, or why it was not taken."""
-        ack = pb.AnswerAck(job_id=self._ledger.record.id, task_id=task_id)
+        ack = pb.AnswerAck(job_id=self._ledger.record.id, task_id=task_id, late=late)
         if refused:
             ack.refused.CopyFrom(pb.Failure(code="update-refused", message=refused, hint=hint))
         self.send(site, pb.ToSite(ack=ack))

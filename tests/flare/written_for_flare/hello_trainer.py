@@ -6,9 +6,6 @@ import os.path
 import numpy as np
 import torch
 from hello_network import SimpleNetwork, points
-from torch import nn
-from torch.optim import SGD
-
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.event_type import EventType
 from nvflare.apis.executor import Executor
@@ -18,6 +15,8 @@ from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.signal import Signal
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.security.logging import secure_format_exception
+from torch import nn
+from torch.optim import SGD
 
 
 class HelloTrainer(Executor):

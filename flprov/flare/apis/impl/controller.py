@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Controller: a FLARE-shaped algorithm beside the server. `workflow: {entry: "mine:MyController"}` names one."""
+"""Controller: a FLARE-shaped algorithm beside the server; `workflow: {entry: "mine:MyController"}`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ from flprov.flare.bridge.parts import Parts
 from flprov.flare.bridge.standing import Manner
 from flprov.sdk import Sites, State
 
-__all__ = ["Client", "ClientTask", "Controller", "FLContext", "Shareable", "Signal", "Task", "TaskCompletionStatus"]
+__all__ = [
+    "Client",
+    "ClientTask",
+    "Controller",
+    "FLContext",
+    "Shareable",
+    "Signal",
+    "Task",
+    "TaskCompletionStatus",
+]
 
 Targets = Sequence[Client | str] | None  # None: every site of the job
 
@@ -147,9 +156,7 @@ class Controller(FLComponent, ABC):
         abort_signal: Signal | None = None,
     ) -> None:
         """The same, and wait for the answer."""
-        standing = self._tasks.schedule(
-            task, Manner.ONE, targets, in_turn=send_order is SendOrder.SEQUENTIAL
-        )
+        standing = self._tasks.schedule(task, Manner.ONE, targets, in_turn=send_order is SendOrder.SEQUENTIAL)
         self._tasks.wait(standing, abort_signal)
 
     def relay(
@@ -160,7 +167,7 @@ class Controller(FLComponent, ABC):
         send_order: SendOrder = SendOrder.SEQUENTIAL,
         task_assignment_timeout: float = 0,  # noqa: ARG002
         task_result_timeout: float = 0,
-        dynamic_targets: bool = True,  # noqa: ARG002, FBT001, FBT002 - a job's sites are those it was sent to
+        dynamic_targets: bool = True,  # noqa: ARG002 - a job's sites are those it was sent to
     ) -> None:
         """Send a task to one target after the other and go on at once."""
         self._tasks.schedule(
@@ -179,7 +186,7 @@ class Controller(FLComponent, ABC):
         send_order: SendOrder = SendOrder.SEQUENTIAL,
         task_assignment_timeout: float = 0,  # noqa: ARG002
         task_result_timeout: float = 0,
-        dynamic_targets: bool = True,  # noqa: ARG002, FBT001, FBT002
+        dynamic_targets: bool = True,  # noqa: ARG002
         abort_signal: Signal | None = None,
     ) -> None:
         """The same, and wait for the last answer."""

@@ -7,7 +7,6 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-
 __all__ = ["FLModel", "FLModelConst", "MetaKey", "ParamsType"]
 
 from flprov.flare.apis.fl_constant import FLMetaKey

@@ -43,7 +43,9 @@ def validate_model_learnable(model_learnable: object) -> str:
     """What is wrong with it; empty when nothing is."""
     if not isinstance(model_learnable, ModelLearnable):
         return f"a ModelLearnable was expected, not a {type(model_learnable).__name__}"
-    missing = [key for key in (ModelLearnableKey.WEIGHTS, ModelLearnableKey.META) if key not in model_learnable]
+    missing = [
+        key for key in (ModelLearnableKey.WEIGHTS, ModelLearnableKey.META) if key not in model_learnable
+    ]
     return f"the ModelLearnable has no {' and no '.join(missing)}" if missing else ""
 
 

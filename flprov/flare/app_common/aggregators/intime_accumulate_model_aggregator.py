@@ -36,7 +36,7 @@ class InTimeAccumulateWeightedAggregator(Aggregator):
         exclude_vars: str | None = None,
         aggregation_weights: Mapping[str, float] | None = None,
         expected_data_kind: str | None = None,
-        weigh_by_local_iter: bool = True,  # noqa: FBT001, FBT002 - FLARE's order
+        weigh_by_local_iter: bool = True,
     ) -> None:
         super().__init__()
         self.exclude_vars = exclude_vars
