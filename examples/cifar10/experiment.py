@@ -95,12 +95,15 @@ def prepare_app(folder: Path, plan: Plan, workflow: str) -> Path:
     return folder
 
 
-def run_workflow(name: str, plan: Plan, folder: Path, on_round: Callable[[RoundDocument], None]) -> Curve:
+def run_workflow(
+    name: str, plan: Plan, folder: Path, on_round: Callable[[RoundDocument], None], *, label: str = ""
+) -> Curve:
     """One job, from its start to its end.
 
     Args:
         folder: `sites/` in it has a folder for each site; the app and what the job leaves go there too.
         on_round: told of each round that is done.
+        label: of the folders, if not the workflow's name.
 
     Raises:
         JobFailed: it did not complete, or not with every site in every round.
@@ -113,9 +116,10 @@ def run_workflow(name: str, plan: Plan, folder: Path, on_round: Callable[[RoundD
             on_round(record)
         seen = len(job.rounds)
 
-    results = folder / "jobs" / name
+    label = label or name
+    results = folder / "jobs" / label
     shutil.rmtree(results, ignore_errors=True)  # of a run that was ended half way
-    app = prepare_app(folder / "apps" / name, plan, name)
+    app = prepare_app(folder / "apps" / label, plan, name)
     data = {site: {"cifar10": folder / "sites" / site} for site in plan.names}
     job, _ = simulate(
         Simulation(app=app, sites=plan.sites, output=results, site_datasets=data), on_change=tell

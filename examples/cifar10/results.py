@@ -49,7 +49,7 @@ def judge_accuracy(curves: Mapping[str, Curve]) -> list[Verdict]:
             behind = ends[POOLED] - ends[name]
             found.append(
                 Verdict(
-                    wanted=f"{LABELS[name]} ends at most {BEHIND:.0f} points below as many steps on pooled data",
+                    wanted=f"{LABELS[name]} ends at most {BEHIND:.0f} points below the pooled data",
                     found=f"{behind:.1f} below" if behind > 0 else f"{-behind:.1f} above",
                     met=behind <= BEHIND,
                 )
@@ -63,10 +63,10 @@ def judge_accuracy(curves: Mapping[str, Curve]) -> list[Verdict]:
 
 
 def judge_encryption(clear: Path, encrypted: Path) -> Verdict:
-    """Whether FedAvg-HE has come to FedAvg's model."""
+    """Whether FedAvg-HE has come to FedAvg's model, from the same updates."""
     difference = largest_difference(clear, encrypted)
     return Verdict(
-        wanted=f"no weight of FedAvg-HE is further than {CLOSE:g} from FedAvg's",
+        wanted=f"no weight of FedAvg-HE's mean is further than {CLOSE:g} from FedAvg's",
         found=f"{difference:.1e}",
         met=difference <= CLOSE,
     )

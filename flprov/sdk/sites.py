@@ -251,6 +251,22 @@ class Sites:
         under_way[answer.task_id].take(answer)
         return under_way[answer.task_id]
 
+    def refuse(self, update: Update, reason: str) -> None:
+        """Do not accept an update of this round, which only the workflow can judge (ciphertexts, say).
+
+        It counts as one that the runtime's own checks have refused: its site is `absent` with the reason,
+        the job is degraded, and fails when too few are left.
+
+        Raises:
+            Misuse: the update is none that a task of this round has brought.
+        """
+        for gathering in self._gatherings:
+            if gathering.holds(update):
+                gathering.refuse(update, reason)
+                self.absent = dict(sorted({**self.absent, update.site: reason}.items()))
+                return
+        raise Misuse(f"an update of {update.site or 'nobody'} was refused that is none of this round")
+
     def commit(self, state: State) -> None:
         """End the round with `state`; it is on the server's disk when this returns.
 

@@ -71,6 +71,22 @@ def test_all_mistakes_are_told_with_their_lines(run, app: Path):
     assert "job.yml:3:" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("workflow", "said"),
+    [
+        ("{type: fedporx, mu: 0.1}", "no workflow 'fedporx' (did you mean 'fedprox'?)"),
+        ("{type: fedavg, fractoin: 0.1}", "unknown option 'fractoin' (did you mean 'fraction'?)"),
+        ("{type: fedopt, optimizer: adma}", "'adma' is not one of sgd, adam, yogi, adagrad"),
+    ],
+)
+def test_a_workflow_that_could_not_start_is_refused_before_there_is_a_bundle(run, app: Path, workflow, said):
+    (app / "job.yml").write_text(f"name: heart\ntasks: train.py\nworkflow: {workflow}\n")
+    ran = run("app", "build", "heart", "-o", "bundle")
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+    assert not Path("bundle").exists()
+
+
 @pytest.mark.parametrize("name", ["gone", "heart/job.yml"])
 def test_what_is_no_folder_is_not_found(run, app: Path, name):
     ran = run("app", "build", name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A script in the style of FLARE's hello-pt, run after `nvflare` became `flprov.flare` in its import lines."""
+"""A script like FLARE's hello-pt, run after `nvflare` became `flprov.flare` in its import lines."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def main():
         assert flare.is_train() and not flare.is_submit_model()
         number = 1 if client_name == "site-1" else 2
         for step in range(4):
-            summary_writer.add_scalar(tag="loss", scalar=1 / (step + 1), global_step=input_model.current_round * 4 + step)
+            global_step = input_model.current_round * 4 + step
+            summary_writer.add_scalar(tag="loss", scalar=1 / (step + 1), global_step=global_step)
         summary_writer.add_scalars("parts", {"a": 1.0, "b": 2.0}, 1)
         params = {name: value + number for name, value in input_model.params.items()}
         meta = {"NUM_STEPS_CURRENT_ROUND": 10 * number}

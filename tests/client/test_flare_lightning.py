@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The example for Lightning: it learns, its validation judges the received model, what it logs is streamed."""
+"""The example for Lightning: it learns, validation judges the received model, what it logs is streamed."""
 
 from __future__ import annotations
 

@@ -546,12 +546,13 @@ def tiny(load_example: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.network
+@pytest.mark.timeout(600)  # four jobs and a network: 25 s on a machine that does nothing else
 def test_all_of_it_runs_resumes_and_agrees_with_a_real_network(
     tiny: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tiny() == 0, capsys.readouterr()
     output = capsys.readouterr().out
-    assert "no weight of FedAvg-HE is further than 0.0001 from FedAvg's: " in output
+    assert "no weight of FedAvg-HE's mean is further than 0.0001 from FedAvg's: " in output
     document = json.loads((tmp_path / "out" / "cifar10.json").read_text())
     assert list(document["curves"]) == ["pooled", "pooled_all", "fedavg", "fedprox", "fedopt", "fedavg_he"]
     curves = {name: curve["accuracy"] for name, curve in document["curves"].items()}

@@ -60,7 +60,7 @@ def test_an_update_counts_less_the_more_steps_it_missed(fedbuff):
 
 def test_the_server_steps_by_the_mean_of_a_full_buffer(fedbuff):
     port, state = run(fedbuff.FedBuff(buffer=2, steps=1, concurrency=2, lr=0.5), one_more)
-    assert [ask.model["w"][0] for ask in trained(port)] == [0, 0]
+    assert {float(ask.model["w"][0]) for ask in trained(port)} == {0.0}
     assert state.model["w"][0] == 0.5
     assert port.reported == ["step 1 of 1"]
 

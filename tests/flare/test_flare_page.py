@@ -101,7 +101,7 @@ def test_what_is_imported_from_flare_in_its_own_examples_is_there():
         "from nvflare.apis.impl.controller import Client, ClientTask, Controller, Task",
         "from nvflare.apis.dxo_filter import DXOFilter",
         "from nvflare.apis.filter import ContentBlockedException, Filter",
-        "from nvflare.app_common.app_constant import AlgorithmConstants, AppConstants, ModelName, ValidateType",
+        "from nvflare.app_common.app_constant import AlgorithmConstants, AppConstants, ValidateType",
         "from nvflare.app_common.abstract.fl_model import FLModel, ParamsType",
         "from nvflare.app_common.abstract.learner_spec import Learner",
         "from nvflare.app_common.abstract.model_learner import ModelLearner",

@@ -86,7 +86,7 @@ def test_two_tasks_at_once_and_one_withdrawn(make_network, tmp_path, victim):
     first, second = done.rounds
     assert (first.spared, [line.site for line in first.contributors]) == (("site-2",), ["site-1"])
     assert (second.spared, [line.site for line in second.contributors]) == ((), ["site-1", "site-2"])
-    assert not first.absent and not second.absent
+    assert (first.absent, second.absent) == ((), ())
     assert second.metrics == {"right": 1.0}
     admin.download(job.job_id, tmp_path / "out")
     expected = np.zeros(4, np.float32) + np.float32(3) / 3 + np.float32(4) / 3

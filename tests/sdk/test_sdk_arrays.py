@@ -22,9 +22,17 @@ def travelled(value: object) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("dtype", "name"),
-    [("float32", "float32"), ("float16", "float16"), ("int32", "int32"), ("bool", "bool"), ("bfloat16", "BF16"),
-     ("float8_e4m3fn", "F8_E4M3"), ("float8_e5m2", "F8_E5M2"), ("complex64", "complex64")],
-)  # fmt: skip
+    [
+        ("float32", "float32"),
+        ("float16", "float16"),
+        ("int32", "int32"),
+        ("bool", "bool"),
+        ("complex64", "complex64"),
+        ("bfloat16", "BF16"),
+        ("float8_e4m3fn", "F8_E4M3"),
+        ("float8_e5m2", "F8_E5M2"),
+    ],
+)
 @pytest.mark.parametrize("shape", [(2, 3), (6,), (1, 6, 1)])
 def test_jax_arrays_pass_unharmed(dtype, name, shape):
     jnp = pytest.importorskip("jax.numpy")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorBoard and MLflow, as they are: each point once, also when a receiver is killed at the worst moment."""
+"""TensorBoard and MLflow, as they are: each point once, also when a receiver is killed in between."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ async def test_a_receiver_that_ends_is_begun_again_and_counted(tmp_path):
     for count in (1, 2):
         await until(lambda count=count: tracking.status()[0].restarts == count)
         assert tracking.status()[0].reason == "no such package"
-        await clock.advance(60.0)
+        await clock.elapse(60.0)
     await tracking.close()
 
 

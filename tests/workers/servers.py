@@ -28,6 +28,7 @@ class FakeServer:
         self.reason = None
         self.failure = None
         self.progress = []
+        self.said = []
         self.withdrawn = []
         self.refused = []
         self.ready = False
@@ -89,6 +90,9 @@ class FakeServer:
 
     def on_withdraw(self, withdraw):
         self.withdrawn.append(withdraw.task_id)
+        own = [frame for frame in self.frames if frame.answer.task_id != withdraw.task_id]
+        last = pb.SiteAnswer(task_id=withdraw.task_id, last=True, absent=pb.Failure(message="withdrawn"))
+        self.frames = [*own, pb.ToWorker(answer=last)]
 
     def on_refuse(self, refuse):
         self.refused.append((refuse.task_id, refuse.site, refuse.reason))
@@ -97,7 +101,10 @@ class FakeServer:
         self.failure = failure
 
     def on_progress(self, progress):
-        self.progress.append((dict(progress.values), progress.step))
+        if progress.doing:
+            self.said.append(progress.doing)
+        else:
+            self.progress.append((dict(progress.values), progress.step))
 
     # ---- bytes ---------------------------------------------------------------------------
 

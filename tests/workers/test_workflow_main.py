@@ -345,3 +345,86 @@ def test_an_answer_to_another_task_is_refused(tmp_path):
     server.on_broadcast = lambda broadcast: server.frames.append(pb.ToWorker(answer=stray))
     assert run(server) == 1
     assert "'9/train/0', which is not open" in server.failure.message
+
+
+# ---- an own workflow's asks ------------------------------------------------------------------
+
+ASKING = """
+import numpy as np
+class Own:
+    def run(self, sites, state):
+        for state in sites.rounds(state):
+            extra = {"c": np.full(SIZE, 3.0)}
+            first = sites.start("train", state.model, to=["a"], extra_of={"a": extra}, requires=["c"])
+            second = sites.start("train", state.model, to=["b"], optional=True)
+            gathering, update = next(sites.replies(first, second))
+            first.stop(), second.stop()
+            sites.refuse(update, "not for me")
+            sites.report("done asking")
+            sites.commit(state.next(model=state.model))
+"""
+
+
+@pytest.mark.parametrize("size", [1, 20_000])
+def test_an_own_workflow_asks_withdraws_refuses_and_reports(tmp_path, size):
+    files = {"own.py": ASKING.replace("SIZE", str(size))}
+    flow = Workflow(type=None, entry="own:Own", rounds=1)
+    server = workflow(tmp_path, half_way, files=files, model="start:small", workflow=flow)
+    extras = []
+    take, server.on_broadcast = (
+        server.on_broadcast,
+        lambda broadcast: (
+            extras.extend(read_tensors(server.take_out(part)) for part in broadcast.extra_of.values()),
+            take(broadcast),
+        ),
+    )
+    assert run(server) == 0, server.failure
+    (first, _), (second, _) = server.broadcasts
+    assert (list(first.sites), list(first.requires), first.optional) == (["a"], ["c"], False)
+    assert (list(second.sites), dict(second.extra_of), second.optional) == (["b"], {}, True)
+    assert extras[0]["c"].tolist() == [3.0] * size
+    assert server.refused == [(first.task_id, "a", "not for me")]
+    assert server.withdrawn == [second.task_id]
+    assert server.said == ["done asking"]
+
+
+def test_a_task_has_the_same_id_again_only_if_nothing_of_it_has_changed(tmp_path):
+    def ids(folder, text):
+        flow = Workflow(type=None, entry="own:Own", rounds=1)
+        files = {"own.py": text}
+        server = workflow(tmp_path, half_way, files=files, model="start:small", workflow=flow, folder=folder)
+        assert run(server) == 0, server.failure
+        sys.modules.pop("own")
+        return [broadcast.task_id for broadcast, _ in server.broadcasts]
+
+    text = ASKING.replace("SIZE", "20_000")
+    before = ids("one", text)
+    assert ids("two", text) == before
+    after = ids("three", text.replace("3.0", "4.0"))
+    assert (after[0] != before[0], after[1]) == (True, before[1])
+    assert after[0].partition("~")[0] == before[0].partition("~")[0]
+
+
+PATIENT = """
+class Own:
+    def run(self, sites, state):
+        for state in sites.rounds(state):
+            while not sites.aborted():
+                sites.report("still at it")
+            open("ended", "w").close()
+            if state.scalars.get("never") is None:
+                return
+"""
+
+
+def test_a_workflow_that_computes_for_long_is_told_to_stop_and_no_failure_comes_of_it(tmp_path, monkeypatch):
+    from flprov.wire import pb
+
+    monkeypatch.chdir(tmp_path)
+    flow = Workflow(type=None, entry="own:Own", rounds=1)
+    server = workflow(tmp_path, half_way, files={"own.py": PATIENT}, model="start:small", workflow=flow)
+    server.on_progress = lambda _: server.frames.append(pb.ToWorker(quit=pb.Quit(reason="aborted")))
+    assert run(server) == 0
+    assert (tmp_path / "ended").exists()
+    assert server.failure is None
+    assert server.results == {}

@@ -100,7 +100,9 @@ class FederatedStatistics:
             "max_bins_percent": self.max_bins_percent,
             "extremes": self.extremes,
         }
-        return sites.broadcast(TASK, {}, to=to, expects=(UpdateKind.FULL,), extra=extra, scalars=scalars)
+        return sites.broadcast(
+            TASK, {}, to=to, expects=(UpdateKind.FULL,), extra=extra or {}, scalars=scalars
+        )
 
     def _document(
         self, first: Iterable[Column], second: Iterable[Column], updates: list[Update], sites: Sites

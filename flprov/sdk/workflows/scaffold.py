@@ -77,16 +77,16 @@ class Scaffold:
         """The updates whose sum of steps can be divided by; the others are refused."""
         there = sites.sample(self.fraction)
         shifts = {site: _difference(overall, own[site]) for site in there}
-        gathering = sites.start("train", model, to=there, extra_of=shifts, requires=("extra",))
-        updates = gathering.updates()
+        updates = sites.train(model, to=there, extra_of=shifts, requires=("extra",))
         problems = {update.site: _find_problem(update) for update in updates}
         for update in updates:
             if problems[update.site]:
-                gathering.refuse(update, problems[update.site])
+                sites.refuse(update, problems[update.site])
         accepted = [update for update in updates if not problems[update.site]]
         if not accepted:
+            first = updates[0].site
             raise JobFailed(
-                f"no update of round {number + 1} can be used: {updates[0].site}: {problems[updates[0].site]}",
+                f"no update of round {number + 1} can be used: {first}: {problems[first]}",
                 hint="call fl.correct_gradients(net, lr=...) in each step, or report Correction.metrics",
             )
         return accepted

@@ -92,5 +92,5 @@ def _key(metric: Any) -> Key:  # noqa: ANN401
 
 def _safe(name: str) -> str:
     """A name of the characters that MLflow takes, and no way out of a folder."""
-    found = _UNSAFE.sub("_", name)[:200]
-    return f"_{found}" if not found.strip(".") else found
+    found = _UNSAFE.sub("_", name)[:200].replace("..", "__")
+    return f"_{found}" if found in ("", ".") else found

@@ -106,8 +106,8 @@ if TYPE_CHECKING:
         SiteDocument,
         SiteListDocument,
         SiteStatusDocument,
-        TrackingStatus,
         StatusDocument,
+        TrackingStatus,
         WaitingJob,
     )
     from flprov.wire.documents.operations import (
