@@ -22,7 +22,7 @@ from pathlib import Path
 
 from agreement import MODEL, check_poc
 from baseline import POOLED, POOLED_ALL, train_pooled
-from experiment import WORKFLOWS, Curve, Plan, read_curve, run_workflow, write_curve
+from experiment import WORKFLOWS, Curve, Plan, options_of, read_curve, run_workflow, write_curve
 from partition import count_classes, split_labels
 from pictures import Pictures
 from results import judge_accuracy, judge_encryption, say, table, write_results
@@ -217,7 +217,7 @@ def read_kept(file: Path, plan: Plan) -> Curve | None:
     if not file.exists():
         return None
     kept = read_curve(file)
-    if (kept.plan, dict(kept.workflow)) != (plan, dict(WORKFLOWS.get(kept.name, {}))):
+    if (kept.plan, dict(kept.workflow)) != (plan, dict(options_of(kept.name, plan))):
         raise Conflict(
             f"{file} is of a run with other options", hint="name another folder with -o, or delete this one"
         )

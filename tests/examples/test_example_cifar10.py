@@ -416,7 +416,11 @@ def make_plan(experiment: ModuleType, **values):
 
 
 def make_curve(experiment: ModuleType, name: str, *accuracy: float):
-    values = {"workflow": experiment.WORKFLOWS.get(name, {}), "loss": accuracy, "seconds": 1.5}
+    values = {
+        "workflow": experiment.options_of(name, make_plan(experiment)),
+        "loss": accuracy,
+        "seconds": 1.5,
+    }
     return experiment.Curve(name=name, plan=make_plan(experiment), accuracy=accuracy, **values)
 
 
