@@ -113,7 +113,8 @@ async def test_known_update_that_nobody_asks_for_again_goes_with_its_round(world
     await workflow.hears("saved")
     assert world.store.load("update") == {}
     await world.until(
-        world.jobs.find("last"), lambda seen: not world.blobs.has(digest) or seen.rounds.gathers.newest is None
+        world.jobs.find("last"),
+        lambda seen: not world.blobs.has(digest) or seen.rounds.gathers.newest is None,
     )
     assert not world.blobs.has(digest)
 
