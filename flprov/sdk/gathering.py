@@ -53,9 +53,9 @@ class AskOptions(TypedDict, total=False):
     """
 
     expects: Sequence[UpdateKind]
-    scalars: Mapping[str, Scalar]
-    extra: Tensors
-    extra_of: Mapping[str, Tensors]
+    scalars: Mapping[str, Scalar] | None
+    extra: Tensors | None
+    extra_of: Mapping[str, Tensors] | None
     requires: Sequence[str]
     optional: bool
 

@@ -138,7 +138,7 @@ class Sites:
         self, model: Tensors, *, to: Sequence[str] | None = None, scalars: Mapping[str, Scalar] | None = None
     ) -> list[Update]:
         """`broadcast` the task "evaluate": metrics and samples, no tensors."""
-        return self.broadcast("evaluate", model, to=to, expects=(), scalars=scalars or {})
+        return self.broadcast("evaluate", model, to=to, expects=(), scalars=scalars)
 
     def broadcast(
         self, name: str, model: Tensors, *, to: Sequence[str] | None = None, **options: Unpack[AskOptions]
@@ -312,7 +312,7 @@ class Sites:
         if name not in self._tasks and name not in RUNTIME_TASKS:
             known = ", ".join(sorted(self._tasks))
             raise NotFound(f"the workflow broadcasts task {name!r}; job.yml names {known}")
-        own = options.get("extra_of", {})
+        own = options.get("extra_of") or {}
         for site in to:
             if site not in self.names:
                 raise NotFound(f"task {name!r} was sent to {site!r}, which is no site of this job")

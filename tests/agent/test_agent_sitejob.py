@@ -104,6 +104,32 @@ async def test_an_older_model_is_not_left_beside_the_new_one(site: Site):
     assert site.left_in("in") == [task.model.file]
 
 
+async def test_tensors_beside_the_model_reach_the_worker_as_a_file_of_their_own(site: Site):
+    beside = LARGE.replace(b"\x00" * 8, b"\x02" * 8)
+    told = order(model=site.offer(LARGE))
+    told.extra.CopyFrom(site.offer(beside))
+    told.requires.append("c")
+    site.rig.jobs.order(told)
+    task = await site.rig.worker.sent.wait("task", 1)
+    folder = site.rig.folder() / "in"
+    assert (folder / task.model.file).read_bytes() == LARGE
+    assert (folder / task.extra.file).read_bytes() == beside
+    assert list(task.requires) == ["c"]
+    assert site.left_in("in") == sorted([task.model.file, task.extra.file])
+    await site.says(answer=answer())
+    await site.order("1/train/1", number=1)  # a small one, which brings no file
+    assert site.left_in("in") == []
+    assert not site.rig.blobs.has(told.extra.digest)
+
+
+async def test_small_tensors_beside_the_model_come_by_value(site: Site):
+    told = order()
+    told.extra.CopyFrom(inline(SMALL))
+    site.rig.jobs.order(told)
+    task = await site.rig.worker.sent.wait("task", 1)
+    assert (task.extra.inline, site.left_in("in")) == (SMALL, [])
+
+
 async def test_the_same_order_again_is_not_done_again(site: Site):
     await site.order()
     site.rig.jobs.order(order())

@@ -567,7 +567,7 @@ def test_a_document_is_what_its_schema_says(name):
 @pytest.mark.parametrize("change", [{"job_id": None}, {"repeated": "no"}, {"app": 3}])
 def test_a_document_of_another_shape_does_not_fit(change):
     schema = schemas.schema_of(doc.SubmitDocument, "")
-    document = {"job_id": "j", "app": "a", "state": "queued", "repeated": False} | change
+    document = {"job_id": "j", "app": "a", "state": "queued", "repeated": False, "cost": ""} | change
     assert len(list(mismatches(document, schema, schema))) == 1
     assert len(list(mismatches({"job_id": "j"}, schema, schema))) == 3
 
