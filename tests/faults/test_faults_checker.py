@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -81,9 +82,14 @@ def doubled(history: History, what: str, job: str, site: str = "") -> History:
 def without(history: History, what: str, about: str, site: str = "") -> History:
     """The history without the rows of this kind about something."""
     rows = (history.sites[site] if site else history.server).rows
-    kept = [row for row in rows if not (row.what == what and row.object == about)]
+    kept = [row for row in rows if not (row.what == what and _plain(row.object) == about)]
     assert len(kept) < len(rows)
     return with_rows(history, kept, site)
+
+
+def _plain(about: str) -> str:
+    """What a row is about, without what a task's id says of its content."""
+    return re.sub(r"~[0-9a-f]+", "", about)
 
 
 def claimed(history: History, job: str, after: float, **claim: Any) -> History:
