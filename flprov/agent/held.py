@@ -19,6 +19,7 @@ from flprov.agent.config import AgentConfig
 from flprov.agent.jobrecord import Begun, OpenTasks, blobs_of, deploy_again, job_record, verify_same
 from flprov.agent.leases import HeldLease, Leases
 from flprov.agent.probing import examine
+from flprov.agent.promises import Promises
 from flprov.agent.sitejob import MOST_TRIES, SiteJob, Tools, killed_in_words, note_in_log, refusal_of
 from flprov.agent.trust import SiteTrust
 from flprov.agent.vitals import GPUs, read_vitals
@@ -82,6 +83,7 @@ class SiteJobs:
             private=(config.kit.folder, config.policy, config.settings),
             answers=self._answers,
             tasks=self._tasks,
+            promises=Promises(store),
             orphan_seconds=orphan_seconds,
             collect=self._collect,
             report=report,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,12 +26,13 @@ from flprov.errors import JobFailed, Misuse, PolicyRefused, UpdateRefused
 from flprov.jobs import JobSpec
 from flprov.messages import Site, Task, Update, UpdateKind
 from flprov.policy import FilterRules
-from flprov.wire import pb, read_encodings, read_metadata, read_tensors, write_tensors
+from flprov.wire import encode_tensors, pb, read_encodings, read_metadata, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from flprov.messages import Tensors
 
 _WHERE = "filters.{} of policy.yml"
+_TORCH = "pt"  # what files of torch's tensors say they are; see flprov.sdk.TORCH
 
 
 def verify_filterable(rules: FilterRules, spec: JobSpec) -> None:
@@ -70,12 +71,34 @@ class SiteFilters:
         job_id: the job.
         folder: the job's, at the site; a folder `site` is made in it.
         blobs: the site's.
+        max_weight: what one update may count at most, if the job says so.
     """
 
-    def __init__(self, rules: FilterRules, site: str, job_id: str, folder: Path, blobs: BlobStore) -> None:
+    def __init__(
+        self,
+        rules: FilterRules,
+        site: str,
+        job_id: str,
+        folder: Path,
+        blobs: BlobStore,
+        max_weight: float | None,
+    ) -> None:
         self._rules = rules
+        self._max_weight = max_weight
         self._site = Site(name=site, job_id=job_id, folder=folder / "site")
         self._blobs = blobs
+
+    def verify_task(self, order: pb.TaskOrder) -> None:
+        """Raise PolicyRefused of a task whose tensors cannot all be filtered.
+
+        Filters know what a model is. Tensors beside it may be control variates, sealed keys or anything
+        else; let through as they are, they would be a way past the policy.
+        """
+        if self.on_tasks and order.extra.size:
+            raise PolicyRefused(
+                f"this site's policy filters every model that comes, and task {order.name!r} brings tensors"
+                " beside the model, to which no filter can be applied"
+            )
 
     @property
     def on_tasks(self) -> bool:
@@ -96,8 +119,7 @@ class SiteFilters:
         """
         with self._own_faults():
             task = self._filtered_task(order)
-            metadata = read_metadata(source_of(order.model, self._blobs))
-            size = write_tensors(path, task.params, metadata, task.encoding)
+            size = write_tensors(path, task.params, _metadata(order.model, self._blobs), task.encoding)
         return pb.Payload(file=path.name, size=size)
 
     async def filter_update(self, update: pb.UpdateMessage, order: pb.TaskOrder) -> pb.UpdateMessage:
@@ -119,7 +141,7 @@ class SiteFilters:
                 found.tensors.CopyFrom(pb.Payload(digest=digest, size=size))
         finally:
             path.unlink(missing_ok=True)
-        await asyncio.to_thread(verify_own_update, found, order, self._blobs)
+        await asyncio.to_thread(verify_own_update, found, order, self._blobs, self._max_weight)
         return found
 
     def _write_update(self, update: pb.UpdateMessage, order: pb.TaskOrder, path: Path) -> pb.UpdateMessage:
@@ -129,18 +151,18 @@ class SiteFilters:
         with self._own_faults():
             tensors = read_tensors(source, scratch=self._site.folder)
             if not tensors:
+                found.tensors.CopyFrom(_inline(encode_tensors({})))  # its header could say anything
                 return found
             if update.kind == UpdateKind.OPAQUE.value:
                 raise UpdateRefused(
                     "this site's policy filters every update, and to an opaque one no filter can be applied"
                 )
             filtered = self._filtered(tensors, update, order)
-            metadata = read_metadata(source)
+            metadata = _metadata(update.tensors, self._blobs)
             found.metrics.update(filtered.metrics)
             size = write_tensors(path, filtered.params, metadata, filtered.encoding)
             if size <= INLINE:
-                data = path.read_bytes()
-                found.tensors.CopyFrom(pb.Payload(inline=data, size=len(data)))
+                found.tensors.CopyFrom(_inline(path.read_bytes()))
             else:
                 found.tensors.CopyFrom(pb.Payload(file=path.name, size=size))
         return found
@@ -178,3 +200,13 @@ class SiteFilters:
                 yield
         except (JobFailed, Misuse) as error:
             raise UpdateRefused(f"the policy of this site cannot be kept: {error}") from error
+
+
+def _metadata(tensors: pb.Payload, blobs: BlobStore) -> Mapping[str, str]:
+    """Of the texts beside tensors the one that says whose they are; the rest could carry what a filter took."""
+    found = read_metadata(source_of(tensors, blobs)).get("format")
+    return {"format": found} if found == _TORCH else {}
+
+
+def _inline(data: bytes) -> pb.Payload:
+    return pb.Payload(inline=data, size=len(data))

@@ -20,6 +20,7 @@ from flprov.agent.jobrecord import Begun, OpenTasks, blobs_of
 from flprov.agent.leases import Leases
 from flprov.agent.logs import LogSender
 from flprov.agent.points import PointSender
+from flprov.agent.promises import Promises
 from flprov.agent.redaction import Redactor
 from flprov.agent.sitefilters import SiteFilters, describe_rules
 from flprov.agent.updates import clear_out, remove_out, take_out, verify_own_update
@@ -61,6 +62,7 @@ class Tools:
     private: tuple[Path, ...]  # what no job may ever see
     answers: Answers
     tasks: OpenTasks
+    promises: Promises
     orphan_seconds: float  # so long a job's process waits for an agent that was killed
     collect: Callable[[set[str]], None]  # blobs that this job needs no more
     report: Callable[[pb.FromSite], None]  # to the server if connected; else dropped, and said again later
@@ -100,7 +102,8 @@ class SiteJob:
         self._redactor = Redactor(self.admitted.logs.redact)
         self._points = PointSender(self.tools.bulk, self.job_id, self.tools.clock)
         rules, tools = self.admitted.filters, self.tools
-        self._filters = SiteFilters(rules, tools.site, self.job_id, self.folder, tools.blobs)
+        most = self._max_weight = self.admitted.submission.spec.sites.max_weight
+        self._filters = SiteFilters(rules, tools.site, self.job_id, self.folder, tools.blobs, most)
 
     @property
     def stopped(self) -> bool:
@@ -240,6 +243,10 @@ class SiteJob:
         try:
             if order.name in self.admitted.refused_tasks:
                 raise PolicyRefused(f"the policy of this site refuses task {order.name!r}")
+            self._filters.verify_task(order)
+            if order.expects:
+                rounds = self.admitted.submission.spec.workflow.rounds
+                self.tools.promises.verify_left(self.job_id, self.admitted.filters, rounds)
             task = pb.TaskOrder()
             task.CopyFrom(order)
             await self._fetch_tensors(order)
@@ -433,7 +440,7 @@ class SiteJob:
         try:
             update.tensors.CopyFrom(await take_out(answer.update.tensors, self._out, self.tools.blobs))
             self.taking = {update.tensors.digest} - {""}
-            await asyncio.to_thread(verify_own_update, update, order, self.tools.blobs)
+            await asyncio.to_thread(verify_own_update, update, order, self.tools.blobs, self._max_weight)
             if self._filters.on_results:
                 update = await self._filter(update, order)
             await self._answer(order, pb.TaskAnswer(job_id=self.job_id, task_id=order.task_id, update=update))
@@ -469,7 +476,10 @@ class SiteJob:
         self._open = None
         self._be("ready")
         try:
-            await self.tools.answers.keep(answer, round=order.round, also=self.tools.tasks.end(self.job_id))
+            also = self.tools.tasks.end(self.job_id)
+            if order.expects and answer.HasField("update"):
+                also += self.tools.promises.count_one(self.job_id, self.admitted.filters)
+            await self.tools.answers.keep(answer, round=order.round, also=also)
         except FlprovError:
             self._open = self._open or order  # it is not answered, so that it can be given up
             raise

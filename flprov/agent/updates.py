@@ -47,14 +47,22 @@ def clear_out(out: Path) -> None:
             path.unlink()
 
 
-def verify_own_update(update: pb.UpdateMessage, order: pb.TaskOrder, blobs: BlobStore) -> None:
+def verify_own_update(
+    update: pb.UpdateMessage, order: pb.TaskOrder, blobs: BlobStore, max_weight: float | None
+) -> None:
     """The server checks the same again; here a bad update does not leave the building.
+
+    Args:
+        update: out of the process's reach.
+        order: the task that it answers.
+        blobs: of this site.
+        max_weight: `sites.max_weight` of job.yml.
 
     Raises:
         UpdateRefused: a number or a tensor is not what the task takes.
     """
     weight = update.weight if update.HasField("weight") else None
-    verify_numbers(update.samples, weight, update.metrics)
+    verify_numbers(update.samples, weight, update.metrics, max_weight)
     if not 0 <= update.seconds <= _MOST_SECONDS:  # also true of NaN
         raise UpdateRefused(f"seconds is {update.seconds}; it must be from 0 to {_MOST_SECONDS:g}")
     base = tensor_infos(source_of(order.model, blobs)) if order.model.size else None

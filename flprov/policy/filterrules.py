@@ -86,6 +86,11 @@ class FilterRules:
     result: tuple[Row, ...] = ()
 
     @property
+    def are_private(self) -> bool:
+        """Whether a filter of updates promises an epsilon, which holds for so many answers and no more."""
+        return any(row["type"] == "svt_privacy" or "epsilon" in row for row in self.result)
+
+    @property
     def in_words(self) -> str:
         """Which filters what passes; empty when there are none."""
         return "; ".join(

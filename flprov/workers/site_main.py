@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from flprov.errors import ConfigError, JobFailed, Unavailable
 from flprov.messages import Site, Task
@@ -132,10 +133,10 @@ def _in_script(script: Script, attribute: str, args: Mapping[str, object], where
     return execute
 
 
-def main() -> int:
-    """What the process calls; its exit status."""
-    return run_main(run_site)
+def main() -> NoReturn:
+    """What the process calls."""
+    run_main(run_site)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

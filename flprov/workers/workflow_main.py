@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from flprov.errors import JobFailed, ProtocolError, StateDamaged, Unavailable
 from flprov.jobs import JobSpec
@@ -113,10 +114,10 @@ def _first_state(start: pb.StartWorkflow, spec: JobSpec, folder: Path) -> tuple[
     return State(model=model), form
 
 
-def main() -> int:
-    """What the process calls; its exit status."""
-    return run_main(run_workflow)
+def main() -> NoReturn:
+    """What the process calls."""
+    run_main(run_workflow)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -186,6 +186,38 @@ async def test_metrics_without_tensors_pass(site_with):
     assert dict(answer.update.metrics) == {"auc": 0.9}
 
 
+async def test_texts_beside_the_tensors_do_not_pass_the_filters_by(site_with):
+    site = await site_with(CLIP)
+    said = {"format": "pt", "patient": "Smith, 1962"}
+    for number, tensors in enumerate([TRAINED, {}]):
+        task = order(number=number, expects="full,diff" if tensors else "")
+        await site.order(task)
+        answer = await site.answers(task, sent(payload(tensors, metadata=said)))
+        assert b"Smith" not in answer.update.SerializeToString()
+
+
+async def test_no_more_updates_leave_than_the_private_filters_promise_for(site_with, rig: Rig):
+    site = await site_with(NOISE)
+    for number in range(20):  # as many as the job has rounds, of one round and all about the same data
+        task = order(number=0, name=f"train{number}")
+        await site.order(task)
+        assert (await site.answers(task, sent(payload(TRAINED)))).HasField("update")
+    rig.jobs.order(order(name="once-more"))
+    answer = await rig.reports.wait("answer", 21)
+    assert "promises privacy for 20 updates of this job" in answer.failure.message
+    task = order(name="evaluate", expects="")  # metrics are no such thing
+    await site.order(task)
+    assert (await site.answers(task, sent(payload({}), metrics={"auc": 0.9}))).HasField("update")
+
+
+async def test_filters_that_promise_nothing_count_nothing(site_with):
+    site = await site_with(CLIP)
+    for number in range(25):
+        task = order(number=0, name=f"train{number}")
+        await site.order(task)
+        assert (await site.answers(task, sent(payload(TRAINED)))).HasField("update")
+
+
 @pytest.mark.parametrize(
     ("task", "update", "said"),
     [

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from flprov.flare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from flprov.flare.apis.fl_context import FLContext
 from flprov.flare.apis.shareable import Shareable
@@ -13,7 +15,7 @@ _KINDS = {ParamsType.FULL: DataKind.WEIGHTS, ParamsType.DIFF: DataKind.WEIGHT_DI
 
 
 class FLModelUtils:
-    """Two functions, where FLARE has them."""
+    """Three functions, where FLARE has them."""
 
     @staticmethod
     def to_shareable(fl_model: FLModel) -> Shareable:
@@ -66,3 +68,26 @@ class FLModelUtils:
             total_rounds=shareable.get_header(AppConstants.NUM_ROUNDS),
             meta=meta,
         )
+
+    @staticmethod
+    def update_model(model: FLModel, model_update: FLModel, replace_meta: bool = True) -> FLModel:
+        """`model` with the weights, or plus the difference, of `model_update`, and its metrics.
+
+        Raises:
+            RuntimeError: `model` is a difference itself, or `model_update` has no params.
+            KeyError: a difference of a weight that `model` does not have.
+        """
+        if model.params_type is ParamsType.DIFF or model_update.params is None:
+            raise RuntimeError("a model can be updated by weights or differences only, and is no difference")
+        model.meta = dict(model_update.meta) if replace_meta else model.meta | model_update.meta
+        model.metrics = model_update.metrics
+        if model_update.params_type is not ParamsType.DIFF:
+            model.params, model.params_type = model_update.params, ParamsType.FULL
+            return model
+        new = dict(model.params or {})
+        for name, difference in model_update.params.items():
+            changed = new[name] + difference
+            like = getattr(new[name], "dtype", None)
+            new[name] = changed.astype(like) if isinstance(changed, np.ndarray | np.generic) else changed
+        model.params = new
+        return model
