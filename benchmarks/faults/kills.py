@@ -117,11 +117,12 @@ def undisturbed(folder: Path, size: int) -> str:
         return rig.take_result(job)
 
 
-class _Player:
+class Player:
     """Plays one case."""
 
-    def __init__(self, rig: Rig, case: Case, app: Path, model: str) -> None:
+    def __init__(self, rig: Rig, case: Case, app: Path, model: str, *, rounds: int = ROUNDS) -> None:
         self.rig = rig
+        self.rounds = rounds
         self.case = case
         self.chance = random.Random(case.seed)
         self.model = model
@@ -155,7 +156,7 @@ class _Player:
             job,
             Expectation(
                 states=states,
-                rounds=ROUNDS,
+                rounds=self.rounds,
                 model=self.model,
                 contributors=tuple(self.rig.sites),
                 quorum=len(self.rig.sites) if moment != "abort" else 0,
@@ -172,7 +173,7 @@ class _Player:
         if moment == "abort":
             left = self._abort(job, left, ended)
         ended.wait(120)
-        self._after(job)
+        self.settle(job)
         return left
 
     def _submit(self, token: str) -> None:
@@ -187,7 +188,7 @@ class _Player:
             self.rig.drop_admin()
 
     def _until_last_round(self, job: str) -> None:
-        for seen in self.rig.insist(lambda admin: list(_until_round(admin, job, ROUNDS - 1))):
+        for seen in self.rig.insist(lambda admin: list(_until_round(admin, job, self.rounds - 1))):
             del seen
 
     def _abort(self, job: str, left: list[str], ended: threading.Event) -> list[str]:
@@ -222,7 +223,8 @@ class _Player:
             return left[:place] + left[place + 1 :]
         return left
 
-    def _after(self, job: str) -> None:
+    def settle(self, job: str) -> None:
+        """The job has ended: fetch what it has come to."""
         state = self.rig.insist(lambda admin: admin.job(job).state)
         if state in ("completed", "degraded"):
             self.rig.take_result(job)
@@ -239,7 +241,7 @@ def play(folder: Path, case: Case, models: dict[int, str]) -> tuple[History, lis
     """One case: its history, what it found itself, and its numbers."""
     with Rig(folder, f"kills {case.number}") as rig:
         app = write_steps(folder / "steps", size=case.size, rounds=ROUNDS)
-        player = _Player(rig, case, app, models[case.size])
+        player = Player(rig, case, app, models[case.size])
         player.play()
         details = {
             "killed": dict(player.killed),

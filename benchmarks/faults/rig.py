@@ -253,17 +253,26 @@ class Rig:
         """Download a job's results; the digest of its model, empty when it has none."""
         from hashlib import sha256
 
+        model = self.take_files(job).get("model.safetensors")
+        digest = sha256(model).hexdigest() if model is not None else ""
+        if digest:
+            self.note_result(job, digest)
+        return digest
+
+    def note_result(self, job: str, digest: str) -> None:
+        """What a job has come to, as it was downloaded."""
+        self._models[job] = digest
+        self.acknowledge("result", job, data=digest)
+
+    def take_files(self, job: str) -> dict[str, bytes]:
+        """Download a job's results; the bytes of each file."""
         from flprov.admin.download import download_results
 
         folder = self.folder / "results" / f"{job}-{time.monotonic_ns()}"
         self.insist(lambda admin: download_results(admin._link, job, folder))
-        model = folder / "model.safetensors"
-        digest = sha256(model.read_bytes()).hexdigest() if model.exists() else ""
+        found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
         shutil.rmtree(folder)
-        if digest:
-            self._models[job] = digest
-            self.acknowledge("result", job, data=digest)
-        return digest
+        return found
 
     # ---- looking -----------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from report import machine  # noqa: E402
 from faults.cases import Settings  # noqa: E402
 from flprov import __version__  # noqa: E402
 
-PARTS = ("kills", "syscalls", "queueing", "slowlinks", "badlinks", "fulldisk", "audit")
+PARTS = ("kills", "workflows", "syscalls", "queueing", "slowlinks", "badlinks", "fulldisk", "audit")
 
 
 def main() -> int:

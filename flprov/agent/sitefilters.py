@@ -36,10 +36,18 @@ _TORCH = "pt"  # what files of torch's tensors say they are; see flprov.sdk.TORC
 
 
 def verify_filterable(rules: FilterRules, spec: JobSpec) -> None:
-    """Raise PolicyRefused if it is known that the site's filters cannot be applied to this job's updates."""
-    from flprov.sdk import OPAQUE  # late: most sites filter nothing, and it is a lot to import
+    """Raise PolicyRefused if it is known that the site's filters cannot be applied to this job's tensors."""
+    if not (rules.task or rules.result):
+        return
+    from flprov.sdk import BESIDE, OPAQUE  # late: most sites filter nothing, and it is a lot to import
 
-    sent = OPAQUE.get(spec.workflow.type or "")
+    brought, sent = BESIDE.get(spec.workflow.type or ""), OPAQUE.get(spec.workflow.type or "")
+    if rules.task and brought is not None:
+        raise PolicyRefused(
+            f"this site's policy filters every model that comes, and {spec.workflow.type} sends"
+            f" {brought} beside it, to which no filter can be applied",
+            hint="ask the site to run it without `filters.task` in its policy.yml, or run another workflow",
+        )
     if rules.result and sent is not None:
         names = ", ".join(str(row["type"]) for row in rules.result)
         raise PolicyRefused(

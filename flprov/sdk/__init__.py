@@ -35,13 +35,21 @@ from flprov.sdk.sites import Sites
 from flprov.sdk.state import Best, State, encode_state, flatten_state, read_state
 from flprov.sdk.summaries import summarise
 from flprov.sdk.workflows.fedavg import FedAvg
-from flprov.sdk.workflows.registry import OPAQUE, WORKFLOWS, Controller, build_controller, verify_workflow
+from flprov.sdk.workflows.registry import (
+    BESIDE,
+    OPAQUE,
+    WORKFLOWS,
+    Controller,
+    build_controller,
+    verify_workflow,
+)
 
 if TYPE_CHECKING:
     from flprov.sdk.he.opening import open_result
     from flprov.sdk.torch_tensors import from_state_dict, to_state_dict
 
 __all__ = [
+    "BESIDE",
     "FILTERS",
     "OPAQUE",
     "RUNTIME_TASKS",

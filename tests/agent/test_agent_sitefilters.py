@@ -260,6 +260,42 @@ async def test_a_job_whose_updates_no_filter_can_read_is_refused_when_deployed(r
     assert f"filters every update (clip_norm), and the updates of {type_} are" in deployed.refused.message
 
 
+TASKS = ALLOW + "filters: {task: [{type: clip, limit: 1}]}\n"
+
+
+@pytest.mark.parametrize("type_", ["fedavg_he", "federated_statistics", "scaffold"])
+async def test_a_job_that_sends_what_no_filter_of_models_can_read_is_refused_when_deployed(
+    rig: Rig, tmp_path, type_
+):
+    rig.config.policy.write_text(TASKS)
+    app = write_app(tmp_path / "apps" / "other", job=f"workflow: {{type: {type_}, rounds: 2}}\n")
+    deployed = await rig.deploy(app)
+    assert not deployed.ready
+    assert f"filters every model that comes, and {type_} sends" in deployed.refused.message
+
+
+async def test_tensors_beside_the_model_do_not_pass_the_filters_by(site_with, rig: Rig):
+    site = await site_with(TASKS)
+    task = order()
+    task.extra.CopyFrom(payload({"w": np.full(4, 9, np.float32)}))
+    rig.jobs.order(task)
+    answer = await rig.reports.wait("answer", 1)
+    assert answer.failure.code == "policy-refused"
+    assert "task 'train' brings tensors beside the model" in answer.failure.message
+    assert rig.worker.sent.of("task") == []
+    await site.order(order(number=1))
+
+
+async def test_an_update_that_counts_more_than_the_job_allows_does_not_leave(site_with, tmp_path):
+    job = write_app(tmp_path / "apps" / "bounded", job="sites: {max_weight: 5}\n")
+    site = await site_with(CLIP, job)
+    task = order()
+    await site.order(task)
+    answer = await site.answers(task, sent(payload(TRAINED)))
+    assert answer.failure.code == "update-refused"
+    assert "7" in answer.failure.message and "5" in answer.failure.message
+
+
 async def test_a_task_that_the_policy_refuses_is_not_handed_over(site_with, rig: Rig):
     site = await site_with(ALLOW + "tasks: {refuse: [submit_model]}\n")
     rig.jobs.order(order(name="submit_model"))

@@ -2,6 +2,7 @@
 """Federated statistics against numpy over the pooled table, and what a site must not give away."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from resuming import run_workflow, verify_resumes
 from site_answers import OPEN, ask_site
 
-from flprov.errors import ConfigError, Misuse, UpdateRefused
+from flprov.errors import ConfigError, JobFailed, Misuse
 from flprov.messages import Site, StatisticsRules, Task, Update
 from flprov.sdk import build_controller, read_state, summarise
 from flprov.sdk.summaries import HIDDEN, group, hide_small, widen_range
@@ -209,12 +210,15 @@ def test_a_fixed_range_needs_no_extremes_and_counts_what_is_outside():
     }
 
 
-def test_sites_with_different_fixed_ranges_are_refused():
+def test_a_site_with_another_fixed_range_than_most_is_left_out():
     def own(ask, site, update):
-        return ask_site(ask, site, HAND[site], ranges={"x": (0.0, 9.0 if site == "a" else 8.0)})
+        return ask_site(ask, site, three[site], ranges={"x": (0.0, 9.0 if site == "a" else 8.0)})
 
-    with pytest.raises(UpdateRefused, match="b has another range for 'data/x'"):
-        run(HAND, change=own)
+    three = {**HAND, "c": HAND["a"]}
+    found = run(three, change=own)
+    assert found["absent"] == {"a": "a has another range for 'data/x' than most sites"}
+    assert sorted(found["sites"]) == ["b", "c"]
+    assert found["datasets"]["data"]["x"]["histogram"]["edges"][-1] == 8.0
 
 
 def test_a_site_that_is_gone_in_the_second_pass_is_left_out_altogether():
@@ -258,9 +262,19 @@ def spoil(number, name, array):
         (2, "data/x/groups", [1.0, 2.0], "'groups' of feature 'x' of b are not as many"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused_with_site_and_feature(number, name, array, says):
-    with pytest.raises(UpdateRefused, match=says):
-        run(HAND, change=spoil(number, name, array))
+def test_a_site_whose_numbers_do_not_fit_is_left_out_with_the_reason(number, name, array, says):
+    found = run(HAND, change=spoil(number, name, array))
+    assert re.search(says, found["absent"]["b"])
+    x = found["datasets"]["data"]["x"]
+    assert (x["count"], x["mean"], list(x["sites"])) == (4, 2.25, ["a"])
+
+
+def test_where_no_site_sends_statistics_the_job_ends_and_says_why():
+    def spoil_all(ask, site, update):
+        return Update(params={"stray": np.zeros(1)})
+
+    with pytest.raises(JobFailed, match="no update of this round can be used: a sent 'stray'"):
+        run(HAND, change=spoil_all)
 
 
 @pytest.mark.parametrize(

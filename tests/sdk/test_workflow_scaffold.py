@@ -149,7 +149,7 @@ def test_an_update_without_a_sound_sum_of_steps_is_refused_and_the_round_goes_on
 
 
 def test_when_no_update_has_a_sum_of_steps_it_says_what_to_call():
-    with pytest.raises(JobFailed, match="no update of round 1 can be used: a: it has no metric 'step_sum'"):
+    with pytest.raises(JobFailed, match="no update of this round can be used: a sent no metric 'step_sum'"):
         run({}, answer=lambda ask, site: Update(params=ask.model, samples=1))
 
 

@@ -2,7 +2,7 @@
 """Free values (headers, meta, DXOs in DXOs) to a JSON tree and tensors, and back: no pickle, no class names.
 
 FLARE sends any Python object that its serialiser knows. Here a value is numbers, text, bytes, arrays,
-lists, tuples, dicts, Shareables and DXOs of those; anything else is refused where it is sent.
+lists, tuples, dicts, Shareables, DXOs and FLModels of those; anything else is refused where it is sent.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from flprov._base import canonical_json, parse_json
 from flprov.errors import Misuse, ProtocolError
 from flprov.flare.apis.dxo import DXO, from_dict
 from flprov.flare.apis.shareable import Shareable
+from flprov.flare.app_common.abstract.fl_model import FLModel
 from flprov.messages import Tensors
 from flprov.sdk import as_tensors, is_torch
 
@@ -80,6 +81,8 @@ def _encode(value: Any, where: str, tensors: dict[str, Any], depth: int) -> obje
         return _encode_array(value, where, tensors)
     if isinstance(value, DXO):
         return {_TAG: "dxo", "v": _encode(value.to_dict(), where, tensors, depth - 1)}
+    if isinstance(value, FLModel):
+        return {_TAG: "model", "v": _encode(dict(vars(value)), where, tensors, depth - 1)}
     if isinstance(value, Mapping):
         return _encode_mapping(value, where, tensors, depth)
     if isinstance(value, list | tuple):
@@ -133,6 +136,8 @@ def _decode(tree: Any, tensors: Tensors, depth: int) -> Any:  # noqa: ANN401
         return float(inner)
     if kind == "dxo":
         return from_dict(_decode(inner, tensors, depth - 1))
+    if kind == "model":
+        return FLModel(**_decode(inner, tensors, depth - 1))
     if kind == "tuple":
         return tuple(_decode(item, tensors, depth - 1) for item in inner)
     rows = {_decode(key, tensors, depth - 1): _decode(one, tensors, depth - 1) for key, one in inner}

@@ -24,7 +24,7 @@ from flprov.flare.apis.shareable import ReservedHeaderKey, Shareable
 from flprov.flare.app_common.app_constant import AppConstants, ValidateType
 from flprov.flare.bridge.codec import decode_value, encode_value, pack_value, unpack_value
 from flprov.messages import Scalar, Task, Tensors, Update, UpdateKind
-from flprov.sdk import as_tensors
+from flprov.sdk import as_tensors, is_torch
 
 MARK = "flare"  # the scalar with the rest of a Shareable; its presence marks a FLARE controller's task
 _KINDS = {DataKind.WEIGHTS: UpdateKind.FULL, DataKind.WEIGHT_DIFF: UpdateKind.DIFF}
@@ -127,6 +127,8 @@ def to_update(reply: object, task: Task, who: str) -> Update:
     except ValueError:
         return Update(kind=UpdateKind.OPAQUE, params=pack_value(reply, f"the answer of {who}"))
     marked = MARK in task.scalars
+    if marked and dxo.data_kind in _KINDS and not _fits_weights(dxo, task):
+        return Update(kind=UpdateKind.OPAQUE, params=pack_value(reply, f"the answer of {who}"))
     if dxo.data_kind in _KINDS:
         return _weights(dxo, task, {}, prefix=marked)
     if not marked:
@@ -135,6 +137,23 @@ def to_update(reply: object, task: Task, who: str) -> Update:
         if (combined := _combine(dxo, task)) is not None:
             return combined
     return Update(kind=UpdateKind.OPAQUE, params=pack_value(reply, f"the answer of {who}"))
+
+
+def _fits_weights(dxo: DXO, task: Task) -> bool:
+    """Whether what a FLARE controller's site answers can be an update like everybody's.
+
+    Only that is checked and filtered on its way. FLARE's controllers also ask for weights that are no
+    model's (histograms, say), and for arrays beside the weights.
+    """
+    own = [value for name, value in dxo.meta.items() if name not in _OWN_META]
+    if any(isinstance(value, Mapping | list | tuple | np.ndarray) for value in own):
+        return False
+    if not all(is_torch(value) or isinstance(value, np.ndarray) for value in dxo.data.values()):
+        return False
+    if not task.params:
+        return dxo.data_kind == DataKind.WEIGHTS and bool(dxo.data)  # it chooses the names
+    shapes = {name: tuple(value.shape) for name, value in dxo.data.items()}
+    return shapes == {name: array.shape for name, array in task.params.items()}
 
 
 def _failure(reply: Shareable, task: Task, who: str) -> JobFailed:

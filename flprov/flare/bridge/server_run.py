@@ -48,7 +48,12 @@ if TYPE_CHECKING:
     from flprov.flare.apis.impl.controller import Controller
 
 _KEPT = "flare"  # the scalar that says that the controller's own state is among the tensors
+_OVER = "flare_over"  # that the controller has returned, and of how many rounds' job that was
 _log = logging.getLogger("flprov.flare")
+
+
+class RunOver(BaseException):
+    """The run has ended while its controller was still at work; no `except Exception` of a job's stops it."""
 
 
 class ServerEngine(Parts):
@@ -65,6 +70,29 @@ class ServerEngine(Parts):
     def persist_components(self, fl_ctx: FLContext, completed: bool = False) -> None:  # noqa: ARG002
         """Keep the controller's state: our round ends here."""
         self._run.end_round(commit=True)
+
+    def end_round(self) -> None:
+        """The controller begins another round: commit the one before."""
+        self._run.end_round(commit=True)
+
+    def verify_running(self) -> None:
+        """End the controller here when the run has ended: nothing that it would do still counts."""
+        self._run.verify_running()
+
+    @property
+    def total(self) -> int:
+        """How many rounds the job has."""
+        return self._run.sites.total
+
+    @property
+    def committed(self) -> bool:
+        """Whether there is a round that this run goes on from."""
+        return self._run.began > 0
+
+    @property
+    def seed(self) -> int:
+        """The job's seed."""
+        return self._run.sites.seed
 
     def validate_targets(self, client_names: list[str]) -> tuple[list[Client], list[str]]:
         """The sites of these names, and the names that no site has."""
@@ -92,14 +120,16 @@ class ServerRun:
     def __init__(self, controller: Controller, sites: Sites, state: State) -> None:
         show_log()
         self._controller = controller
-        self._sites = sites
+        self.sites = sites
         self._rounds = sites.rounds(state)
+        self.began = state.round  # the first round of this process
         self._state = state
         self._ended = False  # the round is, as far as the controller goes
         self._sent = False  # anything, since the last commit
         self._number: object = None  # the CURRENT_ROUND of the last task
         self._updates: list[Update] = []  # of this round, without their tensors
         self._panic = ""
+        self._over = False  # no round follows: patience has run out
         self._abort = Signal()
         self._engine = ServerEngine(self, job_id=_job_id())
         self.board = Board(sites, self._engine, self, self._engine.new_context().get_job_id())
@@ -113,12 +143,13 @@ class ServerRun:
             JobFailed: the controller has called system_panic.
         """
         first = next(self._rounds, None)
-        if first is None:
-            return
+        if first is None or first.scalars.get(_OVER) == self.sites.total:
+            return  # it had ended before all rounds were done, and was killed then
         self._state = first
         controller = self._controller
         controller.use_board(self.board, self._engine)
         ctx = self._context()
+        cause: Exception | None = None
         try:
             self._fire(EventType.ABOUT_TO_START_RUN)
             self._fire(EventType.START_RUN)
@@ -129,13 +160,19 @@ class ServerRun:
             if not self._panic:
                 controller.control_flow(self._abort, ctx)
             self._fire(EventType.END_WORKFLOW)
+        except RunOver:
+            pass
+        except Exception as error:
+            if not self._panic:
+                raise
+            cause = error  # what came of going on after a panic
         finally:
             controller.stop_controller(self._context())
             self.board.cancel_all(TaskCompletionStatus.CANCELLED)
         if self._panic:
-            raise JobFailed(f"{controller.name} gave up: {self._panic}")
-        if self._sent or self._ended or self._state.round == 0:
-            self._sites.commit(self._next_state())
+            raise JobFailed(f"{controller.name} gave up: {self._panic}") from cause
+        if not self._over and (self._sent or self._ended or self._state.round == 0):
+            self.sites.commit(self._next_state(over=True))
         self._fire(EventType.ABOUT_TO_END_RUN)
         self._fire(EventType.END_RUN)
 
@@ -149,6 +186,11 @@ class ServerRun:
         """The controller cannot go on."""
         self._panic = self._panic or reason
         self._abort.trigger(reason)
+
+    def verify_running(self) -> None:
+        """Raise RunOver when it has ended."""
+        if self._panic or self._over:
+            raise RunOver
 
     # ---- what the board tells
 
@@ -175,23 +217,25 @@ class ServerRun:
     # ---- rounds
 
     def _commit_if_due(self) -> None:
-        last = self._state.round + 1 >= self._sites.total
+        last = self._state.round + 1 >= self.sites.total
         if not self._ended or not self._sent or last or self.board.busy:
             return
-        self._sites.commit(self._next_state())
+        self.sites.commit(self._next_state())
         self._ended = self._sent = False
         self._updates = []
         following = next(self._rounds, None)
-        assert following is not None  # it was not the last
+        if following is None:
+            self._over = True
+            raise RunOver
         self._state = following
 
-    def _next_state(self) -> State:
+    def _next_state(self, *, over: bool = False) -> State:
         kept = self._controller.get_persist_state(self._context())
         return self._state.next(
             model=self._model(),
             metrics=mean_metrics(self._updates),
             tensors=pack_value(kept, "what get_persist_state gave") if kept else {},
-            scalars={_KEPT: True} if kept else {},
+            scalars=({_KEPT: True} if kept else {}) | ({_OVER: self.sites.total} if over else {}),
         )
 
     def _model(self) -> Tensors:
@@ -226,7 +270,7 @@ class ServerRun:
             ctx.set_prop(AppConstants.START_ROUND, self._state.round, private=True, sticky=True)
         if ctx.get_prop(AppConstants.GLOBAL_MODEL) is None and self._state.model:
             ctx.set_prop(AppConstants.GLOBAL_MODEL, self._given, private=True, sticky=True)
-        ctx.put(AppConstants.NUM_ROUNDS, self._sites.total, private=True, sticky=False)
+        ctx.put(AppConstants.NUM_ROUNDS, self.sites.total, private=True, sticky=False)
         return ctx
 
     def _fire(self, event: str) -> None:

@@ -14,7 +14,10 @@ import flprov.client as fl
 from flprov.errors import Misuse
 from flprov.flare.apis.fl_constant import FLMetaKey
 from flprov.flare.app_common.abstract.fl_model import FLModel, ParamsType
-from flprov.messages import UpdateKind
+from flprov.flare.app_common.utils.fl_model_utils import FLModelUtils
+from flprov.flare.bridge.exchange import MARK, to_shareable, to_update
+from flprov.messages import Task, UpdateKind
+from flprov.workers import current_session
 
 _TASKS = {"train": "train", "validate": "evaluate", "evaluate": "evaluate", "submit_model": "submit_model"}
 
@@ -34,6 +37,8 @@ def receive(timeout: float | None = None, ctx: object = None) -> FLModel | None:
     model = fl.receive()
     if model is None:
         return None
+    if (task := _controllers_task()) is not None:
+        return _from_controller(task, model.params)
     return FLModel(
         params_type=ParamsType.FULL,
         params=dict(model.params),
@@ -54,6 +59,18 @@ def send(model: FLModel, clear_cache: bool = True, ctx: object = None) -> None: 
     """
     if not isinstance(model, FLModel):
         raise TypeError(f"send takes an FLModel, not a {type(model).__name__}")
+    if (task := _controllers_task()) is not None:
+        update = to_update(FLModelUtils.to_shareable(model), task, "the script")
+        fl.send(
+            fl.Model(
+                params=update.params,
+                kind=update.kind,
+                samples=update.samples,
+                weight=update.weight,
+                metrics=update.metrics,
+            )
+        )
+        return
     steps = model.meta.get(FLMetaKey.NUM_STEPS_CURRENT_ROUND)
     kind = UpdateKind.DIFF if model.params_type is ParamsType.DIFF else UpdateKind.FULL
     metrics = {str(name): _number(name, value) for name, value in (model.metrics or {}).items()}
@@ -66,6 +83,22 @@ def send(model: FLModel, clear_cache: bool = True, ctx: object = None) -> None: 
             metrics=metrics,
         )
     )
+
+
+def _controllers_task() -> Task | None:
+    """The open task, if a Controller of `flprov.flare` has sent it: what it sends is a Shareable."""
+    session = current_session()
+    opened = None if session is None else session.open
+    return opened.task if opened is not None and MARK in opened.task.scalars else None
+
+
+def _from_controller(task: Task, params: Any) -> FLModel:  # noqa: ANN401 - a mapping to arrays or tensors
+    """Args: params: of the task, in the script's own format."""
+    found = FLModelUtils.from_shareable(to_shareable(task))
+    if task.params:
+        found.params = dict(params)
+    found.meta = {FLMetaKey.JOB_ID: fl.job_id(), FLMetaKey.SITE_NAME: fl.site_name(), **found.meta}
+    return found
 
 
 def log(key: str, value: Any, data_type: object = None, ctx: object = None, **kwargs: Any) -> bool:  # noqa: ANN401, ARG001 - FLARE's

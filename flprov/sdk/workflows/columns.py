@@ -8,6 +8,7 @@ refused, with site and feature named.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,6 +57,12 @@ class ColumnPart:
         """How many values it has there."""
         return int(self.values["count"][0])
 
+    @property
+    def fixed(self) -> tuple[float, float] | None:
+        """The range that the app has given the histogram."""
+        own = self.values.get("fixed")
+        return None if own is None else (float(own[0]), float(own[1]))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
@@ -88,20 +95,28 @@ class Column:
 
     @property
     def span(self) -> tuple[float, float] | None:
-        """The range of the histogram: the app's own, or the extremes.
-
-        Raises:
-            UpdateRefused: two sites were given different ones.
-        """
-        fixed: tuple[float, float] | None = None
-        for site, part in self.parts.items():
-            if (own := part.values.get("fixed")) is None:
-                continue
-            if fixed is not None and fixed != (float(own[0]), float(own[1])):
-                raise UpdateRefused(f"{site} has another range for {self.name!r} than the sites before it")
-            fixed = float(own[0]), float(own[1])
+        """The range of the histogram: the app's own, or the extremes."""
+        fixed = next((own for part in self.parts.values() if (own := part.fixed) is not None), None)
         found = fixed or self.extremes
         return (found[0] - 0.5, found[1] + 0.5) if found and found[0] == found[1] else found
+
+
+def common_ranges(columns: Iterable[Column]) -> Mapping[str, tuple[float, float]]:
+    """Column -> the range that most sites' apps give it; of as many, that of the first site."""
+    found = {}
+    for column in columns:
+        given = Counter(own for part in column.parts.values() if (own := part.fixed) is not None)
+        if given:
+            found[column.name] = given.most_common(1)[0][0]
+    return found
+
+
+def verify_ranges(columns: Iterable[Column], common: Mapping[str, tuple[float, float]]) -> None:
+    """Raise UpdateRefused if a site gives a column another range than `common`: no histogram fits both."""
+    for column in columns:
+        for site, part in column.parts.items():
+            if part.fixed is not None and part.fixed != common[column.name]:
+                raise UpdateRefused(f"{site} has another range for {column.name!r} than most sites")
 
 
 def read_parts(updates: Iterable[Update], number: int, bins: int) -> list[Column]:

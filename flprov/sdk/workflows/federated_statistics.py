@@ -9,7 +9,7 @@ groups that quantiles are read from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +19,20 @@ from flprov.messages import Scalar, Tensors, Update, UpdateKind
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 from flprov.sdk.summaries import EXTREMES
-from flprov.sdk.workflows.columns import Column, describe_column, join, read_parts
+from flprov.sdk.workflows.columns import (
+    Column,
+    common_ranges,
+    describe_column,
+    join,
+    read_parts,
+    verify_ranges,
+)
+from flprov.sdk.workflows.judging import keep_sound
 
 RESULT = "statistics.json"
 TASK = "statistics"
 _MOST_BINS = 10_000
+_HINT = "let the task answer with flprov.sdk.summarise"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,20 +84,43 @@ class FederatedStatistics:
         """Two passes, whatever `rounds` says."""
         for state in sites.rounds(state, 2):  # noqa: B020 - each round starts with what the last committed
             if state.round == 0:
-                updates = self._ask(sites, 1)
-                read_parts(updates, 1, self.bins)  # a bad one ends the job before anything is kept of it
+                updates = self._first_pass(sites)
                 kept = {f"{u.site}/{name}": array for u in updates for name, array in u.params.items()}
                 samples = {u.site: u.samples for u in updates}
-                sites.commit(state.next(tensors=kept, scalars=samples))
+                results = {RESULT: {"absent": dict(sites.absent)}}
+                sites.commit(state.next(tensors=kept, scalars=samples, results=results))
                 continue
             first = [
                 Update(site=site, samples=int(samples), params=_of_site(site, state.tensors))
                 for site, samples in sorted(state.scalars.items())
             ]
             columns = read_parts(first, 1, self.bins)
-            updates = self._ask(sites, 2, to=list(state.scalars), extra=_centers(columns))
-            document = self._document(columns, read_parts(updates, 2, self.bins), updates, sites)
+            updates = self._second_pass(sites, list(state.scalars), columns)
+            gone = {**_mapping(_mapping(state.results[RESULT])["absent"]), **sites.absent}
+            document = self._document(columns, read_parts(updates, 2, self.bins), updates, gone)
             sites.commit(state.next(tensors={}, scalars={}, results={RESULT: document}))
+
+    def _first_pass(self, sites: Sites) -> list[Update]:
+        """The updates that can be read, and whose columns go with those of most sites."""
+        updates = keep_sound(
+            sites, self._ask(sites, 1), lambda update: read_parts([update], 1, self.bins), hint=_HINT
+        )
+        ranges = common_ranges(read_parts(updates, 1, self.bins))
+        return keep_sound(
+            sites, updates, lambda update: verify_ranges(read_parts([update], 1, self.bins), ranges)
+        )
+
+    def _second_pass(self, sites: Sites, to: list[str], columns: Sequence[Column]) -> list[Update]:
+        """The updates that can be read, and that speak of as many values as those of the first pass."""
+        before = {column.name: column for column in columns}
+
+        def verify(update: Update) -> None:
+            for column in read_parts([update], 2, self.bins):
+                part = before[column.name].parts.get(update.site) if column.name in before else None
+                if part is not None and update.site in column.parts:
+                    join(part, column.parts[update.site], column.name)
+
+        return keep_sound(sites, self._ask(sites, 2, to=to, extra=_centers(columns)), verify, hint=_HINT)
 
     def _ask(
         self, sites: Sites, number: int, to: list[str] | None = None, extra: Tensors | None = None
@@ -105,7 +137,11 @@ class FederatedStatistics:
         )
 
     def _document(
-        self, first: Iterable[Column], second: Iterable[Column], updates: list[Update], sites: Sites
+        self,
+        first: Iterable[Column],
+        second: Iterable[Column],
+        updates: Sequence[Update],
+        gone: Mapping[str, object],
     ) -> Mapping[str, object]:
         """What statistics.json says."""
         there = {update.site for update in updates}
@@ -130,7 +166,7 @@ class FederatedStatistics:
                 "extremes": self.extremes,
             },
             "sites": {update.site: update.samples for update in updates},
-            "absent": {site: sites.absent.get(site, "absent") for site in sites.names if site not in there},
+            "absent": {site: why for site, why in sorted(gone.items()) if site not in there},
             "datasets": datasets,
         }
 
@@ -149,3 +185,8 @@ def _centers(columns: Iterable[Column]) -> Tensors:
 def _of_site(site: str, tensors: Tensors) -> Tensors:
     start = f"{site}/"
     return {name.removeprefix(start): array for name, array in tensors.items() if name.startswith(start)}
+
+
+def _mapping(document: object) -> Mapping[str, object]:
+    assert isinstance(document, Mapping)
+    return document

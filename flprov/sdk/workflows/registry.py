@@ -42,6 +42,13 @@ OPAQUE: Mapping[str, str] = {
     "xgboost_bagging": "trees",
 }
 
+# What some send to the sites beside the model: no filter of models can be applied to it.
+BESIDE: Mapping[str, str] = {
+    "fedavg_he": "sealed keys",
+    "federated_statistics": "means and ranges",
+    "scaffold": "control variates",
+}
+
 
 def build_controller(kind: str | None, entry: str | None, options: Mapping[str, object]) -> Controller:
     """The controller that job.yml asks for: one of ours by `kind`, or the app's own by `entry`.

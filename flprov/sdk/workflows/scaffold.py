@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from flprov.errors import ConfigError, JobFailed
+from flprov.errors import ConfigError, JobFailed, UpdateRefused
 from flprov.messages import Scalar, Tensors, Update, UpdateKind
 from flprov.sdk.aggregation import mean_difference, moment_dtype, weighted_mean
 from flprov.sdk.correction import STEP_SUM
 from flprov.sdk.elementwise import Wide, calculate
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
+from flprov.sdk.workflows.judging import keep_sound
 from flprov.sdk.workflows.measuring import measure_round
 from flprov.sdk.workflows.options import verify_fraction
 from flprov.sdk.workflows.steering import RUNNING_STATISTICS, steered_names
@@ -58,7 +59,7 @@ class Scaffold:
             names = steered_names(state.model, self.average)
             overall = _variate(state, "all", names)
             own = {site: _variate(state, f"site/{site}", names) for site in sites.names}
-            updates = self._train(sites, state.round, state.model, overall, own)
+            updates = self._train(sites, state.model, overall, own)
             own |= {update.site: _renew(update, state.model, overall, own[update.site]) for update in updates}
             shares = {**state.scalars, **{f"share/{update.site}": update.share for update in updates}}
             model = self._step(updates, state.model, names)
@@ -72,24 +73,14 @@ class Scaffold:
             )
 
     def _train(
-        self, sites: Sites, number: int, model: Tensors, overall: Tensors, own: Mapping[str, Tensors]
+        self, sites: Sites, model: Tensors, overall: Tensors, own: Mapping[str, Tensors]
     ) -> list[Update]:
         """The updates whose sum of steps can be divided by; the others are refused."""
         there = sites.sample(self.fraction)
         shifts = {site: _difference(overall, own[site]) for site in there}
         updates = sites.train(model, to=there, extra_of=shifts, requires=("extra",))
-        problems = {update.site: _find_problem(update) for update in updates}
-        for update in updates:
-            if problems[update.site]:
-                sites.refuse(update, problems[update.site])
-        accepted = [update for update in updates if not problems[update.site]]
-        if not accepted:
-            first = updates[0].site
-            raise JobFailed(
-                f"no update of round {number + 1} can be used: {first}: {problems[first]}",
-                hint="call fl.correct_gradients(net, lr=...) in each step, or report Correction.metrics",
-            )
-        return accepted
+        hint = "call fl.correct_gradients(net, lr=...) in each step, or report Correction.metrics"
+        return keep_sound(sites, updates, _verify_steps, hint=hint)
 
     def _step(self, updates: Sequence[Update], model: Tensors, names: Sequence[str]) -> Tensors:
         """x + lr times the mean of what the sites have changed; other tensors are averaged."""
@@ -146,14 +137,15 @@ def _renew(update: Update, model: Tensors, overall: Tensors, own: Tensors) -> Te
     }
 
 
-def _find_problem(update: Update) -> str:
-    """What is wrong with the sum of its steps; empty: nothing."""
+def _verify_steps(update: Update) -> None:
+    """Raise UpdateRefused if the sum of its steps is none to divide by. Finite it is: the runtime looks."""
     found = update.metrics.get(STEP_SUM)
     if found is None:
-        return f"it has no metric {STEP_SUM!r}, the sum of its steps' learning rates"
-    return (
-        "" if found > 0 else f"{STEP_SUM} is {found}; it must be above 0"
-    )  # finite it is: the runtime looks
+        raise UpdateRefused(
+            f"{update.site} sent no metric {STEP_SUM!r}, the sum of its steps' learning rates"
+        )
+    if not found > 0:
+        raise UpdateRefused(f"{STEP_SUM} of {update.site} is {found}; it must be above 0")
 
 
 def _without_step_sum(update: Update) -> Update:

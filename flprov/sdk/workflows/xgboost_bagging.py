@@ -7,15 +7,19 @@ ensemble takes them all in (NVIDIA FLARE's "tree-based bagging"; the ensemble is
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from flprov._base import canonical_json
 from flprov.errors import ConfigError, JobFailed, UpdateRefused
 from flprov.messages import Tensors, Update, UpdateKind
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 from flprov.sdk.workflows.boosters import Booster, add_round, encode_booster, read_booster
+from flprov.sdk.workflows.judging import keep_sound
 from flprov.sdk.workflows.measuring import measure_round
 
 TENSOR = "booster"  # of the model and of every update: the booster as JSON, in bytes
@@ -27,7 +31,8 @@ class XGBoostBagging:
 
     Site k sends the trees of one boosting round as `booster.save_raw("json")`, in the opaque tensor
     "booster"; their leaves are multiplied by its share of the samples. With one site it is XGBoost. The
-    sites' bytes are read by our own code, never by XGBoost's, which trusts what it loads.
+    sites' bytes are read by our own code, never by XGBoost's, which trusts what it loads; a booster that is
+    none, or does not go with the others, is refused, and the round goes on without it.
 
     Attributes:
         trees: how many trees a site may add in a round, per class; XGBoost's `num_parallel_tree`.
@@ -43,28 +48,35 @@ class XGBoostBagging:
         """Let the ensemble grow for as many rounds as the job asks."""
         for state in sites.rounds(state):  # noqa: B020 - each round starts with what the last committed
             updates = sites.broadcast("train", state.model, expects=(UpdateKind.OPAQUE,))
-            model = self._grow(state.model, updates)
+            ensemble, parts = self._accept(sites, updates, state.model)
+            updates = [update for update in updates if update.site in parts]
+            model = self._grow(ensemble, updates, parts)
             sites.commit(state.next(model=model, metrics=measure_round(sites, updates, model)))
 
-    def _grow(self, model: Tensors, updates: list[Update]) -> Tensors:
+    def _accept(
+        self, sites: Sites, updates: Sequence[Update], model: Tensors
+    ) -> tuple[Booster, Mapping[str, Booster]]:
+        """The ensemble so far, and the sites' boosters that go with it; the others are refused."""
+        found: dict[str, Booster] = {}
+
+        def read(update: Update) -> None:
+            found[update.site] = self._read(update)
+
+        readable = keep_sound(sites, updates, read)
+        ensemble = read_booster(model[TENSOR].tobytes()) if model else _begin(found)
+        alike = keep_sound(
+            sites,
+            readable,
+            lambda update: _verify_alike(found[update.site], ensemble, update.site),
+            hint="give every site the same parameters, base_score among them",
+        )
+        return ensemble, {update.site: found[update.site] for update in alike}
+
+    def _grow(self, ensemble: Booster, updates: Sequence[Update], found: Mapping[str, Booster]) -> Tensors:
         total = math.fsum(update.share for update in updates)
         if not total:
             raise JobFailed("the updates have a total weight of 0", hint="send `samples` with each update")
-        parts = [(self._read(update), update.share / total) for update in updates]
-        first = parts[0][0]
-        ensemble = (
-            read_booster(model[TENSOR].tobytes())
-            if model
-            else replace(first, trees=(), groups=(), bounds=(0,))
-        )
-        for update, (part, _) in zip(updates, parts, strict=True):
-            for name, value in ensemble.head.items():
-                if part.head[name] != value:
-                    whose = "the ensemble" if model else updates[0].site
-                    raise UpdateRefused(
-                        f"the booster of {update.site} has another {name} than that of {whose}",
-                        hint="give every site the same parameters, base_score among them",
-                    )
+        parts = [(found[update.site], update.share / total) for update in updates]
         try:
             whole = encode_booster(add_round(ensemble, parts))
         except ValueError as error:
@@ -87,3 +99,18 @@ class XGBoostBagging:
                 hint="send the last round alone: booster[-1:]; `trees` in job.yml allows more",
             )
         return booster
+
+
+def _begin(found: Mapping[str, Booster]) -> Booster:
+    """An ensemble without trees, of the kind that most sites' boosters are; of as many, the first site's."""
+    heads = Counter(canonical_json(booster.head) for booster in found.values())
+    (wanted, _), *_ = heads.most_common(1)
+    first = next(booster for booster in found.values() if canonical_json(booster.head) == wanted)
+    return replace(first, trees=(), groups=(), bounds=(0,))
+
+
+def _verify_alike(booster: Booster, ensemble: Booster, site: str) -> None:
+    """Raise UpdateRefused if its trees cannot be added to the ensemble's."""
+    for name, value in ensemble.head.items():
+        if booster.head[name] != value:
+            raise UpdateRefused(f"the booster of {site} has another {name} than the ensemble")

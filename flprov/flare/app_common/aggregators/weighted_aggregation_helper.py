@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """WeightedAggregationHelper: the weighted mean of dicts of arrays or numbers.
 
-The same fold as in our own workflows: in float64, in the order of the contributors' names, whatever came first.
+The same fold as in our own workflows: in float64, in the order of the contributors' names, not of coming.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class WeightedAggregationHelper:
         """Forget everything."""
         self._updates, self._plain, self._history = [], set(), []
 
-    def add(self, data: Mapping[str, Any], weight: float, contributor_name: str, contribution_round: Any) -> None:  # noqa: ANN401
+    def add(
+        self, data: Mapping[str, Any], weight: float, contributor_name: str, contribution_round: object
+    ) -> None:
         """Take one contribution. Raises Misuse for what is no array and no number."""
         kept = {name: value for name, value in data.items() if not self._is_left_out(name)}
         numbers = {name for name, value in kept.items() if isinstance(value, bool | int | float)}

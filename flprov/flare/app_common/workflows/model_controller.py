@@ -37,7 +37,7 @@ _DONE, _SAVED, _OWN = "attributes", "saved", "own"
 # What belongs to this process, or is set anew at its start.
 _NOT_KEPT = frozenset(
     ("abort_signal", "engine", "fl_ctx", "logger", "num_rounds", "persistor", "start_round", "total_rounds")
-) | {f"_{name}" for name in ("before", "changed", "drawn", "engine", "failed", "name", "number", "planned")}
+) | {f"_{name}" for name in ("before", "drawn", "engine", "name", "number", "planned", "saved", "told")}
 
 
 class ModelController(Controller, FLComponentWrapper, ABC):
@@ -59,7 +59,7 @@ class ModelController(Controller, FLComponentWrapper, ABC):
     _ignore_result_error: bool | None = None
     _allow_empty_global_weights = False
     _task_check_period = 0.5
-    _changed = False  # whether the model was updated or saved since the last task went out
+    _told = False  # whether `run` has ever said what its model is: by update_model, or save_model
     _saved: ModelLearnable | None = None  # what was saved last, where that is not the current model
 
     def __init__(
@@ -74,7 +74,7 @@ class ModelController(Controller, FLComponentWrapper, ABC):
         self._ignore_result_error = ignore_result_error
         self._allow_empty_global_weights = allow_empty_global_weights
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - object's
         """Our runtime and FLARE's users both call their entry `run`: with sites and state it is ours."""
         super().__init_subclass__(**kwargs)
         if not getattr(cls.run, "starts_both", False):
@@ -85,13 +85,13 @@ class ModelController(Controller, FLComponentWrapper, ABC):
         """The algorithm."""
 
     @property
-    def current_round(self) -> int | None:  # type: ignore[override]
+    def current_round(self) -> int | None:
         """The round that is under way, as `run` counts."""
         return self._number
 
     @current_round.setter
     def current_round(self, number: int | None) -> None:
-        if number != self._number and self._number is not None and self._changed:
+        if number != self._number and self._number is not None and self._told:
             self._engine.end_round()
         self._number = number
 
@@ -103,7 +103,9 @@ class ModelController(Controller, FLComponentWrapper, ABC):
         Raises:
             JobFailed: the persistor gives no ModelLearnable.
         """
-        found = self.persistor.load(self.fl_ctx) if self.persistor is not None else make_model_learnable({}, {})
+        found = (
+            self.persistor.load(self.fl_ctx) if self.persistor is not None else make_model_learnable({}, {})
+        )
         if not isinstance(found, ModelLearnable):
             raise JobFailed(f"{self._persistor_id}.load gave a {type(found).__name__}, not a ModelLearnable")
         if found.is_empty() and not self._allow_empty_global_weights:
@@ -124,11 +126,16 @@ class ModelController(Controller, FLComponentWrapper, ABC):
         """What the next commit has as its model."""
         made = make_model_learnable(dict(model.params or {}), model.meta)
         self.fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, made, private=True, sticky=True)
-        self._changed = True
+        self._told = True
         return made
 
+    def load_global_weights(self) -> dict[str, Any]:
+        """The weights of what `set_global_model` was given last, or of the model that the job began with."""
+        found = self.fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)
+        return dict(found[ModelLearnableKey.WEIGHTS]) if found else {}
+
     def sample_clients(self, num_clients: int | None = None) -> list[str]:
-        """The names of so many sites, or of all. Follows from the job's seed, the round and the call in it."""
+        """The names of so many sites, or of all; they follow from the job's seed and the round."""
         names = [client.name for client in self._engine.get_clients()]
         if num_clients and num_clients > len(names):
             self.warning(f"{num_clients} sites were asked for; there are {len(names)}")
@@ -234,7 +241,7 @@ class ModelController(Controller, FLComponentWrapper, ABC):
             kept: dict[str, Any] | None = None
         else:
             kept = dict(saved)
-        own = find_changes(self, self._before, _NOT_KEPT | {"_saved"})
+        own = find_changes(self, self._before, _NOT_KEPT)
         return {_OWN: own, _SAVED: kept, _DONE: saved is not None}
 
     def restore(self, state_data: dict[str, Any], fl_ctx: FLContext) -> None:
@@ -255,9 +262,9 @@ class ModelController(Controller, FLComponentWrapper, ABC):
         take: Callable[[FLModel], object],
         needed: tuple[int, int],
     ) -> Task:
-        if not self._changed and data.params and self._number is not None:
+        if not self._told and data.params and self._number is not None:
             self.set_global_model(data)  # `run` keeps its model to itself: this is it
-        self._changed = False
+            self._told = False
         number = self._number if data.current_round is None else data.current_round
         if number is not None:
             self.fl_ctx.set_prop(AppConstants.CURRENT_ROUND, number, private=True, sticky=True)
@@ -319,7 +326,12 @@ class ModelController(Controller, FLComponentWrapper, ABC):
             self.panic(f"{site} answered with {code}, and too few sites are left without it")
 
     def process_result_of_unknown_task(
-        self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
+        self,
+        client: Client,
+        task_name: str,
+        client_task_id: str,  # noqa: ARG002 - FLARE's signature
+        result: Shareable,  # noqa: ARG002
+        fl_ctx: FLContext,
     ) -> None:
         """See `Controller`."""
         self.log_warning(fl_ctx, f"{client.name} answered task {task_name!r} when it was not waited for")
