@@ -12,6 +12,7 @@ from flprov.admin.jobcalls import LogText
 if TYPE_CHECKING:
     from flprov.admin.audit import verify_export
     from flprov.admin.invites import NewInvite, fingerprint_of
+    from flprov.admin.jobs import verify_use
     from flprov.admin.live import apply_live, look_at_live
     from flprov.admin.log import Wanted
     from flprov.admin.parties import write_crls
@@ -39,6 +40,7 @@ __all__ = [
     "rotate",
     "verify_export",
     "verify_same_project",
+    "verify_use",
     "write_crls",
 ]
 
@@ -59,6 +61,7 @@ _LATE = {
     "rotate": "rotation",
     "verify_export": "audit",
     "verify_same_project": "rotation",
+    "verify_use": "jobs",
     "write_crls": "parties",
 }
 

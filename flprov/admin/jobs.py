@@ -28,13 +28,28 @@ _PLAN_LIFE = timedelta(minutes=5)  # clocks may be so far apart; nobody is to st
 _MOST_RECORD = 64 << 20  # bytes of a record.json
 
 
+def verify_use(spec: JobSpec) -> None:
+    """Check that what a job uses of flprov is there and takes what the job gives it: workflow and filters.
+
+    Raises:
+        ConfigError: it is not, or it does not; the message says what to write.
+    """
+    from flprov.sdk import verify_filters, verify_workflow  # late: many commands need none of this
+
+    workflow, filters = spec.workflow, spec.filters
+    verify_workflow(workflow.type, workflow.options, tasks=spec.tasks, model=spec.model)
+    verify_filters(filters.task_server, "filters.task.server")
+    verify_filters(filters.task_site, "filters.task.site")
+    verify_filters(filters.result_site, "filters.result.site")
+    verify_filters(filters.result_server, "filters.result.server")
+
+
 def change_spec(spec: JobSpec, settings: Mapping[str, str] | None, min_sites: int | None) -> JobSpec:
     """The job with what `--set` and `--min-sites` say. Raises ConfigError, also for an unknown workflow."""
     from flprov.jobs import override  # late: many commands need none of this
-    from flprov.sdk import verify_workflow
 
     spec = override(spec, settings or {})
-    verify_workflow(spec.workflow.type, spec.workflow.options)
+    verify_use(spec)
     return spec if min_sites is None else replace(spec, sites=replace(spec.sites, min=min_sites))
 
 

@@ -14,6 +14,8 @@ from flprov.wire import LIVE, ROUND
 from flprov.wire.documents import JobCurves
 
 _PANEL = (5.0, 3.2)  # inches
+_TITLE = 11.0  # points
+_LETTER = 0.62  # the width of a letter, in parts of its height; more than most have
 _MOST_PANELS = 60  # the picture has to be held in memory
 _MOST_LABELS = 20  # in a legend that still leaves room for the curves
 _DENSE = 60  # points in a curve that reads better without a mark at each
@@ -46,7 +48,7 @@ def draw_curves(jobs: Sequence[JobCurves], kind: str = "png") -> bytes:
     if not panels:
         raise NotFound("no numbers were told, so there is nothing to draw")
     names = {f"{job.name}  {job.job_id}  ({job.state})": None for job in jobs}
-    title = "  vs  ".join(names) if len(names) < 4 else f"{len(names)} jobs"
+    title = "\n".join(names) if len(names) < 4 else f"{len(names)} jobs"
     full = sorted(
         {f"{site or 'the workflow'}: later points were dropped" for job in jobs for site in job.full}
     )
@@ -131,7 +133,7 @@ def _render(title: str, panels: Sequence[_Panel], kind: str) -> bytes:
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows), layout="constrained")
     cut = f"  ({len(shown)} of {len(panels)} metrics)" if len(panels) > len(shown) else ""
-    figure.suptitle(f"{title}{cut}", fontsize=11, parse_math=False)
+    figure.suptitle(f"{title}{cut}", fontsize=_title_size(f"{title}{cut}", columns), parse_math=False)
     for position, panel in enumerate(shown, start=1):
         _draw_panel(figure.add_subplot(rows, columns, position), panel)
     target = io.BytesIO()
@@ -139,6 +141,12 @@ def _render(title: str, panels: Sequence[_Panel], kind: str) -> bytes:
     with mpl.rc_context({"svg.hashsalt": "flprov"}):  # the same numbers give the same picture
         figure.savefig(target, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else None)
     return target.getvalue()
+
+
+def _title_size(title: str, columns: int) -> float:
+    """In points: as large as lets the longest line fit above so many panels."""
+    longest = max(map(len, title.splitlines()), default=1)
+    return min(_TITLE, _PANEL[0] * columns * 72 / (_LETTER * max(1, longest)))
 
 
 def _draw_panel(axes: Any, panel: _Panel) -> None:  # noqa: ANN401 - matplotlib has no types

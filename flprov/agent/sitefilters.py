@@ -211,7 +211,7 @@ class SiteFilters:
 
 
 def _metadata(tensors: pb.Payload, blobs: BlobStore) -> Mapping[str, str]:
-    """Of the texts beside tensors the one that says whose they are; the rest could carry what a filter took."""
+    """Of the texts beside tensors what torch's say; the rest could carry away what a filter took."""
     found = read_metadata(source_of(tensors, blobs)).get("format")
     return {"format": found} if found == _TORCH else {}
 

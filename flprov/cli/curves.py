@@ -17,7 +17,7 @@ Labelled = tuple[str, Curve]
 
 def text_curves(jobs: Sequence[JobCurves]) -> str:
     """Every metric of these jobs, one chart below the other."""
-    blocks = ["  ".join(f"{clean(job.name)} {job.job_id} ({job.state})" for job in jobs)]
+    blocks = ["  ".join(clean(f"{job.name} {job.job_id} ({job.state})") for job in jobs)]
     keys = sorted({(curve.origin, curve.name) for job in jobs for curve in job.curves}, reverse=True)
     for origin, name in keys:
         labelled = [
@@ -37,7 +37,7 @@ def text_curves(jobs: Sequence[JobCurves]) -> str:
 
 def _label(job: JobCurves, curve: Curve, *, alone: bool) -> str:
     whose = clean(curve.site) or "global"
-    return whose if alone else f"{job.job_id} {whose}"
+    return whose if alone else f"{clean(job.job_id)} {whose}"
 
 
 def _chart(title: str, curves: Sequence[Labelled]) -> str:

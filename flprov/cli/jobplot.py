@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from flprov.wire import SeriesLine
 
 _KINDS = (".png", ".svg")
+_ENDED = ("completed", "degraded", "failed", "aborted")  # as the terminal ones of flprov.jobs.JobState
 _EVERY = 2.0  # seconds between two pictures of a job that is followed
 
 
@@ -170,12 +172,17 @@ class _Shown:
             print_json(self._last)
         elif not self._as_text and not any(job.curves for job in self._last.jobs):
             ids = ", ".join(job.job_id for job in self._last.jobs)
-            raise NotFound(f"{ids} told no numbers yet", hint=f"flprov job show {self._last.jobs[0].job_id}")
+            ended = all(job.state in _ENDED for job in self._last.jobs)
+            raise NotFound(
+                f"{ids} told no numbers" + ("" if ended else " yet"),
+                hint=f"flprov job show {self._last.jobs[0].job_id}",
+            )
         elif not self._as_text:
             click.echo(str(self._target(self._last)))
 
     def _target(self, document: PlotDocument) -> Path:
-        return self._output or Path("-".join(job.job_id for job in document.jobs[:3]) + ".png")
+        ids = "-".join(job.job_id for job in document.jobs[:3])  # as the server says them
+        return self._output or Path(re.sub(r"[^a-z0-9-]", "_", ids) + ".png")
 
     def _draw(self, document: PlotDocument) -> None:
         from flprov.admin import draw_curves
@@ -183,6 +190,8 @@ class _Shown:
         target = self._target(document)
         if target.suffix.lower() not in _KINDS:
             raise Misuse(f"{target} is neither .png nor .svg", hint=f"-o {target.stem or 'curves'}.png")
+        if not target.parent.is_dir():
+            raise NotFound(f"there is no folder {target.parent}", hint=f"mkdir -p {target.parent}")
         if target.exists() and not (self._force or self._drawn):
             raise Conflict(f"{target} is there already", hint="name another file with -o, or add --force")
         write_atomic(target, draw_curves(document.jobs, target.suffix.lower()[1:]))

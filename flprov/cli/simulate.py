@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from flprov._base import from_document, parse_json
 from flprov.cli.job import WAIT_CODES, parse_settings
 from flprov.cli.output import clean, json_option, print_json, size, talk
 from flprov.cli.progress import JobProgress
 from flprov.errors import Conflict, ExitCode
+from flprov.wire.documents import Cause
 
 
 @click.command()
@@ -76,4 +79,22 @@ def simulate(
             click.echo(f"{path}  {size(path.stat().st_size)}")
         if done.reason:
             talk(clean(done.reason))
+        if done.state not in WAIT_CODES:
+            _say_why(files)
     raise SystemExit(WAIT_CODES.get(done.state, ExitCode.FAILED))
+
+
+def _say_why(files: Sequence[Path]) -> None:
+    """What `job why` says of a job on a network: the first traceback, and what to do."""
+    record = next((path for path in files if path.name == "record.json"), None)
+    if record is None:
+        return
+    causes = from_document(tuple[Cause, ...], parse_json(record.read_bytes()).get("causes", []), "causes")
+    talk("")
+    for cause in causes[:1]:
+        if cause.traceback:
+            talk(clean(f"the first traceback, from {cause.party}:\n{cause.traceback}"))
+        logs = [path for path in files if path.name == f"{cause.party}.log" and path.stat().st_size]
+        hint = cause.hint or (f"read {logs[0]}, which has what {cause.party} printed" if logs else "")
+        if hint:
+            talk(f"{click.style('next:', fg='cyan')} {clean(hint)}")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         unpack_bundle,
     )
     from flprov.jobs.capacity import capacity_of, site_disk
-    from flprov.jobs.cost import ENCRYPTED, describe_cost, state_size, update_size
+    from flprov.jobs.cost import ENCRYPTED, beside_size, describe_cost, state_size, update_size
     from flprov.jobs.filenames import verify_path
     from flprov.jobs.ids import match_prefix, new_job_id
     from flprov.jobs.needs import check_needs, job_needs
@@ -71,6 +71,7 @@ __all__ = [
     "Submission",
     "Usage",
     "Workflow",
+    "beside_size",
     "build_bundle",
     "capacity_of",
     "check_needs",
@@ -120,6 +121,7 @@ _MODULES = {
     "capacity_of": "capacity",
     "check_needs": "needs",
     "ENCRYPTED": "cost",
+    "beside_size": "cost",
     "describe_cost": "cost",
     "job_needs": "needs",
     "state_size": "cost",

@@ -42,9 +42,36 @@ def update_size(spec: JobSpec, model: int) -> int:
     return int(model * FRESH_BYTES / _FLOAT32) if spec.workflow.type == ENCRYPTED else model
 
 
-def state_size(spec: JobSpec, model: int) -> int:
-    """Bytes of the model between two rounds."""
-    return int(model * SUM_BYTES / _FLOAT32) if spec.workflow.type == ENCRYPTED else model
+def state_size(spec: JobSpec, model: int, sites: int) -> int:
+    """Bytes of what the workflow remembers between two rounds: the model, and what goes with it.
+
+    Args:
+        spec: the job.
+        model: bytes in clear.
+        sites: how many the job has.
+    """
+    own = int(model * SUM_BYTES / _FLOAT32) if spec.workflow.type == ENCRYPTED else model
+    return own * (1 + _remembered(spec, sites) + (spec.workflow.best is not None))
+
+
+def beside_size(spec: JobSpec, model: int, sites: int) -> int:
+    """Bytes that the sites get in a round beside the model, all of them together."""
+    return sites * model if spec.workflow.type == "scaffold" else 0
+
+
+def _remembered(spec: JobSpec, sites: int) -> int:
+    """How many models' worth a workflow remembers beside the model: moments, variates, the sites' models."""
+    match spec.workflow.type:
+        case "scaffold":
+            return sites + 1
+        case "cross_site_evaluation":
+            return sites
+        case "fedopt":
+            options = spec.workflow.options
+            if options.get("optimizer", "sgd") != "sgd":
+                return 2
+            return int(options.get("momentum") != 0)
+    return 0
 
 
 def _size(each: float, numbers: int) -> str:

@@ -24,12 +24,13 @@ from flprov.sdk.filtering import (
     describe_filters,
     filter_result,
     filter_task,
+    verify_filters,
 )
 from flprov.sdk.filters import FILTERS
 from flprov.sdk.functions import Executor, build_executor, run_executor
 from flprov.sdk.gathering import Answer, Ask, Gathering, Port
 from flprov.sdk.models import TORCH, load_model
-from flprov.sdk.runtime_tasks import RUNTIME_TASKS, is_runtime_task, run_runtime_task
+from flprov.sdk.runtime_tasks import RUNTIME_TASKS, is_runtime_task, run_runtime_task, verify_agreed
 from flprov.sdk.selection import Selection
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import Best, State, encode_state, flatten_state, read_state
@@ -102,6 +103,8 @@ __all__ = [
     "split_entry",
     "summarise",
     "to_state_dict",
+    "verify_agreed",
+    "verify_filters",
     "verify_workflow",
     "weighted_mean",
 ]

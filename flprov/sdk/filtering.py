@@ -39,6 +39,27 @@ def build_result_filters(rows: Sequence[Mapping[str, object]], where: str) -> li
     return [_result_filter(row, f"{where}[{number}]") for number, row in enumerate(rows)]
 
 
+def verify_filters(rows: Sequence[Mapping[str, object]], where: str) -> None:
+    """Check what can be checked before a job starts: names and options of ours. The app's own is not loaded.
+
+    Raises:
+        ConfigError: every mistake of the list at `where`, e.g. "filters.task.site".
+    """
+    problems: list[str] = []
+    for number, row in enumerate(rows):
+        kind, here = str(row.get("type")), f"{where}[{number}]"
+        if is_entry(kind):
+            continue
+        try:
+            ours, _ = _load_ours(kind, row, here)
+            if where.startswith("filters.task"):
+                _verify_on_tasks(kind, ours, here)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
 def describe_filters(rows: Sequence[Mapping[str, object]], where: str, answers: int) -> list[str]:
     """What each of these filters does, in a sentence; of the private ones, what `answers` of them cost.
 
@@ -82,9 +103,7 @@ def _task_filter(row: Mapping[str, object], where: str) -> TaskFilter:
         function, options = _load_own(kind, row, where)
         return lambda task, site: function(task, site, **options)
     ours, options = _load_ours(kind, row, where)
-    if not ours.on_tasks:
-        known = ", ".join(name for name, one in FILTERS.items() if one.on_tasks)
-        raise ConfigError(f"{where}: {kind!r} works on results only; on a task's model work {known}")
+    _verify_on_tasks(kind, ours, where)
 
     def on_model(task: Task, site: Site) -> Task:
         """The model is taken as a difference from nothing: what is looked at are its numbers."""
@@ -108,6 +127,12 @@ def _result_filter(row: Mapping[str, object], where: str) -> ResultFilter:
         return lambda update, _, site: function(update, site, **options)
     ours, chosen = _load_ours(kind, row, where)
     return lambda update, task, site: ours.apply(update, task, site, **chosen) if update.params else update
+
+
+def _verify_on_tasks(kind: str, ours: Filter, where: str) -> None:
+    if not ours.on_tasks:
+        known = ", ".join(name for name, one in FILTERS.items() if one.on_tasks)
+        raise ConfigError(f"{where}: {kind!r} works on results only; on a task's model work {known}")
 
 
 def _load_ours(kind: str, row: Mapping[str, object], where: str) -> tuple[Filter, Mapping[str, object]]:

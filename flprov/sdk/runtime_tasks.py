@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 
-from flprov.errors import NotFound
+from flprov.errors import NotFound, PermissionRefused
 from flprov.messages import Site, Task, Update
 
 # Task name -> "module:function" of ours, `(task, site) -> Update`; imported when such a task comes.
@@ -25,6 +25,25 @@ RUNTIME_TASKS: Mapping[str, str] = {
 def is_runtime_task(name: str) -> bool:
     """Whether a task of this name is for our own code: job.yml cannot name one with a dot in it."""
     return name.startswith("flprov.")
+
+
+def verify_agreed(name: str, workflow: str | None, options: Mapping[str, object]) -> None:
+    """Check that the job, as a person signed it and the site has it, wants this task: not the server alone.
+
+    Args:
+        name: of one of our tasks.
+        workflow: the type in job.yml.
+        options: of the workflow, in job.yml.
+
+    Raises:
+        PermissionRefused: it does not.
+    """
+    if name.startswith("flprov.he.") and workflow != "fedavg_he":
+        raise PermissionRefused(f"task {name!r} is for jobs of fedavg_he, and this one is none")
+    if name == "flprov.he.open" and options.get("release", True) is not True:
+        raise PermissionRefused(
+            "job.yml says `release: false`: no model of this job is opened for the server"
+        )
 
 
 def run_runtime_task(task: Task, site: Site) -> Update:

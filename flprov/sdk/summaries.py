@@ -66,7 +66,8 @@ def summarise(
         else:
             part = _describe(values, rules, task, f"{dataset}/{feature}")
         found |= {f"{dataset}/{feature}/{name}": array for name, array in part.items()}
-    return Update(params=found, kind=UpdateKind.FULL, samples=total)
+    told = total if total >= max(rules.min_count, 1) else 0  # that it has three patients is nobody's business
+    return Update(params=found, kind=UpdateKind.FULL, samples=told)
 
 
 def hide_small(counts: Ints, min_count: int) -> Ints:
@@ -101,7 +102,8 @@ def widen_range(values: Floats, word: str) -> Floats | None:
         return None
     low, high = float(values.min()), float(values.max())
     if word == "noise":
-        digest = hashlib.blake2b(values.tobytes(), digest_size=16).digest()
+        ordered = np.sort(values)  # an app that shuffles would draw anew each time
+        digest = hashlib.blake2b(ordered.tobytes(), digest_size=16).digest()
         draws = np.frombuffer(digest, dtype="<u8") / 2.0**64
         moves = (_NOISE[0] + draws * (_NOISE[1] - _NOISE[0])) * ((high - low) or max(abs(low), 1.0))
         low, high = low - float(moves[0]), high + float(moves[1])

@@ -66,6 +66,12 @@ class EncodedTensor:
     indices: TensorInfo | None = None
 
     @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Of the entries that it is made of; another entry with such a name is a tensor of its own."""
+        scales = (SCALES,) if self.scales is not None else ()
+        return (DATA, *scales, *((INDICES,) if self.indices is not None else ()))
+
+    @property
     def size(self) -> int:
         """How many numbers it has."""
         return count(self.info.shape)
@@ -133,7 +139,7 @@ def read_encoded(header: TensorHeader) -> dict[str, EncodedTensor]:
 
 def decoded_infos(header: TensorHeader, encoded: Mapping[str, EncodedTensor]) -> dict[str, TensorInfo]:
     """Name -> dtype and shape of every tensor of a file, as whoever receives it sees them."""
-    parts = {name + suffix for name in encoded for suffix in (DATA, SCALES, INDICES)}
+    parts = {name + suffix for name, tensor in encoded.items() for suffix in tensor.suffixes}
     whole = {name: info for name, info in header.tensors.items() if name not in parts}
     return whole | {name: tensor.info for name, tensor in encoded.items()}
 

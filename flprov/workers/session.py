@@ -32,6 +32,7 @@ from flprov.sdk import (
     is_torch,
     run_executor,
     run_runtime_task,
+    verify_agreed,
 )
 from flprov.wire import parse_kinds, pb, read_metadata, read_tensors
 from flprov.workers.failures import describe_failure
@@ -238,6 +239,7 @@ class Session:
                 task = replace(task, extra=self._read(open_payload(order.extra, self._folder)))
             if is_runtime_task(task.name):
                 self.open.task = task
+                verify_agreed(task.name, self.spec.workflow.type, self.spec.workflow.options)
                 self.answer(run_runtime_task(task, self.site))
                 return
             self.open.takes = self._envelope.takes(expects)

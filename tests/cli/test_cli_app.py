@@ -77,6 +77,19 @@ def test_all_mistakes_are_told_with_their_lines(run, app: Path):
         ("{type: fedporx, mu: 0.1}", "no workflow 'fedporx' (did you mean 'fedprox'?)"),
         ("{type: fedavg, fractoin: 0.1}", "unknown option 'fractoin' (did you mean 'fraction'?)"),
         ("{type: fedopt, optimizer: adma}", "'adma' is not one of sgd, adam, yogi, adagrad"),
+        ("{type: federated_statistics}", "add the line `  statistics: module:function`"),
+        ("{type: federated_evaluation}", "needs a task 'evaluate', and 'tasks' has train"),
+        ("{type: scaffold}", "add the line `model: module:Class`"),
+        ("{type: fedavg}\nfilters: {result: {site: [{type: clip_norm, max_norm: -1}]}}", "max_norm is -1.0"),
+        (
+            "{type: fedavg}\nfilters: {result: {server: [{type: quantize, to: fp15}]}}",
+            "not one of fp16, int8",
+        ),
+        ("{type: fedavg}\nfilters: {task: {site: [{type: clipp}]}}", "did you mean 'clip'?"),
+        (
+            "{type: fedavg}\nfilters: {task: {server: [{type: clip_norm, max_norm: 1}]}}",
+            "works on results only",
+        ),
     ],
 )
 def test_a_workflow_that_could_not_start_is_refused_before_there_is_a_bundle(run, app: Path, workflow, said):

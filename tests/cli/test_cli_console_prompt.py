@@ -169,7 +169,7 @@ def test_a_word_with_blanks_is_quoted(complete, monkeypatch):
 
 # What is named with these is nothing that is there already, or a file.
 FREE = {("site add", "name"), ("help", "words"), ("use", "kit"), ("audit verify", "file")}
-FREE |= {("app build", "folder"), ("app upload", "folder")}
+FREE |= {("app build", "folder"), ("app from-flare", "folder"), ("app upload", "folder")}
 
 
 def parameters(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Parameter]]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,6 +77,30 @@ def test_without_o_the_file_is_the_jobs(tmp_path):
     assert run("j1", "--force").exit_code == 0
 
 
+def test_a_server_that_names_a_job_oddly_chooses_no_place_and_clears_no_screen(tmp_path, monkeypatch):
+    odd = job("../up\x1b[2J")
+    monkeypatch.setattr(FakeAdmin, "job", lambda _self, _id: odd)
+    found = run("j1")
+    assert found.output.strip() == "___up__2_.png"
+    assert [path.name for path in tmp_path.iterdir()] == ["___up__2_.png"]
+    assert "\x1b" not in run("j1", "--text").output
+
+
+def test_the_title_of_several_jobs_is_not_cut_off_at_the_edges():
+    image = pytest.importorskip("matplotlib.image")
+    names = ["a-study-with-a-long-name-" + "x" * 38, "heart", "lung"]
+    jobs = [
+        SimpleNamespace(id=f"1ry66gqmeg0{n}", name=name, state="completed") for n, name in enumerate(names)
+    ]
+    picture = image.imread(
+        io.BytesIO(draw_curves([make_curves(one, LINES, names=["accuracy"]) for one in jobs]))
+    )
+    head = picture[:60, :, :3]
+    assert head.min() < 0.5
+    assert head[:, :3].min() > 0.99
+    assert head[:, -3:].min() > 0.99
+
+
 def test_an_svg_holds_title_labels_and_legend_and_is_the_same_each_time():
     curves = (make_curves(job(), LINES),)
     picture = draw_curves(curves, "svg")
@@ -135,6 +160,7 @@ def test_follow_ends_with_all_of_it():
         (["j1", "--metric", "acuracy"], NotFound, "it has: accuracy, loss"),
         (["j1", "--sites", "nowhere"], NotFound, "it has: site-1, site-2"),
         (["j1", "-o", "x.pdf"], Misuse, "neither .png nor .svg"),
+        (["j1", "-o", "gone/x.png"], NotFound, "there is no folder gone"),
         (["j1", "j2", "--follow"], Misuse, "draws one job"),
         (["j1", "--text", "-o", "x.png"], Misuse, "leave one of them out|into a file"),
     ],

@@ -22,6 +22,7 @@ NOT_OBSERVERS = ALL - {Role.OBSERVER}
 LOCAL = {
     "init",
     "plan",  # asks the live network what it is, as `ca rotate status` does, if the chosen kit may
+    "app from-flare",
     "ca show",
     "kit ls",
     "kit pack",

@@ -23,6 +23,7 @@ class FakeSimulator:
         self.wanted: list[Any] = []
         self.ended = make_job("completed")
         self.fails: Exception | None = None
+        self.files: dict[str, str] = {}  # of the result, beside the model
 
     def simulate(
         self, wanted: Any, *, on_change: Callable[[doc.JobDocument], None]
@@ -33,7 +34,10 @@ class FakeSimulator:
         on_change(self.ended)
         wanted.output.mkdir(parents=True, exist_ok=True)
         (wanted.output / "model.safetensors").write_bytes(b"x" * 2048)
-        return self.ended, [wanted.output / "model.safetensors"]
+        for name, text in self.files.items():
+            (wanted.output / name).parent.mkdir(exist_ok=True)
+            (wanted.output / name).write_text(text)
+        return self.ended, [wanted.output / name for name in ("model.safetensors", *self.files)]
 
 
 @pytest.fixture
@@ -65,6 +69,36 @@ def test_all_that_was_asked_for_is_simulated(run, simulator: FakeSimulator, tmp_
     assert (wanted.sites, wanted.output, wanted.min_sites) == (8, Path("out"), 5)
     assert wanted.settings == {"rounds": "3"}
     assert (wanted.datasets, wanted.site_datasets) == ({"heart": tmp_path / "a=b"}, {})
+
+
+def test_of_a_run_that_failed_it_shows_the_first_traceback_and_what_to_do(run, simulator: FakeSimulator):
+    simulator.ended = make_job("failed", reason="site-1: train.py:3: no such optimizer")
+    simulator.files = {
+        "record.json": json.dumps(
+            {
+                "causes": [
+                    {
+                        "at": None,
+                        "party": "site-1",
+                        "code": "x",
+                        "message": "m",
+                        "traceback": "Traceback: SDG",
+                    },
+                    {"at": None, "party": "site-2", "code": "x", "message": "m", "hint": "not this one"},
+                ]
+            }
+        ),
+        "logs/site-1.log": "what it printed",
+    }
+    ran = run("simulate", "app")
+    assert ran.code == 1
+    assert "the first traceback, from site-1:\nTraceback: SDG" in ran.err
+    assert ran.err.endswith("next: read app-simulated/logs/site-1.log, which has what site-1 printed\n")
+
+    simulator.files["record.json"] = simulator.files["record.json"].replace(
+        '"m", "tr', '"m", "hint": "H", "tr'
+    )
+    assert run("simulate", "app", "-o", "again").err.endswith("next: H\n")
 
 
 def test_sites_can_have_data_of_their_own(run, simulator: FakeSimulator, tmp_path: Path):

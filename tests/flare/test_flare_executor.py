@@ -383,6 +383,8 @@ def test_a_damaged_value_from_a_peer_is_a_protocol_error(text):
 def test_an_opaque_update_of_somebody_else_is_a_protocol_error():
     with pytest.raises(ProtocolError, match="holds nothing that FLARE's code has sent"):
         unpack_value({"statistics": np.zeros(3)})
+    with pytest.raises(ProtocolError, match="bytes of text; the limit is"):
+        unpack_value({**pack_value(1), "flare/document": np.zeros(1, np.uint8).repeat((64 << 20) + 1)})
 
 
 def test_values_travel_unchanged():

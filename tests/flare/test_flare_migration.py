@@ -46,6 +46,29 @@ def test_only_import_lines_change(tmp_path):
     assert found.changed == {"hello_trainer.py": ("1: from flprov.flare.apis.dxo import (",)}
 
 
+def test_ends_of_lines_that_only_some_know_shift_nothing(tmp_path):
+    code = {
+        "hello_trainer.py": "NAME = 'a\x0cb\u2028c'\nfrom nvflare.apis.dxo import DXO\nOTHER = 'nvflare'\n",
+        "hello_network.py": "class SimpleNetwork: pass\n",
+    }
+    migrated_job(tmp_path, code=code)
+    text = (tmp_path / "app" / "hello_trainer.py").read_bytes().decode()
+    assert text == code["hello_trainer.py"].replace("from nvflare", "from flprov.flare")
+
+
+def test_a_job_cannot_bring_its_own_job_yml_or_report(tmp_path):
+    code = {
+        "hello_trainer.py": "class HelloTrainer: pass\n",
+        "hello_network.py": "class SimpleNetwork: pass\n",
+        "job.yml": "name: other\ntasks: {train: other:train}\n",
+        "MIGRATION.md": "Everything came along.\n",
+    }
+    found, spec = migrated_job(tmp_path, code=code)
+    assert spec.name == "hello-pt"
+    assert "job.yml of the job was left out: the app has its own" in found.notes
+    assert "left out" in (tmp_path / "app" / "MIGRATION.md").read_text()
+
+
 def test_imports_without_counterpart_are_named_with_their_line(tmp_path):
     code = {
         "hello_trainer.py": "import os\nfrom nvflare.app_common.psi.psi_spec import PSI\nimport nvflare\n",
@@ -202,6 +225,19 @@ def test_learners_and_their_components_come_along(tmp_path):
     assert spec.args["components"] == {"learner": {"path": "hello_trainer.Learner", "args": {"lr": 0.1}}}
 
 
+@pytest.mark.parametrize(
+    ("looks", "tasks"), [("", {"train"}), ("flare.is_evaluate()", {"train", "evaluate"})]
+)
+def test_a_script_for_every_task_evaluates_only_where_it_can(tmp_path, looks, tasks):
+    args = {"task_script_path": "src/net.py", "task_script_args": "--lr 0.1"}
+    executor = {"path": f"{LIBRARY}.executors.client_api_executor.ClientAPIExecutor", "args": args}
+    code = {"src/net.py": f"import nvflare.client as flare\nflare.init()\n{looks}\n"}
+    client = {"executors": [{"tasks": ["*"], "executor": executor}]}
+    _, spec = migrated_job(tmp_path, client=client, server={"components": []}, code=code)
+    assert spec.tasks == dict.fromkeys(tasks, "src/net.py")
+    assert ("task evaluate was left out" in (tmp_path / "app/MIGRATION.md").read_text()) == (not looks)
+
+
 def test_sites_with_apps_of_their_own_are_named(tmp_path):
     job = flare_job(tmp_path / "job")
     (job / "app_2" / "config").mkdir(parents=True)
@@ -316,3 +352,42 @@ def test_the_command_says_what_it_wrote_and_what_is_missing(tmp_path):
     assert f"flprov simulate {tmp_path / 'app'} -n 2" in done.stderr
     again = CliRunner().invoke(root, ["app", "from-flare", str(job), "-o", str(tmp_path / "app")])
     assert again.exit_code == 2 or isinstance(again.exception, Conflict)
+
+
+def test_fedavg_that_may_end_early_becomes_flares_class(tmp_path):
+    args = {
+        "num_clients": 2,
+        "num_rounds": 4,
+        "stop_cond": "accuracy >= 80",
+        "initial_model": {"path": "net.Net"},
+    }
+    workflow = {"path": f"{LIBRARY}.workflows.fedavg.FedAvg", "args": args}
+    found, spec = migrated_job(tmp_path, server={"workflows": [workflow], "components": []})
+    assert spec.workflow.entry == "flprov.flare.app_common.workflows.fedavg:FedAvg"
+    assert spec.workflow.options == {"num_clients": 2, "num_rounds": 4, "stop_cond": "accuracy >= 80"}
+    assert (spec.workflow.rounds, spec.model) == (4, "net:Net")
+    assert any("as it has stop_cond" in note for note in found.notes)
+
+
+def test_scatter_and_gather_with_a_persistor_and_an_aggregator_of_the_jobs_own_keeps_them(tmp_path):
+    components = [
+        {"id": "persistor", "path": "keep.Keeper", "args": {"name": "x"}},
+        {"id": "aggregator", "path": "keep.Median"},
+        COMPONENTS[1],
+    ]
+    _, spec = migrated_job(
+        tmp_path,
+        server={"components": components},
+        code={"keep.py": "class Keeper: ...\nclass Median: ...\n"},
+    )
+    assert spec.workflow.entry == "flare_workflow:workflow"
+    text = (tmp_path / "app" / "flare_workflow.py").read_text()
+    assert "import flprov.flare.app_common.workflows.scatter_and_gather\nimport keep\n" in text
+    assert "controller.add_component(\"persistor\", keep.Keeper(**{'name': 'x'}))" in text
+
+
+def test_a_program_of_the_job_api_is_not_run_and_the_next_step_is_named(tmp_path):
+    (tmp_path / "job.py").write_text("from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe\n")
+    with pytest.raises(ConfigError) as caught:
+        convert_job(tmp_path)
+    assert "job.py makes a FLARE job: let it call export_job" in caught.value.hint

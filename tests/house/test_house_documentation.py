@@ -243,7 +243,7 @@ JOB_KEYS = {
 }
 POLICY_KEYS = {"allow", "ceilings", "unconfined", "tracebacks", "logs", "filters", "statistics", "tasks"}
 SITE_KEYS = {"he_secret", "datasets", "python", "proxy", "metrics"}
-SERVER_KEYS = {"checkpoints", "retention", "quota", "quotas", "listen", "metrics"}
+SERVER_KEYS = {"tracking", "checkpoints", "retention", "quota", "quotas", "listen", "metrics"}
 HOSTS_KEYS = {"kits", "defaults", "hosts"}
 PROJECT_KEYS = {"name", "trust_domain", "root_fingerprint", "organisations", "server", "sites", "people"} | {
     "validity"

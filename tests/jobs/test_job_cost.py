@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a job costs beyond its model, said before it is submitted; and what it needs besides job.yml."""
 
+import numpy as np
 import pytest
 
-from flprov.jobs import JobSpec, Workflow, describe_cost, job_needs, state_size, update_size
+from flprov.jobs import JobSpec, Workflow, beside_size, describe_cost, job_needs, state_size, update_size
 from flprov.jobs.cost import FRESH_BYTES, SUM_BYTES
+from flprov.messages import Update
+from flprov.sdk import Answer, Selection, Sites, State, build_controller, encode_state
 from flprov.sdk.he import ckks
 
 CLEAR = JobSpec(name="x", tasks={"train": "train.py"}, needs=("torch>=2.4",))
@@ -13,8 +16,79 @@ ENCRYPTED = JobSpec(name="x", tasks={"train": "train.py"}, workflow=Workflow(typ
 
 def test_a_workflow_in_clear_costs_nothing_worth_a_word():
     assert describe_cost(CLEAR, 40_000_000, 8) == ""
-    assert update_size(CLEAR, 10) == state_size(CLEAR, 10) == 10
+    assert update_size(CLEAR, 10) == state_size(CLEAR, 10, 3) == 10
+    assert beside_size(CLEAR, 10, 3) == 0
     assert job_needs(CLEAR) == ("torch>=2.4",)
+
+
+def job(type_, best=None, **options):
+    return JobSpec(
+        name="x", tasks={"train": "train.py"}, workflow=Workflow(type=type_, best=best, options=options)
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "models"),
+    [
+        (job("fedavg", best="auc"), 2),
+        (job("fedopt"), 2),
+        (job("fedopt", momentum=0), 1),
+        (job("fedopt", momentum=0.0, best="auc"), 2),
+        (job("fedopt", optimizer="adam"), 3),
+        (job("fedopt", optimizer="yogi", best="auc"), 4),
+        (job("scaffold"), 9),
+        (job("scaffold", best="auc"), 10),
+        (job("cross_site_evaluation"), 8),
+    ],
+    ids=lambda value: getattr(value, "workflow", value),
+)
+def test_what_a_workflow_remembers_counts_in_every_checkpoint(spec, models):
+    assert state_size(spec, 1000, 7) == models * 1000
+
+
+def test_the_state_of_a_real_run_is_as_large_as_the_estimate():
+    for spec in (job("scaffold", best="loss"), job("fedopt", optimizer="adam"), job("fedopt")):
+        first = {"w": np.zeros(50_000, np.float32)}
+        data = run_workflow(
+            build_controller(spec.workflow.type, None, spec.workflow.options), first, spec.workflow.best
+        )
+        assert len(data) == pytest.approx(state_size(spec, 200_000, 7), rel=0.01)
+
+
+def run_workflow(controller, model, best):
+    """What is saved after one round at seven sites."""
+
+    class Port:
+        def ask(self, ask):
+            self.given = [
+                Answer(
+                    task_id=ask.task_id,
+                    site=site,
+                    update=Update(
+                        site=site, params=ask.model, samples=1, metrics={"loss": 1.0, "step_sum": 1.0}
+                    ),
+                    last=site == ask.to[-1],
+                )
+                for site in ask.to
+            ]
+
+        def wait(self, _tasks):
+            return self.given.pop(0)
+
+        def save(self, state):
+            self.saved = encode_state(state)
+            return state
+
+    port = Port()
+    sites = Sites(
+        port, names=list("abcdefg"), tasks=["train"], total=1, selection=Selection(best=best, mode="min")
+    )
+    controller.run(sites, State(model=model))
+    return port.saved
+
+
+def test_what_scaffold_sends_beside_the_model_counts_for_each_site():
+    assert beside_size(job("scaffold"), 1000, 7) == 7000
 
 
 def test_encryption_is_told_in_bytes_and_seconds():

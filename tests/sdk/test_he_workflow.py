@@ -8,10 +8,21 @@ import pytest
 from ports import FakePort, Killed
 
 from flprov._base import canonical_json
-from flprov.errors import IdentityRefused, JobFailed, UpdateRefused
+from flprov.errors import IdentityRefused, JobFailed, PermissionRefused, UpdateRefused
 from flprov.messages import Site, Task, Update, UpdateKind
 from flprov.pki import derive_secret
-from flprov.sdk import FedAvg, Selection, Sites, State, find_envelope, read_state, run_runtime_task
+from flprov.sdk import (
+    FedAvg,
+    Selection,
+    Sites,
+    State,
+    find_envelope,
+    read_state,
+    run_runtime_task,
+    verify_agreed,
+)
+from flprov.sdk.he.ciphertexts import decrypt_tensors, read_ciphertexts
+from flprov.sdk.he.ckks import Cipher
 from flprov.sdk.he.keys import SiteKeys
 from flprov.sdk.he.opening import open_result
 from flprov.sdk.workflows.fedavg_he import FedAvgHE
@@ -332,6 +343,63 @@ def test_the_log_says_whether_a_lying_server_is_kept_out(hospitals, guarded, sec
     assert "homomorphic encryption: 4,096 numbers" in said
 
 
+# ---- a server that lies ----------------------------------------------------------------------------
+
+
+def lone_ciphertext(hospitals, number=0):
+    """What site a sent in round `number`, and the task by which it would be opened."""
+    site = hospitals.site("a")
+    SiteKeys(site).make()
+    scalars = {"he.unit": 128.0, "he.limit": 100.0, "he.terms": 0}
+    task = Task(name="train", params=MODEL, round=number, rounds=3, job_id="j", scalars=scalars)
+    update = hospitals.answer(task, site)
+    return dataclasses.replace(task, name="flprov.he.open", params=update.params)
+
+
+@pytest.mark.parametrize(
+    ("name", "workflow", "options", "said"),
+    [
+        ("flprov.he.open", "fedavg_he", {"release": False}, "no model of this job is opened"),
+        ("flprov.he.share", "fedavg", {}, "is for jobs of fedavg_he"),
+        ("flprov.he.hello", None, {}, "is for jobs of fedavg_he"),
+    ],
+)
+def test_a_site_does_only_what_the_job_that_was_signed_wants(name, workflow, options, said):
+    verify_agreed("flprov.he.open", "fedavg_he", {"release": True})
+    with pytest.raises(PermissionRefused, match=said):
+        verify_agreed(name, workflow, options)
+
+
+def test_after_a_model_was_opened_a_site_encrypts_for_no_later_round(hospitals):
+    hospitals.answer(lone_ciphertext(hospitals), hospitals.site("a"))
+    lone_ciphertext(hospitals, 0)  # a round that was killed is done again
+    with pytest.raises(JobFailed, match="opened a model of this job in round 0, which ends it here"):
+        lone_ciphertext(hospitals, 1)
+
+
+def test_a_site_opens_the_models_of_one_round_and_few_of_them(hospitals):
+    site, again = hospitals.site("a"), lone_ciphertext(hospitals)
+    for task in (again, *(lone_ciphertext(hospitals) for _ in range(3)), again):
+        hospitals.answer(task, site)
+    with pytest.raises(JobFailed, match="opened 4 models"):
+        hospitals.answer(lone_ciphertext(hospitals), site)
+    with pytest.raises(JobFailed, match="a job is opened once"):
+        hospitals.answer(dataclasses.replace(again, round=1), site)
+
+
+def test_what_is_opened_is_blurred_whatever_the_server_says_of_it(hospitals):
+    task = lone_ciphertext(hospitals)  # he.terms is 0
+    found = hospitals.answer(task, hospitals.site("a")).params["w"]
+    exact = Cipher(SiteKeys(hospitals.site("a")).require().secret)
+    assert not np.array_equal(found, decrypt_tensors(read_ciphertexts(task.params), exact)["w"])
+
+
+def test_the_mean_of_one_site_is_not_released(hospitals):
+    hospitals.away = {("b", "train"): "away", ("c", "train"): "away"}
+    with pytest.raises(JobFailed, match="a alone sent weights in this round"):
+        run(FakePort(hospitals))
+
+
 # ---- updates that are refused ---------------------------------------------------------------------------
 
 
@@ -378,8 +446,9 @@ def test_a_bad_update_is_refused_and_the_round_goes_on(hospitals, lie, message):
     [
         (np.array([np.nan, 0], np.float32), "tensor 'w' holds NaN"),
         (np.array([np.inf, 0], np.float32), "tensor 'w' holds NaN or infinity"),
-        (np.array([1e7, 0], np.float32), "tensor 'w' holds 1e\\+07, beyond the"),
+        (np.array([1e7, 0], np.float32), "tensor 'w' holds a number beyond the"),
         (np.zeros(3, np.float32), r"tensor 'w' is F32\[3\]"),
+        (np.ones(2, np.int64), "none of the model's . tensors has floating-point numbers"),
     ],
 )
 def test_what_must_not_be_added_is_refused_at_the_site(tmp_path, weights, reason):

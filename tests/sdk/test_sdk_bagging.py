@@ -3,6 +3,7 @@
 
 import json
 import re
+import time
 
 import numpy as np
 import pytest
@@ -137,6 +138,13 @@ def test_of_two_kinds_that_are_as_many_the_first_site_has_its_way():
     other = broken(("learner", "learner_model_param", "base_score"), "[4E-1]")
     port = run(lambda ask, site: send_booster(other) if site == "b" else bag_stumps(ask, site))
     assert {site for _, site, _ in port.refused} == {"b"}
+
+
+def test_what_would_fill_the_memory_is_refused_before_it_is_read():
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="more than 10000000 lists, objects and names"):
+        read_booster(b"[" + b"[]," * (20 << 20) + b"[]]")
+    assert time.monotonic() - began < 5  # reading it takes gigabytes and half a minute
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,29 @@ def test_a_site_that_never_tells_extremes_leaves_all_without_them():
     assert found["sites"]["a"]["max"] == 39.0
 
 
+def test_the_order_of_the_values_draws_no_other_noise():
+    values = np.random.default_rng(1).normal(0, 1, 50)
+    shuffled = np.random.default_rng(2).permutation(values)
+    assert widen_range(values, "noise").tolist() == widen_range(shuffled, "noise").tolist()
+
+
+def test_how_few_rows_a_site_has_is_not_told():
+    found = run({"a": {"x": list(range(50))}, "b": {"x": [1.0, 2.0, 3.0]}}, {"bins": 4})
+    assert found["sites"] == {"a": 50, "b": 0}
+
+
+def test_numbers_so_large_that_their_sum_overflows_leave_their_site_out():
+    def change(ask, site, update):
+        if site in ("b", "c") and ask.round == 0:
+            return Update(params={**update.params, "data/x/sum": np.array([1.7e308])}, samples=5)
+        return update
+
+    data = {site: {"x": [1.0, 2.0, 3.0]} for site in "abc"}
+    found = run(data, change=change)
+    assert set(found["sites"]) == {"a"}
+    assert "beyond 1e+100" in found["absent"]["b"]
+
+
 def test_a_fixed_range_needs_no_extremes_and_counts_what_is_outside():
     rules = StatisticsRules(min_count=1, max_bins_percent=100.0, extremes="never")
     found = run({"a": {"x": range(10)}}, rules=rules, ranges={"x": (2.0, 6.0)})["datasets"]["data"]["x"]

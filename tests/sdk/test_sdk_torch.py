@@ -130,7 +130,7 @@ def test_numbers_and_lists_become_arrays_and_the_rest_is_refused():
         with pytest.raises(Misuse, match="'odd'"):
             as_tensors({"odd": value})
     with pytest.raises(Misuse, match="mapping"):
-        as_tensors([1, 2])
+        as_tensors("weights")
     with pytest.raises(Misuse, match="name of a tensor"):
         as_tensors({1: np.zeros(1)})
 

@@ -238,6 +238,8 @@ def test_what_is_forged_well_passes():
         (forged(sparse(range(65)), sparse=True), "places of 64"),
         (forged({"": np.ones(64, np.float32)}), "'w' is there twice"),
         (forged({"@data": np.ones(64, np.float32)}), "'w' is declared encoded, and is not"),
+        (forged({**int8(), "@indices": np.ones(9)}, precision="int8"), "'w@indices' is not in the model"),
+        (forged({**sparse([0]), "@scales": np.ones(9)}, sparse=True), "'w@scales' is not in the model"),
         (encode_tensors({"w": np.zeros(64, np.float32)}, {"flprov.encodings": "[]"}), "cannot be read"),
         (encode_tensors({"w": np.zeros(64, np.float32)}, {"flprov.encodings": "{"}), "cannot be read"),
         (forged(sparse([0]), sparse=True, shape=[1 << 30]), r"the model's is F32\[64\]"),  # a bomb of 4 GiB

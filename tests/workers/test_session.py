@@ -2,19 +2,21 @@
 """A session without a process: the frames are lists."""
 
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from flprov._base import canonical_json
 from flprov.errors import Misuse, NotFound, ProtocolError, Unavailable
-from flprov.jobs import JobSpec
+from flprov.jobs import JobSpec, Workflow
 from flprov.messages import Update, UpdateKind
 from flprov.wire import encode_tensors, pb, write_tensors
 from flprov.workers.scripts import SIGTERM_STATUS
 from flprov.workers.session import open_session
 
 SPEC = JobSpec(name="toy", tasks={"train": "train.py"})
+SEALED = Workflow(type="fedavg_he", options={"release": False})
 
 
 class FakeFrames:
@@ -67,6 +69,21 @@ def test_waiting_again_gives_the_same_task_until_it_is_taken(tmp_path):
     session, frames = make(tmp_path, task())
     assert session.wait_task() is session.wait_task() is session.open
     assert frames.messages == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "said"),
+    [
+        (SPEC, "flprov.he.share", "is for jobs of fedavg_he"),
+        (replace(SPEC, workflow=SEALED), "flprov.he.open", "`release: false`"),
+        (SPEC, "flprov.he.none", "is for jobs of fedavg_he"),
+        (SPEC, "flprov.none", "does not know"),
+    ],
+)
+def test_our_own_code_does_what_the_signed_job_wants_and_no_more(tmp_path, spec, name, said):
+    frames = FakeFrames(start(spec), task(name=name, expects="opaque"), None)
+    assert open_session(frames, tmp_path).wait_task() is None
+    assert said in frames.sent[0].answer.failure.message
 
 
 def test_quit_and_the_end_of_the_channel_are_the_end(tmp_path):

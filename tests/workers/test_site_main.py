@@ -336,7 +336,7 @@ while fl.is_running():
         ("", "takes weights, the update has none"),
         ("params={'w': None}", "tensor 'w' is no array of numbers"),
         ("params={'w': object()}", "tensor 'w' is no array of numbers"),
-        ("params=[1, 2]", "params must be a mapping"),
+        ("params=3", "params must be a mapping"),
     ],
 )
 def test_an_impossible_update_is_refused_where_it_is_sent(start, model, message):
@@ -494,9 +494,9 @@ def halve(task, site):
 
 
 def test_a_filter_that_does_not_exist_is_told_before_any_task(start):
-    filters = Filters(result_site=({"type": "clip"},))
+    filters = Filters(result_site=({"type": "clamp"},))
     parent = script(start, DOUBLE, filters=filters)
-    assert "filters.result.site[0]: no filter 'clip'" in parent.expect("failure").message
+    assert "filters.result.site[0]: no filter 'clamp'" in parent.expect("failure").message
 
 
 # ---- its end -------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ PREFIX = "flare/"  # of the names of tensors that are no model's
 _DOCUMENT = f"{PREFIX}document"  # the tree itself, as bytes in a tensor
 _TAG = "$"  # the key that makes a dict of the tree something else than a dict
 _DEEPEST = 32
+_MOST_TEXT = 64 << 20  # bytes
 
 
 def encode_value(value: object, where: str = "it") -> tuple[str, Tensors]:
@@ -61,6 +62,11 @@ def unpack_value(tensors: Tensors) -> Any:  # noqa: ANN401 - what was packed
     document = tensors.get(_DOCUMENT)
     if document is None or document.dtype != np.uint8 or document.ndim != 1:
         raise ProtocolError("the opaque update of a site holds nothing that FLARE's code has sent")
+    if document.size > _MOST_TEXT:
+        raise ProtocolError(
+            f"the opaque update of a site has {document.size} bytes of text; the limit is {_MOST_TEXT}",
+            hint="send what is large as arrays or bytes",
+        )
     try:
         text = document.tobytes().decode()
     except UnicodeDecodeError as error:

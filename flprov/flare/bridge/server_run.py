@@ -178,7 +178,7 @@ class ServerRun:
 
     def end_round(self, *, commit: bool = False) -> None:
         """The controller is done with a round; its own state follows at the latest with its next task."""
-        self._ended = True
+        self._ended = self._ended or self._sent  # a round that nothing was sent in has ended already
         if commit:
             self._commit_if_due()
 
@@ -199,7 +199,7 @@ class ServerRun:
         ctx = self._engine.new_context()
         number = data.get_header(AppConstants.CURRENT_ROUND, ctx.get_prop(AppConstants.CURRENT_ROUND))
         if self._number is not None and number is not None and number != self._number:
-            self._ended = True
+            self._ended = self._sent
         self._number = self._number if number is None else number
         self._commit_if_due()
         self._sent = True

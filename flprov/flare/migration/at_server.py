@@ -7,10 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from flprov.flare.migration.code import migrate_path
+from flprov.flare.migration.code import is_ours, migrate_path
 from flprov.flare.migration.draft import Draft, args_of, as_entry, is_flares, last_name, path_of, rows_of
 from flprov.flare.migration.reading import FlareJob
 from flprov.flare.migration.words import (
+    ADAPTED_ARGS,
+    ADAPTERS,
     COMPONENTS,
     EVALUATIONS,
     META_LEFT_OUT,
@@ -46,7 +48,8 @@ def convert_server(job: FlareJob, draft: Draft) -> None:
     else:
         _take_workflow(chosen[0], components, draft)
     _take_components(components, draft)
-    _take_model(components, job.server.server or {}, draft)
+    given = args_of(chosen[0]).get("initial_model") if chosen else None
+    _take_model(components, {**(job.server.server or {}), "initial_model": given}, draft)
 
 
 def _take_meta(meta: Mapping[str, Any], draft: Draft) -> None:
@@ -77,6 +80,11 @@ def _take_workflow(row: Mapping[str, Any], components: Mapping[str, Mapping[str,
     if not is_flares(row):
         _take_own_workflow(row, components, draft)
         return
+    if name in ADAPTERS and (kept := _what_needs_adapter(args, components)):
+        draft.note(f"workflow {name}: FLARE's own, as it has {', '.join(kept)}; check {ADAPTERS[name]}")
+        taken = {key: value for key, value in args.items() if key not in ("initial_model", "model")}
+        _take_own_workflow({"path": migrate_path(ADAPTERS[name]), "args": taken}, components, draft)
+        return
     kind = WORKFLOWS.get(name)
     if kind is None:
         draft.note(f"workflow {path_of(row)} has no counterpart; fedavg was written in its place: check it")
@@ -92,17 +100,22 @@ def _take_workflow(row: Mapping[str, Any], components: Mapping[str, Mapping[str,
     for key in ("wait_time_after_min_received", "train_timeout"):
         if args.get(key):
             draft.note(f"{name}.{key}: how long a site may be away is sites.absence in job.yml")
-    for component_id in (
-        args.get("aggregator_id"),
-        args.get("shareable_generator_id"),
-        args.get("persistor_id"),
-    ):
-        component = components.get(str(component_id))
-        if component is not None and not is_flares(component):
-            draft.note(
-                f"component {component_id} ({path_of(component)}): {kind} does not use it; if it does"
-                " something else than its default, write a workflow of your own (docs/writing-apps.md)"
-            )
+
+
+def _what_needs_adapter(args: Mapping[str, Any], components: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What a workflow of ours would leave out: components of the job's own, and arguments."""
+    used = (args.get("aggregator_id"), args.get("shareable_generator_id"), args.get("persistor_id"))
+    found = {str(key): components[str(key)] for key in used if str(key) in components}
+    own = [key for key, row in found.items() if not is_flares(row) or _is_special(row)]
+    return own + [key for key in ADAPTED_ARGS if args.get(key)]
+
+
+def _is_special(row: Mapping[str, Any]) -> bool:
+    """Whether a component of FLARE's does something else than the runtime's own."""
+    args = args_of(row)
+    weights = args.get("aggregation_weights")
+    uneven = isinstance(weights, Mapping) and len(set(weights.values())) > 1
+    return is_ours(path_of(row)) and bool(uneven or args.get("exclude_vars"))
 
 
 def _take_optimizer(args: Mapping[str, Any], draft: Draft) -> None:
@@ -137,7 +150,11 @@ def _take_own_workflow(
         draft.note(f"workflow {path_of(row)!r} is no path of a class; fedavg was written in its place")
         draft.workflow = {"type": "fedavg"}
         return
-    own = {key: component for key, component in components.items() if not is_flares(component)}
+    own = {
+        key: component
+        for key, component in components.items()
+        if not is_flares(component) or _is_special(component)
+    }
     plain = all(isinstance(value, str | int | float | bool) for value in args.values())
     rounds = args.get("num_rounds")
     draft.workflow = {"rounds": rounds if isinstance(rounds, int) else 1}
@@ -195,12 +212,19 @@ def _take_components(components: Mapping[str, Mapping[str, Any]], draft: Draft) 
 
 def _take_model(components: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any], draft: Draft) -> None:
     persistors = [row for row in components.values() if "Persistor" in last_name(row)]
+    if not persistors and config.get("initial_model"):  # of FedAvg's own
+        persistors = [{"name": "PTFileModelPersistor", "args": {"model": config["initial_model"]}}]
     if not persistors:
         draft.note(
             "no persistor names a model: without `model` the first round averages what the sites start with"
         )
         return
     row = persistors[0]
+    if last_name(row) == "NPModelPersistor":
+        _take_numpy_model(row, draft)
+        return
+    if not is_flares(row) and draft.files.get(f"{_FACTORY}.py"):
+        return  # it makes the model itself, as a component of the workflow
     if not is_flares(row):
         draft.note(f"persistor {path_of(row)}: name the model that it makes under `model` in job.yml")
         return
@@ -222,3 +246,15 @@ def _take_model(components: Mapping[str, Mapping[str, Any]], config: Mapping[str
         '"""The model with the arguments that config_fed_server.json gave it."""\n\n'
         f"import {module}\n\n\ndef model():\n    return {module}.{name}(**{_python(args)})\n"
     )
+
+
+def _take_numpy_model(row: Mapping[str, Any], draft: Draft) -> None:
+    """The array that FLARE's persistor for numpy starts from, as its default if the job does not say it."""
+    values = args_of(row).get("model") or [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    draft.model = f"{_MODEL}:model"
+    draft.files[f"{_MODEL}.py"] = (
+        '"""The model that config_fed_server.json gave NPModelPersistor."""\n\nimport numpy as np\n\n\n'
+        f'def model():\n    return {{"numpy_key": np.array({_python(values)}, dtype=np.float32)}}\n'
+    )
+    if args_of(row).get("source_ckpt_file_full_name"):
+        draft.note("NPModelPersistor: load its checkpoint in the function model() of flare_model.py")

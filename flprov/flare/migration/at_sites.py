@@ -34,6 +34,7 @@ def convert_sites(job: FlareJob, draft: Draft) -> None:
         if isinstance(executor, Mapping):
             tasks = [str(name) for name in names] if isinstance(names, list) else ["*"]
             _take_executor(tasks, executor, components, draft)
+    _leave_out_evaluate(app.files, draft)
     if not draft.tasks:
         draft.note("no executor has a counterpart: write `tasks` into job.yml")
     _take_components(components, draft)
@@ -74,6 +75,17 @@ def _take_executor(
     if code is not None:
         for task in _task_names(tasks, draft):
             draft.tasks.setdefault(task, code)
+
+
+def _leave_out_evaluate(files: Mapping[str, bytes], draft: Draft) -> None:
+    """FLARE's training workflows never ask for it: a script that only trains would fail on it here."""
+    script = draft.tasks.get("evaluate", "")
+    if draft.workflow.get("type") in _ASKED and script in files and b"is_evaluate" not in files[script]:
+        del draft.tasks["evaluate"]
+        draft.note(
+            f"task evaluate was left out, as {script} never looks at flare.is_evaluate(): the metrics of a"
+            " round are those that training reports. With `evaluate` below `tasks` each new model is measured"
+        )
 
 
 def _task_names(tasks: list[str], draft: Draft) -> list[str]:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from flprov.flare.migration.words import ADVICE
+
 _NAME = re.compile(r"\bnvflare\b")
 _PACKAGES = {
     "PIL": "pillow",
@@ -40,7 +42,7 @@ def migrate_code(text: str) -> Migrated:
         return Migrated(
             text=text, changed=(), notes=(f"1: copied as it is: not Python 3 ({error})",), imports=frozenset()
         )
-    lines = text.splitlines(keepends=True)
+    lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)", text)  # as Python counts them; splitlines knows more ends
     changed: list[str] = []
     notes: list[str] = []
     packages: set[str] = set()
@@ -94,13 +96,18 @@ def _missing(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
         module = migrate_path(f"{node.module}.").rstrip(".")
         for alias in node.names:
             if not _find_name(module, alias.name):
-                yield f"{node.module}.{alias.name} has no counterpart in {OURS}"
+                yield _no_counterpart(f"{node.module}.{alias.name}")
         return
     for alias in node.names:
         if alias.name == "nvflare" and alias.asname is None:
             yield "import nvflare: name what the code uses of it, in lines that import that"
         elif alias.name.startswith("nvflare.") and not _is_module(migrate_path(alias.name)):
-            yield f"{alias.name} has no counterpart in {OURS}"
+            yield _no_counterpart(alias.name)
+
+
+def _no_counterpart(path: str) -> str:
+    advice = next((words for prefix, words in ADVICE.items() if path.startswith(prefix)), "")
+    return f"{path} has no counterpart in {OURS}" + (f": {advice}" if advice else "")
 
 
 def _find_name(module: str, name: str) -> bool:

@@ -46,6 +46,9 @@ def convert_job(folder: Path) -> Migration:
         if name in files:
             draft.note(f"{name} of the job was put aside for one that was written; rename yours")
         files[name] = text.encode()
+    for name in ("job.yml", REPORT):
+        if files.pop(name, None) is not None:
+            draft.note(f"{name} of the job was left out: the app has its own")
     return Migration(
         name=draft.name,
         files={

@@ -61,7 +61,10 @@ def read_flare_job(folder: Path) -> FlareJob:
     meta = _read_config(folder, "meta") or {}
     deploy = meta.get("deploy_map") or _guess_apps(folder)
     if not isinstance(deploy, Mapping) or not deploy:
-        raise ConfigError(f"{folder}: meta.json has no deploy_map, and there is no folder with config/ in it")
+        raise ConfigError(
+            f"{folder}: meta.json has no deploy_map, and there is no folder with config/ in it",
+            hint=_find_maker(folder),
+        )
     apps = [_read_app(folder, str(name), _site_names(sites)) for name, sites in deploy.items()]
     servers = [app for app in apps if app.server is not None]
     clients = tuple(app for app in apps if app.client is not None)
@@ -75,6 +78,15 @@ def read_flare_job(folder: Path) -> FlareJob:
         server=servers[0],
         clients=clients,
     )
+
+
+def _find_maker(folder: Path) -> str | None:
+    """What to type where the folder has a program of FLARE's job API or recipes, which is not run here."""
+    for path in sorted(folder.glob("*.py")):
+        text = _read_bytes(path, _LARGEST_CONFIG).decode("utf-8", "replace") if path.is_file() else ""
+        if re.search(r"\bnvflare\b.*\b(FedJob|[Rr]ecipe)", text):
+            return f"{path.name} makes a FLARE job: let it call export_job(FOLDER), and convert that folder"
+    return None
 
 
 def _guess_apps(folder: Path) -> dict[str, list[str]]:

@@ -27,6 +27,44 @@ NOT_NEEDED = {
 }
 EVALUATIONS = ("cross_site_evaluation", "federated_evaluation")
 
+# Workflows of which there is an adapter, and the arguments that ours of the same type does not have.
+ADAPTERS = {
+    "ScatterAndGather": "nvflare.app_common.workflows.scatter_and_gather.ScatterAndGather",
+    "CyclicController": "nvflare.app_common.workflows.cyclic_ctl.CyclicController",
+    "FedAvg": "nvflare.app_common.workflows.fedavg.FedAvg",
+    "PTFedAvg": "nvflare.app_common.workflows.fedavg.FedAvg",
+    "PTFedAvgEarlyStopping": "nvflare.app_common.workflows.fedavg.FedAvg",
+}
+ADAPTED_ARGS = ("stop_cond", "patience", "aggregator", "exclude_vars", "aggregation_weights", "fedprox_mu")
+
+# What takes the place of modules that have no counterpart.
+_JOB = "job.yml says what a recipe or FedJob says; export the job and convert that folder"
+_MODEL = "`model` in job.yml names the model"
+ADVICE = {
+    "nvflare.FedJob": _JOB,
+    "nvflare.job_config": _JOB,
+    "nvflare.recipe": _JOB,
+    "nvflare.app_opt.pt.job_config": _JOB,
+    "nvflare.app_opt.pt.recipes": _JOB,
+    "nvflare.app_opt.tf.recipes": _JOB,
+    "nvflare.app_common.np.recipes": _JOB,
+    "nvflare.app_opt.pt.file_model_persistor": _MODEL,
+    "nvflare.app_opt.tf.model_persistor": _MODEL,
+    "nvflare.app_common.np.np_model_persistor": _MODEL,
+    "nvflare.app_common.abstract.model_persistor": _MODEL,
+    "nvflare.app_common.workflows.cross_site": "workflow: {type: cross_site_evaluation}",
+    "nvflare.app_common.workflows.global_model_eval": "workflow: {type: federated_evaluation}",
+    "nvflare.app_common.workflows.statistics": "workflow: {type: federated_statistics}",
+    "nvflare.app_common.abstract.statistics_spec": "docs/workflows/federated_statistics.md",
+    "nvflare.app_common.ccwf": "a server coordinates every workflow here",
+    "nvflare.app_opt.xgboost": "workflow: {type: xgboost_bagging}",
+    "nvflare.app_opt.sklearn": "docs/frameworks.md has scikit-learn",
+    "nvflare.app_opt.he": "workflow: {type: fedavg_he}",
+    "nvflare.app_opt.lightning": "import flprov.flare.client.lightning",
+    "nvflare.app_opt.pt.fedavg_early_stopping": "app_common.workflows.fedavg.FedAvg has stop_cond",
+    "nvflare.app_common.executors": "a script runs by `tasks` of job.yml",
+}
+
 # Executors that run a script with the client API; where the script's name is.
 SCRIPT_EXECUTORS = {
     "ClientAPIExecutor",
@@ -48,6 +86,7 @@ LEARNER_EXECUTORS = {
 COMPONENTS = {
     "PTFileModelPersistor": "",
     "PTModelPersistor": "",
+    "NPModelPersistor": "",
     "FullModelShareableGenerator": "",
     "InTimeAccumulateWeightedAggregator": "",
     "AccumulateWeightedAggregator": "",

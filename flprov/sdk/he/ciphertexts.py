@@ -318,8 +318,8 @@ def _verify_range(name: str, values: NDArray[np.float64], factor: float, limit: 
     if not math.isfinite(largest):
         raise JobFailed(f"tensor {name!r} holds NaN or infinity; it is not encrypted")
     raise JobFailed(
-        f"tensor {name!r} holds {largest / factor:g}, beyond the {limit / factor:g} that have room in a"
-        " ciphertext at this site's weight",
+        f"tensor {name!r} holds a number beyond the {limit / factor:g} that have room in a ciphertext at this"
+        " site's weight",  # not which one: the server reads this
         hint="scale the model's inputs, or raise workflow.samples in job.yml where it is too low",
     )
 

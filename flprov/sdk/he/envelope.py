@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flprov.errors import Misuse
+from flprov.errors import JobFailed, Misuse
 from flprov.messages import Site, Task, Tensors, Update, UpdateKind
 from flprov.sdk.aggregation import weighted_mean
 from flprov.sdk.he.ciphertexts import (
@@ -45,14 +45,18 @@ class EncryptedEnvelope:
         """`update` with its weights encrypted, times this site's share of the mean.
 
         Raises:
-            JobFailed: a number is not finite, or too large; the message names the tensor.
+            JobFailed: a number is not finite, or too large (the message names the tensor), or there is
+                nothing to encrypt.
             UpdateRefused: it does not have the tensors of the task's model.
         """
         if not update.params:
             return update
+        SiteKeys(site).verify_unopened(task.round)
         factor = update.share / float(task.scalars["he.unit"])
+        weights = _weights(update, task.params)
+        _verify_some_secret(weights)
         found = encrypt_tensors(
-            _weights(update, task.params),
+            weights,
             self._cipher(site),
             factor=factor,
             limit=float(task.scalars["he.limit"]),
@@ -66,6 +70,17 @@ class EncryptedEnvelope:
         if self._held is None or self._held[0] != key.id:
             self._held = key.id, Cipher(key.secret)
         return self._held[1]
+
+
+def _verify_some_secret(weights: Tensors) -> None:
+    """Integers travel in clear. A model of nothing else would go to the server as it is."""
+    layout, _ = split_model(weights)
+    if not layout:
+        raise JobFailed(
+            f"none of the model's {len(weights)} tensors has floating-point numbers,"
+            " and fedavg_he encrypts nothing else",
+            hint="make the weights float32, or use workflow: {type: fedavg}",
+        )
 
 
 def _weights(update: Update, base: Tensors) -> Tensors:

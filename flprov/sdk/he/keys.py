@@ -20,6 +20,8 @@ from flprov.sdk.he.ckks import Cipher, create_secret_key
 
 _FOLDER = "flprov-he"
 _ID_BYTES = 16
+_OPENED = "opened"
+_MOST_OPENED = 4  # the last one and the best one; both again, where a killed round had other updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +124,49 @@ class SiteKeys:
         key = self.require()
         purpose = lock_purpose(self._site.job_id)
         return lock(key.id + key.secret, secret=self._site.he_secret, purpose=purpose)
+
+    def note_opened(self, number: int, digest: bytes) -> None:
+        """This site is about to open a model in round `number`: the last one, or the best one.
+
+        Raises:
+            JobFailed: it has opened others, in another round, or more than a job needs.
+        """
+        opened = self._opened()
+        if any(line[0] != number for line in opened):
+            raise JobFailed(
+                f"{self._site.name} has opened a model in round {opened[0][0]}; a job is opened once"
+            )
+        if (number, digest.hex()) in opened:
+            return
+        if len(opened) >= _MOST_OPENED:
+            raise JobFailed(
+                f"{self._site.name} has opened {_MOST_OPENED} models of this job; it opens no more"
+            )
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        lines = [*opened, (number, digest.hex())]
+        write_private(self._folder / _OPENED, "".join(f"{at} {text}\n" for at, text in lines).encode())
+
+    def verify_unopened(self, number: int) -> None:
+        """Check that nothing is encrypted any more after a model was opened.
+
+        Raises:
+            JobFailed: this site has opened one in a round before `number`.
+        """
+        opened = self._opened()
+        if opened and number > opened[0][0]:
+            raise JobFailed(
+                f"{self._site.name} has opened a model of this job in round {opened[0][0]},"
+                " which ends it here",
+                hint="the last round opens the result; submit another job to go on from it",
+            )
+
+    def _opened(self) -> list[tuple[int, str]]:
+        """Round and digest of each model that this site has opened."""
+        path = self._folder / _OPENED
+        if not path.exists():
+            return []
+        rows = [line.split() for line in path.read_text().splitlines()]
+        return [(int(number), digest) for number, digest in rows]
 
     def _purpose(self, site: str) -> bytes:
         return f"the CKKS key of job {self._site.job_id} for {site}".encode()

@@ -10,6 +10,7 @@ flprov.he.lock    or give the secret key for those who have the sites' own secre
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import numpy as np
@@ -59,9 +60,13 @@ def open_model(task: Task, site: Site) -> Update:
     large: as Li, Micciancio, Schultz, Sorrell ("Securing Approximate Homomorphic Encryption Using
     Differential Privacy", CRYPTO 2022) take for 30 bits of statistical security. In the weights that is
     a few millionths.
+
+    A server that lies could send whatever it likes to be opened. So this is done only where the job that
+    the site was sent says that its result is released, and for the models of one round; see `SiteKeys`.
     """
     found = read_ciphertexts(task.params)
-    terms = int(task.scalars["he.terms"])
+    SiteKeys(site).note_opened(task.round, hashlib.sha256(found.data.data).digest())
+    terms = max(int(task.scalars["he.terms"]), 1)
     flood = 2.0**FLOOD_BITS * NOISE * math.sqrt(terms) / found.total
     cipher = Cipher(SiteKeys(site).require().secret)
     return Update(params=decrypt_tensors(found, cipher, flood=flood), kind=UpdateKind.OPAQUE)

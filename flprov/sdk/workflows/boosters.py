@@ -20,6 +20,7 @@ from flprov._base import canonical_json, parse_json
 MOST_BYTES = 64 << 20
 MOST_TREES = 100_000
 MOST_NODES = 1 << 16  # of one tree
+_MOST_ITEMS = 100 * MOST_TREES
 _NO_PARENT = 2**31 - 1
 _LARGEST = float(np.finfo(np.float32).max)
 _NUMBER = r"[-+]?\d{1,9}(\.\d{1,9})?([eE][-+]?\d{1,3})?"
@@ -62,6 +63,9 @@ def read_booster(data: bytes) -> Booster:
     """
     if len(data) > MOST_BYTES:
         raise ValueError(f"it has {len(data)} bytes; the limit is {MOST_BYTES}")
+    # Python takes up to 30 bytes for one of "[[],[],..."; a tree has 20 lists and texts, however large it is.
+    if data.count(b"[") + data.count(b"{") + data.count(b'"') > _MOST_ITEMS:
+        raise ValueError(f"it has more than {_MOST_ITEMS} lists, objects and names")
     top = _mapping(parse_json(data), {"learner", "version"}, "the booster")
     learner = _mapping(top["learner"], _LEARNER, "learner")
     booster = _mapping(learner["gradient_booster"], {"model", "name"}, "gradient_booster")

@@ -24,6 +24,7 @@ Array = NDArray[Any]
 _MOST_COLUMNS = 10_000
 _MOST_NAME = 256
 _MOST_VALUES = 1 << 53  # the whole numbers that a double holds exactly
+_LARGEST = 1e100  # so that sums and squares over all sites stay finite
 _ANY = -1  # as a length: from 1 to MOST_GROUPS
 
 # Pass -> what may stand there: dtype and length; the first ones must, unless the site withholds all.
@@ -205,6 +206,8 @@ def _verify(values: Mapping[str, Array], number: int, bins: int, whose: str) -> 
             )
         if not np.isfinite(array).all():
             raise UpdateRefused(f"{what!r} of {whose} holds NaN or infinity")
+        if array.dtype.kind == "f" and np.abs(array).max() > _LARGEST:
+            raise UpdateRefused(f"{what!r} of {whose} is beyond {_LARGEST:g}")
         lowest = {"count": 1, "failures": 0, "group_counts": 1, "histogram": HIDDEN}.get(what)
         if lowest is not None and not (lowest <= array.min() and array.max() <= _MOST_VALUES):
             raise UpdateRefused(f"{what!r} of {whose} is out of its range")

@@ -6,8 +6,11 @@ Learning via Additively Homomorphic Encryption" (IEEE TIFS 13(5), 2018).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flprov.errors import JobFailed
+from flprov.messages import Update
 from flprov.sdk.aggregation import mean_metrics
 from flprov.sdk.he.averaging import EncryptedMean
 from flprov.sdk.he.exchange import share_key
@@ -35,6 +38,7 @@ class FedAvgHE:
         for state in sites.rounds(state):  # noqa: B020 - each round starts with what the last committed
             keyed = share_key(sites, state, needs_secret=not self.release)
             updates = mean.train(state, to=sites.sample(self.fraction, among=keyed.sites))
+            self._verify_several(sites, updates)
             model = mean.add(updates)
             metrics = mean_metrics(updates)
             if sites.has("evaluate"):
@@ -45,3 +49,13 @@ class FedAvgHE:
                 finish = mean.release if self.release else mean.withhold
                 state = finish(state, keyed.sites)
             sites.commit(state)
+
+    def _verify_several(self, sites: Sites, updates: Sequence[Update]) -> None:
+        """The mean of one site is its weights, and what is released the server sees."""
+        heavy = [update.site for update in updates if update.share]
+        if self.release and len(heavy) == 1 < len(sites.names):
+            raise JobFailed(
+                f"{heavy[0]} alone sent weights in this round: their mean would show the server what"
+                " they are",
+                hint="let two sites or more be needed (`sites: {min: 2}`), and a `fraction` that asks two",
+            )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from flprov.errors import ConfigError
@@ -49,6 +49,15 @@ BESIDE: Mapping[str, str] = {
     "scaffold": "control variates",
 }
 
+# The tasks that a workflow asks for, where it is not `train`: of each tuple one.
+_TASKS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "cross_site_evaluation": (("train", "submit_model"), ("evaluate",)),
+    "federated_evaluation": (("evaluate",),),
+    "federated_statistics": (("statistics",),),
+}
+
+_MODEL = frozenset({"federated_evaluation", "scaffold"})  # they cannot start from nothing
+
 
 def build_controller(kind: str | None, entry: str | None, options: Mapping[str, object]) -> Controller:
     """The controller that job.yml asks for: one of ours by `kind`, or the app's own by `entry`.
@@ -67,11 +76,34 @@ def build_controller(kind: str | None, entry: str | None, options: Mapping[str, 
     return controller  # type: ignore[no-any-return]  # it has run; the rest shows when it runs
 
 
-def verify_workflow(kind: str | None, options: Mapping[str, object]) -> None:
-    """Check before a job starts that `kind` is one of ours and takes these options; None is the app's own.
+def verify_workflow(
+    kind: str | None, options: Mapping[str, object], *, tasks: Collection[str], model: str | None
+) -> None:
+    """Check before a job starts that it has what its workflow needs; a `kind` of None is the app's own.
+
+    Args:
+        kind: one of ours.
+        options: what job.yml says below `workflow`.
+        tasks: the names that job.yml has below `tasks`.
+        model: what it starts from.
 
     Raises:
-        ConfigError: it is not, or it does not; the message has the nearest name.
+        ConfigError: there is no such workflow, an option is wrong, or a task or the model is missing; the
+            message says what to write.
     """
-    if kind is not None:
-        build_controller(kind, None, options)
+    if kind is None:
+        return
+    build_controller(kind, None, options)
+    problems = [
+        f"workflow.type {kind} needs a task {' or '.join(map(repr, names))}, and 'tasks' has"
+        f" {', '.join(sorted(tasks))}: add the line `  {names[0]}: module:function` below it"
+        for names in _TASKS.get(kind, (("train",),))
+        if not set(names) & set(tasks)
+    ]
+    if model is None and kind in _MODEL:
+        problems.append(
+            f"workflow.type {kind} needs a model to start from: add the line `model: module:Class`,"
+            " or the name of a .safetensors file of the app"
+        )
+    if problems:
+        raise ConfigError(problems)

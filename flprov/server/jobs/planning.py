@@ -17,6 +17,7 @@ from flprov.jobs import (
     JobView,
     Plan,
     Submission,
+    beside_size,
     describe_cost,
     schedule,
     show_size,
@@ -76,11 +77,13 @@ class JobPlans:
             return None
         sites, rounds = len(submission.sites), spec.workflow.rounds
         kept = min(rounds, self._checkpoints or rounds)
-        update, state = update_size(spec, model), state_size(spec, model)
+        update, state = update_size(spec, model), state_size(spec, model, sites)
         own = "" if update == state else f" of {show_size(update)}"
-        text = f"{sites} updates{own} and {kept} checkpoints of {show_size(state)} each"
+        beside = beside_size(spec, model, sites)
+        more = f", {show_size(beside)} for the sites beside the model" if beside else ""
+        text = f"{sites} updates{own}{more} and {kept} checkpoints of {show_size(state)} each"
         return DiskEstimate(
-            needed=sites * update + kept * state + 2 * model,
+            needed=sites * update + beside + kept * state + 2 * model,
             free=_free(self._folder),
             text=f"{text}, and the model itself twice",
         )

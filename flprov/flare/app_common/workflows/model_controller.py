@@ -37,7 +37,10 @@ _DONE, _SAVED, _OWN = "attributes", "saved", "own"
 # What belongs to this process, or is set anew at its start.
 _NOT_KEPT = frozenset(
     ("abort_signal", "engine", "fl_ctx", "logger", "num_rounds", "persistor", "start_round", "total_rounds")
-) | {f"_{name}" for name in ("before", "drawn", "engine", "name", "number", "planned", "saved", "told")}
+) | {
+    f"_{name}"
+    for name in ("before", "drawn", "engine", "name", "number", "planned", "saved", "told", "updates")
+}
 
 
 class ModelController(Controller, FLComponentWrapper, ABC):
@@ -60,6 +63,7 @@ class ModelController(Controller, FLComponentWrapper, ABC):
     _allow_empty_global_weights = False
     _task_check_period = 0.5
     _told = False  # whether `run` has ever said what its model is: by update_model, or save_model
+    _updates = False  # by update_model
     _saved: ModelLearnable | None = None  # what was saved last, where that is not the current model
 
     def __init__(
@@ -117,17 +121,21 @@ class ModelController(Controller, FLComponentWrapper, ABC):
     def save_model(self, model: FLModel) -> None:
         """Make `model` the job's result, unless a later one is saved."""
         self.event(AppEventType.BEFORE_LEARNABLE_PERSIST)
-        self._saved = self.set_global_model(model)
+        self._saved = make_model_learnable(dict(model.params or {}), model.meta)
+        if not self._updates:  # else what is saved may be the best of earlier rounds
+            self._show_global_model(self._saved)
         if self.persistor is not None:
             self.persistor.save(self._saved, self.fl_ctx)
         self.event(AppEventType.AFTER_LEARNABLE_PERSIST)
 
-    def set_global_model(self, model: FLModel) -> ModelLearnable:
-        """What the next commit has as its model."""
-        made = make_model_learnable(dict(model.params or {}), model.meta)
+    def set_global_model(self, model: FLModel) -> None:
+        """What `run` goes on from, and the next commit has as its model."""
+        self._updates = True
+        self._show_global_model(make_model_learnable(dict(model.params or {}), model.meta))
+
+    def _show_global_model(self, made: ModelLearnable) -> None:
         self.fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, made, private=True, sticky=True)
         self._told = True
-        return made
 
     def load_global_weights(self) -> dict[str, Any]:
         """The weights of what `set_global_model` was given last, or of the model that the job began with."""
@@ -263,12 +271,13 @@ class ModelController(Controller, FLComponentWrapper, ABC):
         needed: tuple[int, int],
     ) -> Task:
         if not self._told and data.params and self._number is not None:
-            self.set_global_model(data)  # `run` keeps its model to itself: this is it
-            self._told = False
+            self._show_global_model(make_model_learnable(dict(data.params), data.meta))
+            self._told = False  # `run` keeps its model to itself: this is it, until the next one
         number = self._number if data.current_round is None else data.current_round
         if number is not None:
             self.fl_ctx.set_prop(AppConstants.CURRENT_ROUND, number, private=True, sticky=True)
         shareable = FLModelUtils.to_shareable(data)
+        shareable.set_header(AppConstants.CURRENT_ROUND, number)
         shareable.add_cookie(AppConstants.CONTRIBUTION_ROUND, number)
         if data.total_rounds is not None:
             first, total = self._planned
