@@ -9,6 +9,7 @@ run, and blurred on purpose when they are released (docs/workflows/fedavg-he.md)
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import random
@@ -57,7 +58,7 @@ def run(settings: Settings) -> dict[str, Any]:
             "workflows",
             case.number,
             f"{app.name}, kill {', '.join(case.kinds)} ({case.moment})",
-            lambda place, app=app, case=case: play(place, app, case),
+            functools.partial(play, app=app, case=case),
         )
         for app, case in (cases[:2] if settings.small else cases)
     ]

@@ -45,7 +45,7 @@ def run_main(run: Callable[[WorkerChannel, Path], int]) -> NoReturn:
 
 
 def end_process(status: int) -> NoReturn:
-    """Wait for threads, call what `atexit` has, flush: all that Python does at its end, but clear its modules.
+    """Wait for threads, call what `atexit` has, flush: all that Python does at its end but clear modules.
 
     That alone takes half a second where torch was imported, and gives nothing back that the kernel does
     not. Several workers on few processors would not be done within the job's grace. multiprocessing's

@@ -85,11 +85,19 @@ class FlareSites:
 
 
 def run_controller(
-    controller, sites, *, rounds, model=None, tasks=("train", "validate"), die_at=None, after=None
+    controller,
+    sites,
+    *,
+    rounds,
+    model=None,
+    tasks=("train", "validate"),
+    die_at=None,
+    after=None,
+    selection=None,
 ):
     """The states that were saved, until the run has ended or was killed."""
     sites.port = FlarePort(sites.sites, sites.arrival, sites.slow, die_at)
-    ours = Sites(sites.port, names=list(sites.sites), tasks=tasks, total=rounds)
+    ours = Sites(sites.port, names=list(sites.sites), tasks=tasks, total=rounds, selection=selection)
     try:
         controller.run(ours, after or State(model=model or {}))
     except Killed:

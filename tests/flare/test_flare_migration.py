@@ -359,13 +359,13 @@ def test_fedavg_that_may_end_early_becomes_flares_class(tmp_path):
         "num_clients": 2,
         "num_rounds": 4,
         "stop_cond": "accuracy >= 80",
-        "initial_model": {"path": "net.Net"},
+        "initial_model": {"path": "hello_network.SimpleNetwork"},
     }
     workflow = {"path": f"{LIBRARY}.workflows.fedavg.FedAvg", "args": args}
     found, spec = migrated_job(tmp_path, server={"workflows": [workflow], "components": []})
     assert spec.workflow.entry == "flprov.flare.app_common.workflows.fedavg:FedAvg"
     assert spec.workflow.options == {"num_clients": 2, "num_rounds": 4, "stop_cond": "accuracy >= 80"}
-    assert (spec.workflow.rounds, spec.model) == (4, "net:Net")
+    assert (spec.workflow.rounds, spec.model) == (4, "hello_network:SimpleNetwork")
     assert any("as it has stop_cond" in note for note in found.notes)
 
 
@@ -378,7 +378,10 @@ def test_scatter_and_gather_with_a_persistor_and_an_aggregator_of_the_jobs_own_k
     _, spec = migrated_job(
         tmp_path,
         server={"components": components},
-        code={"keep.py": "class Keeper: ...\nclass Median: ...\n"},
+        code={
+            "keep.py": "class Keeper: ...\nclass Median: ...\n",
+            "hello_trainer.py": "class HelloTrainer: ...\n",
+        },
     )
     assert spec.workflow.entry == "flare_workflow:workflow"
     text = (tmp_path / "app" / "flare_workflow.py").read_text()

@@ -22,7 +22,7 @@ from flprov.flare.app_common.workflows.fedavg import FedAvg
 from flprov.flare.app_common.workflows.model_controller import ModelController
 from flprov.flare.app_common.workflows.scaffold import Scaffold
 from flprov.flare.app_common.workflows.scatter_and_gather import ScatterAndGather
-from flprov.sdk import encode_state
+from flprov.sdk import Selection, encode_state
 
 ZERO = {"w": np.zeros(2, np.float32)}
 CURVE = [0.1, 0.5, 0.3, 0.4, 0.9]  # the accuracy of the rounds, at every site
@@ -311,6 +311,12 @@ def test_scaffold_moves_weights_and_control_variates_also_after_every_kill():
     verify_same_after_every_kill(lambda: Scaffold(num_clients=2), 3, sites)
     with pytest.raises(JobFailed, match="sent no control variates"):
         run(Scaffold(num_clients=2), 1, three_sites())
+
+
+@pytest.mark.parametrize("make", [lambda: FedAvg(num_clients=3), ScatterAndGather, CyclicController])
+def test_the_patience_of_job_yml_ends_flares_controllers_too(make):
+    saved = run(make(), selection=Selection(best="acc", patience=2))
+    assert (len(saved), saved[-1].best.round) == (4, 1)
 
 
 # ---- parts ---------------------------------------------------------------------------------

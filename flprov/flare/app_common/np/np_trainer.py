@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from flprov.flare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
@@ -44,7 +45,7 @@ class NPTrainer(Executor):
         while (left := end - time.monotonic()) > 0:
             if abort_signal.triggered:
                 return make_reply(ReturnCode.TASK_ABORTED)
-            time.sleep(min(left, 0.5))
+            threading.Event().wait(min(left, 0.5))
         weights = from_shareable(shareable).data
         if NPConstants.NUMPY_KEY not in weights:
             self.log_error(fl_ctx, f"the model has no {NPConstants.NUMPY_KEY!r}")
