@@ -50,22 +50,38 @@ class Channel(Protocol):
 
 
 class StreamChannel:
-    """A `Channel` over a connected socket, on asyncio. Made by `open_channel`."""
+    """A `Channel` over a connected socket, on asyncio. Made by `open_channel`.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    It reads and writes through two descriptors: that the worker hears nothing any more takes away nothing of
+    what it has said.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        reader: asyncio.StreamReader,
+        reading: asyncio.Transport,
+        lost: asyncio.Event,
+        sending: socket.socket,
+        turn: asyncio.Lock,
+    ) -> None:
+        self._loop = loop
         self._reader = reader
-        self._writer = writer
+        self._reading = reading
+        self._lost = lost  # the transport is closed
+        self._sending = sending
+        self._turn = turn  # one frame after the other
 
     async def send(self, message: pb.ToWorker) -> None:
         """See `Channel.send`."""
         frame = pack_frame(message)
-        if self._writer.is_closing():
-            raise JobFailed("the channel to the job's process is closed")
-        try:
-            self._writer.write(frame)
-            await self._writer.drain()
-        except OSError as error:
-            raise JobFailed("the job's process has closed its channel") from error
+        async with self._turn:
+            if self._reading.is_closing():
+                raise JobFailed("the channel to the job's process is closed")
+            try:
+                await self._loop.sock_sendall(self._sending, frame)
+            except OSError as error:
+                raise JobFailed("the job's process has closed its channel") from error
 
     async def receive(self) -> pb.FromWorker | None:
         """See `Channel.receive`."""
@@ -80,17 +96,14 @@ class StreamChannel:
 
     def close(self) -> None:
         """See `Channel.close`."""
-        self._writer.close()
-
-    def abort(self) -> None:
-        """Close, throwing away what the worker has not read."""
-        self._writer.transport.abort()
+        with contextlib.suppress(OSError):  # ended already
+            self._sending.shutdown(socket.SHUT_RDWR)  # whoever waits to send learns of it, too
+        self._reading.close()
 
     async def wait_closed(self) -> None:
         """The same, and wait until that is done."""
-        self.abort()
-        with contextlib.suppress(ConnectionError):
-            await self._writer.wait_closed()
+        self.close()
+        await self._lost.wait()
 
     async def _read(self, count: int) -> bytes:
         """`count` bytes; fewer only at the end of the stream."""
@@ -106,9 +119,24 @@ async def open_channel(sock: socket.socket) -> StreamChannel:
     """The parent's channel over its end of a socketpair, which it takes over."""
     import asyncio  # not at the top: workers import this module too and should start fast
 
+    class Reading(asyncio.StreamReaderProtocol):
+        """Whatever ended the stream: what came before it is read first."""
+
+        def eof_received(self) -> bool:
+            super().eof_received()
+            return False  # nobody is there to write to
+
+        def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+            super().connection_lost(None)
+            sending.close()
+            lost.set()
+
     sock.setblocking(False)  # noqa: FBT003 - the function takes it by position only
-    reader, writer = await asyncio.open_connection(sock=sock)
-    return StreamChannel(reader, writer)
+    sending, lost, reader = sock.dup(), asyncio.Event(), asyncio.StreamReader()
+    sending.setblocking(False)  # noqa: FBT003
+    loop = asyncio.get_running_loop()
+    reading, _ = await loop.create_connection(lambda: Reading(reader), sock=sock)
+    return StreamChannel(loop, reader, reading, lost, sending, asyncio.Lock())
 
 
 class WorkerChannel:

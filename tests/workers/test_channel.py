@@ -2,6 +2,7 @@
 """The frames between parent and worker, whole and hostile."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import random
@@ -54,6 +55,22 @@ async def test_both_ends_understand_each_other(ends):
     assert worker.receive().quit.reason == "enough"
     worker.send(pb.FromWorker(ready=pb.Ready()))
     assert (await channel.receive()).WhichOneof("body") == "ready"
+
+
+async def test_what_a_worker_said_before_it_ended_is_heard_though_nobody_hears_us_any_more(ends):
+    """A script that fails at once is gone when its first task comes; why it failed must not go with it."""
+    parent, worker = ends
+    for number in range(3):
+        worker.sendall(frame(pb.FromWorker(progress=pb.Progress(step=number)).SerializeToString()))
+    worker.close()
+    for _ in range(2):
+        with contextlib.suppress(JobFailed):
+            await parent.send(pb.ToWorker(quit=pb.Quit()))
+        await asyncio.sleep(0)
+    assert [(await parent.receive()).progress.step for _ in range(3)] == [0, 1, 2]
+    assert await parent.receive() is None
+    with pytest.raises(JobFailed, match="closed"):
+        await parent.send(pb.ToWorker(quit=pb.Quit()))
 
 
 async def test_end_between_two_frames_is_the_end(ends):

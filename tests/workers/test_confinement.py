@@ -389,7 +389,7 @@ async def test_job_cannot_use_a_listening_port_even_with_a_socket_that_it_was_ha
             channel.receive()
         """
         process = await ProcessLauncher(method=method).launch(order_for(job_of(site), script))
-        ours = process.channel._writer.get_extra_info("socket")
+        ours = process.channel._sending
         with (
             socket.socket(socket.AF_INET, socket.SOCK_STREAM) as handed,
             socket.socket(fileno=os.dup(ours.fileno())) as raw,
