@@ -207,7 +207,9 @@ class SiteFilters:
             with disk_errors("tensors cannot be filtered"):
                 yield
         except (JobFailed, Misuse) as error:
-            raise UpdateRefused(f"the policy of this site cannot be kept: {error}") from error
+            raise UpdateRefused(
+                f"the policy of this site cannot be kept: {error}", hint=error.hint
+            ) from error
 
 
 def _metadata(tensors: pb.Payload, blobs: BlobStore) -> Mapping[str, str]:
