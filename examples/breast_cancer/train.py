@@ -22,6 +22,7 @@ def train(net: nn.Module, part: Part, *, epochs: int, lr: float) -> float:
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(net(part.measurements[rows]), part.labels[rows])
             loss.backward()
+            fl.correct_gradients(net, lr=lr)  # FedProx and SCAFFOLD; nothing under other workflows
             optimizer.step()
             losses.append(loss.item())
     return sum(losses) / len(losses)
