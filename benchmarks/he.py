@@ -171,6 +171,7 @@ def write(steps: Mapping[str, Numbers], *, parameters: int, sites: int, folder: 
         "degree": DEGREE, "modulus_bits": MODULUS_BITS, "scale_bits": math.log2(SCALE), "limit": LIMIT,
         "flood_bits": FLOOD_BITS,
     }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "he.json").write_text(json.dumps(document, indent=1) + "\n")
     names = {
         "encrypt": "a site encrypts its update",
