@@ -6,15 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from flprov._base import backoff
-from flprov.errors import FlprovError, Nature
+from flprov.admin.following import OnRetry, follow_stream
 from flprov.rpc import methods as m
 from flprov.wire import pb
 
 if TYPE_CHECKING:
     from flprov.admin.link import Link
-
-OnRetry = Callable[[FlprovError, int, float], None]  # why, which try follows, in how many seconds
 
 
 def read_logs(
@@ -31,19 +28,8 @@ def read_logs(
     Raises:
         FlprovError: what time cannot heal, or a server that has not answered at all.
     """
-    waits, tries, begun = backoff(first=0.5), 0, False
-    while True:
-        try:
-            for part in link.download(m.JOB_LOGS, request):
-                begun, waits, tries = True, backoff(first=0.5), 0
-                request.offsets[part.site] = part.offset + len(part.data)
-                yield part
-        except FlprovError as error:
-            if on_retry is None or error.nature is not Nature.TRANSIENT or not (begun and request.follow):
-                raise
-            tries += 1
-            seconds = next(waits)
-            on_retry(error, tries, seconds)
-        else:
-            return
-        rest(seconds)
+
+    def note(part: pb.LogMessage) -> None:
+        request.offsets[part.site] = part.offset + len(part.data)
+
+    return follow_stream(link, m.JOB_LOGS, request, note=note, rest=rest, on_retry=on_retry)

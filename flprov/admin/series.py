@@ -7,16 +7,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from flprov._base import backoff
-from flprov.errors import FlprovError, Nature
+from flprov.admin.following import OnRetry, follow_stream
 from flprov.rpc import methods as m
 from flprov.wire import ROUND, SeriesFull, SeriesLine, SeriesPoint, pb, read_series
 from flprov.wire.documents import Curve, JobCurves, JobDocument
 
 if TYPE_CHECKING:
     from flprov.admin.link import Link
-
-OnRetry = Callable[[FlprovError, int, float], None]  # why, which try follows, in how many seconds
 
 
 def fetch_series(
@@ -27,22 +24,12 @@ def fetch_series(
     Raises:
         FlprovError: what time cannot heal, or a server that has not answered at all.
     """
-    waits, tries, begun = backoff(first=0.5), 0, False
-    while True:
-        try:
-            for part in link.download(m.WATCH_SERIES, request):
-                begun, waits, tries = True, backoff(first=0.5), 0
-                request.offset = part.offset + len(part.lines)
-                yield list(read_series(part.lines))
-        except FlprovError as error:
-            if on_retry is None or error.nature is not Nature.TRANSIENT or not (begun and request.follow):
-                raise
-            tries += 1
-            seconds = next(waits)
-            on_retry(error, tries, seconds)
-        else:
-            return
-        rest(seconds)
+
+    def note(part: pb.SeriesPart) -> None:
+        request.offset = part.offset + len(part.lines)
+
+    for part in follow_stream(link, m.WATCH_SERIES, request, note=note, rest=rest, on_retry=on_retry):
+        yield list(read_series(part.lines))
 
 
 def make_curves(

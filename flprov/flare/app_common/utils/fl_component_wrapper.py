@@ -12,18 +12,20 @@ from flprov.flare.apis.shareable import Shareable
 from flprov.flare.apis.signal import Signal
 
 
-class FLComponentWrapper(FLComponent):
-    """Works also where a subclass does not call `super().__init__()`.
+class InContext(FLComponent):
+    """What a component can do that knows its context. Works also where a subclass does not call
+    `super().__init__()`.
 
     Attributes:
         fl_ctx, engine, abort_signal: of the run, once it has begun.
+        site_name, job_id, app_root: who and where this is.
+        total_rounds: of the run.
     """
 
     engine: Any = None
     fl_ctx: FLContext = FLContext()  # an empty one, until the run begins: what is logged is logged
     workspace: Any = None
     shareable: Shareable | None = None
-    args: Any = None
     site_name = ""
     job_id = ""
     app_root = ""
@@ -31,41 +33,17 @@ class FLComponentWrapper(FLComponent):
     total_rounds: int = 0
 
     def is_aborted(self) -> bool:
-        """Whether the run is being stopped."""
+        """Whether the job is being stopped."""
         return self.abort_signal is not None and self.abort_signal.triggered
-
-    def get_shareable_header(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - whatever was put there
-        """A header of the Shareable that is being worked on."""
-        return default if self.shareable is None else self.shareable.get_header(key, default)
-
-    def get_context_prop(self, key: str, default: Any = None) -> Any:  # noqa: ANN401
-        """A property of the context."""
-        return self.fl_ctx.get_prop(key, default)
 
     def get_component(self, component_id: str) -> Any:  # noqa: ANN401 - of a class of the job's
         """A component of the run, or None."""
         return self.engine.get_component(component_id) if self.engine is not None else None
 
-    def initialize(self, fl_ctx: FLContext) -> None:
-        """Called once, before anything else; to be overridden."""
-
-    def finalize(self, fl_ctx: FLContext) -> None:
-        """Called once, after everything else; to be overridden."""
-
-    def event(self, event_type: str) -> None:
-        """Let every component hear an event."""
-        self.fire_event(event_type, self.fl_ctx)
-
-    def panic(self, reason: str) -> None:
-        """End the job, as failed, for this reason."""
-        self.system_panic(reason, self.fl_ctx)
-
     def stop_task(self, reason: str) -> None:
         """Give the task up. Raises TaskExecutionError."""
         self.log_error(self.fl_ctx, f"task stopped: {reason}")
         raise TaskExecutionError(reason)
-
-    # ---- its log
 
     def debug(self, msg: str) -> None:
         """Log for developers."""
@@ -90,3 +68,31 @@ class FLComponentWrapper(FLComponent):
     def critical(self, msg: str) -> None:
         """Log what cannot be gone on with."""
         self.log_critical(self.fl_ctx, msg)
+
+
+class FLComponentWrapper(InContext):
+    """A component that need not be handed the context in each call."""
+
+    args: Any = None
+
+    def get_shareable_header(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - whatever was put there
+        """A header of the Shareable that is being worked on."""
+        return default if self.shareable is None else self.shareable.get_header(key, default)
+
+    def get_context_prop(self, key: str, default: Any = None) -> Any:  # noqa: ANN401
+        """A property of the context."""
+        return self.fl_ctx.get_prop(key, default)
+
+    def initialize(self, fl_ctx: FLContext) -> None:
+        """Called once, before anything else; to be overridden."""
+
+    def finalize(self, fl_ctx: FLContext) -> None:
+        """Called once, after everything else; to be overridden."""
+
+    def event(self, event_type: str) -> None:
+        """Let every component hear an event."""
+        self.fire_event(event_type, self.fl_ctx)
+
+    def panic(self, reason: str) -> None:
+        """End the job, as failed, for this reason."""
+        self.system_panic(reason, self.fl_ctx)
