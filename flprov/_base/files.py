@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ctypes
 
 
 def sync_folder(folder: Path) -> None:
@@ -53,9 +55,8 @@ def sync_tree(folder: Path) -> None:
     """Bring everything under `folder` to disk in one call (syncfs), not file by file."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), str(folder))
+        if _libc().syncfs(descriptor) != 0:
+            raise _failure(folder)
     finally:
         os.close(descriptor)
 
@@ -91,16 +92,30 @@ def replace_tree(new: Path, target: Path) -> None:
             raise
         target.rename(old)
         new.rename(target)
+    import shutil  # late, as ctypes is: commands that write no tree do without both
+
     shutil.rmtree(old)
 
 
 def _exchange(left: Path, right: Path) -> None:
     """renameat2(RENAME_EXCHANGE): both names change hands in one step."""
     at_cwd, exchange = -100, 2
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(at_cwd, os.fsencode(left), at_cwd, os.fsencode(right), exchange) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), str(right))
+    if _libc().renameat2(at_cwd, os.fsencode(left), at_cwd, os.fsencode(right), exchange) != 0:
+        raise _failure(right)
+
+
+def _libc() -> ctypes.CDLL:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _failure(path: Path) -> OSError:
+    """What the last call of `_libc` says went wrong."""
+    import ctypes
+
+    code = ctypes.get_errno()
+    return OSError(code, os.strerror(code), str(path))
 
 
 @contextlib.contextmanager

@@ -13,8 +13,8 @@ from flprov.admin.link import Link
 from flprov.errors import NotFound, ProtocolError
 from flprov.rpc import Connection
 from flprov.rpc import methods as m
+from flprov.wire import documents as doc
 from flprov.wire import pb
-from flprov.wire.documents import AppDocument
 
 if TYPE_CHECKING:
     from flprov.jobs import Bundle, JobSpec
@@ -24,7 +24,7 @@ CHUNK = 1 << 20
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
-def upload_bundle(link: Link, bundle: Bundle, progress: Progress | None = None) -> AppDocument:
+def upload_bundle(link: Link, bundle: Bundle, progress: Progress | None = None) -> doc.AppDocument:
     """Bring a bundle to the server, from where an earlier try broke off; nothing if it is there.
 
     Raises:
@@ -36,8 +36,8 @@ def upload_bundle(link: Link, bundle: Bundle, progress: Progress | None = None) 
     return _show(link, bundle)
 
 
-def _show(link: Link, bundle: Bundle) -> AppDocument:
-    found = link.document(AppDocument, m.SHOW_APP, pb.Query(id=bundle.digest))
+def _show(link: Link, bundle: Bundle) -> doc.AppDocument:
+    found = link.document(doc.AppDocument, m.SHOW_APP, pb.Query(id=bundle.digest))
     if found.digest != bundle.digest:
         raise ProtocolError(f"the server answered with app {found.digest[:12]} for {bundle.digest[:12]}")
     return found
@@ -47,12 +47,12 @@ async def _upload(connection: Connection, bundle: Bundle, progress: Progress | N
     size = len(bundle.data)
     start: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    async def messages() -> AsyncIterator[pb.UploadMessage]:
-        yield pb.UploadMessage(header=pb.UploadHeader(digest=bundle.digest, size=size, kind="app"))
+    async def messages() -> AsyncIterator[pb.UploadHeader | bytes]:
+        yield pb.UploadHeader(digest=bundle.digest, size=size, kind="app")
         offset = await start
         while offset < size:
             data = bundle.data[offset : offset + CHUNK]
-            yield pb.UploadMessage(data=data)
+            yield data
             offset += len(data)
             if progress:
                 progress(offset, size)
@@ -66,7 +66,7 @@ async def _upload(connection: Connection, bundle: Bundle, progress: Progress | N
         raise ProtocolError("the server ended the upload without having all of it")
 
 
-def fetch_spec(link: Link, app: AppDocument) -> JobSpec:
+def fetch_spec(link: Link, app: doc.AppDocument) -> JobSpec:
     """What an uploaded app's job.yml says, read from its own bytes: what a person signs was seen here.
 
     Raises:
@@ -81,7 +81,7 @@ def fetch_spec(link: Link, app: AppDocument) -> JobSpec:
         path = Path(folder) / "bundle"
         with path.open("wb") as file:
             for chunk in link.download(m.DOWNLOAD_APP, pb.BlobRequest(digest=app.digest)):
-                file.write(chunk.data)
+                file.write(chunk)
         if digest_file(path) != app.digest:
             raise ProtocolError(
                 f"the server's copy of app {app.digest[:12]} has other bytes than its name says"

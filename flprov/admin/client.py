@@ -30,7 +30,6 @@ from flprov.rpc import Connection, connect
 from flprov.rpc import methods as m
 from flprov.wire import documents as doc
 from flprov.wire import pb
-from flprov.wire.documents import TrustStatusDocument
 
 if TYPE_CHECKING:
     from flprov.admin.audit import Progress as RowProgress
@@ -286,11 +285,11 @@ class Admin(JobCalls):
 
     # ---- trust -----------------------------------------------------------------------------
 
-    def trust(self) -> TrustStatusDocument:
+    def trust(self) -> doc.TrustStatusDocument:
         """What the live network believes, and who has heard of it."""
         return show_trust(self._link)
 
-    def publish_trust(self, publication: Publication) -> TrustStatusDocument:
+    def publish_trust(self, publication: Publication) -> doc.TrustStatusDocument:
         """Bring a workspace's trust bundle to the live network; you go by it yourself from now on.
 
         Raises:

@@ -65,8 +65,7 @@ def _grows(file: ResultFile) -> bool:
 
 def _rest(link: Link, job_id: str, name: str, offset: int) -> Iterator[bytes]:
     request = pb.DownloadRequest(job_id=job_id, name=name, offset=offset)
-    for chunk in link.download(m.DOWNLOAD_RESULT, request):
-        yield chunk.data
+    yield from link.download(m.DOWNLOAD_RESULT, request)
 
 
 def _verify(partial: Path, file: ResultFile) -> None:

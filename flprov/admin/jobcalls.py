@@ -15,11 +15,9 @@ from flprov.admin import jobs
 from flprov.admin.apps import Progress, fetch_spec, upload_bundle
 from flprov.admin.joblogs import read_logs
 from flprov.admin.link import Link, read_document
-from flprov.admin.plots import draw_metrics
 from flprov.admin.trust import PersonTrust
-from flprov.admin.waiting import wait_for_end
 from flprov.errors import FlprovError, Misuse, NotFound, ProtocolError
-from flprov.kits import Kit, own_anchors
+from flprov.kits import Kit
 from flprov.pki import join_anchors
 from flprov.rpc import methods as m
 from flprov.wire import documents as doc
@@ -162,7 +160,8 @@ class JobCalls:
             PermissionRefused: the job belongs to another organisation.
             ConfigError: the clone would have fewer rounds in all than are done.
         """
-        from flprov.jobs import Origin  # late: see `upload`
+        from flprov.jobs import Origin  # late, as the next: see `upload`
+        from flprov.kits import own_anchors
 
         source = self.job(job_id)
         newest = self._trust.newest if self._trust else None
@@ -253,6 +252,8 @@ class JobCalls:
             TimedOut: it had not ended after `timeout` seconds.
             ServerUnavailable: the server stopped; the job goes on when it is back.
         """
+        from flprov.admin.waiting import wait_for_end  # late: see `upload`
+
         return wait_for_end(
             lambda seconds: self.watch(job_id, timeout=seconds),
             clock=self._clock,
@@ -328,9 +329,10 @@ class JobCalls:
         Returns:
             The files, and why there is no plot (empty: there is one).
         """
-        target = Path(folder)
-        from flprov.admin.download import download_results  # late: see `upload`
+        from flprov.admin.download import download_results  # late, as the next: see `upload`
+        from flprov.admin.plots import draw_metrics
 
+        target = Path(folder)
         files = download_results(self._link, job_id, target, progress)
         try:
             picture = draw_metrics(_read_metrics(target / "metrics.json", files))

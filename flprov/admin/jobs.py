@@ -120,7 +120,7 @@ def fetch_submission(link: Link, job_id: str, people: Anchors) -> Submission:
 
     data = bytearray()
     for chunk in link.download(m.DOWNLOAD_RESULT, pb.DownloadRequest(job_id=job_id, name="record.json")):
-        data += chunk.data
+        data += chunk
         if len(data) > _MOST_RECORD:
             raise ProtocolError(f"the record of job {job_id} is larger than {_MOST_RECORD >> 20} MiB")
     try:

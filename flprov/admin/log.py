@@ -111,7 +111,7 @@ def fetch_lines(link: Link, clock: Clock, *, start: int, on_retry: OnRetry) -> I
     while True:
         try:
             for chunk in link.download(m.EXPORT_LOG, pb.EventsRequest(start=start)):
-                *lines, kept = (kept + chunk.data).split(b"\n")
+                *lines, kept = (kept + chunk).split(b"\n")
                 if len(kept) > _LONGEST_LINE:
                     raise ProtocolError("the server sends a row of the log that does not end")
                 for line in lines:

@@ -62,16 +62,23 @@ class Answers:
         await self._store.commit([Put("answer", key, value), *also], row, urgent=outcome != "ok")
         self._kept[key] = _Kept(answer=answer, round=round)
 
-    async def drop(self, job_id: str, *, up_to: int | None = None) -> set[str]:
-        """Forget a job's answers, of rounds up to `up_to` or all; returns the digests that they named."""
-        gone = [
+    def due(self, job_id: str, *, up_to: int | None = None) -> list[str]:
+        """The keys of a job's answers, of rounds up to `up_to` or all."""
+        return [
             key
             for key, kept in self._kept.items()
             if key.startswith(f"{job_id}/") and (up_to is None or kept.round <= up_to)
         ]
+
+    async def drop(self, job_id: str, *, up_to: int | None = None) -> set[str]:
+        """Forget a job's answers, of rounds up to `up_to` or all; returns the digests that they named.
+
+        Not synced: an answer that a power cut brings back is said once more, to a server that has it.
+        """
+        gone = self.due(job_id, up_to=up_to)
         if not gone:
             return set()
-        await self._store.commit([Delete("answer", key) for key in gone], None, urgent=True)
+        await self._store.write([Delete("answer", key) for key in gone], urgent=True)
         # Meanwhile another call may have dropped some: a round that is closed while its job is stopped.
         dropped = [self._kept.pop(key, None) for key in gone]
         return {kept.answer.update.tensors.digest for kept in dropped if kept is not None} - {""}

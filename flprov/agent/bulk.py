@@ -125,11 +125,11 @@ class Bulk:
         left = request.length
         try:
             async with contextlib.aclosing(self._open().download(m.FETCH_BLOB, request)) as replies:
-                async for chunk in replies:
-                    left -= len(chunk.data)
+                async for data in replies:
+                    left -= len(data)
                     if left < 0:
                         raise ProtocolError(f"the server sent more than the {request.length} bytes asked for")
-                    chunks.put_nowait(chunk.data)
+                    chunks.put_nowait(data)
         except BaseException:
             self._down.release(request.length)
             raise
@@ -276,8 +276,8 @@ class _Sending:
         self._start: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._under_way: deque[tuple[int, int, float]] = deque()  # end, size, moment
 
-    async def messages(self) -> AsyncIterator[pb.UploadMessage]:
-        yield pb.UploadMessage(header=self._header)
+    async def messages(self) -> AsyncIterator[pb.UploadHeader | bytes]:
+        yield self._header
         with self._path.open("rb") as file:
             file.seek(offset := await self._start)
             while offset < self._header.size:
@@ -285,7 +285,7 @@ class _Sending:
                 since = await self._pace.take(size)
                 offset += size
                 self._under_way.append((offset, size, since))
-                yield pb.UploadMessage(data=file.read(size))
+                yield file.read(size)
 
     def confirmed(self, offset: int) -> int:
         """The server has everything before `offset`; how many pieces that settles."""

@@ -20,7 +20,8 @@ from flprov.agent.jobrecord import Begun, OpenTasks, blobs_of, deploy_again, job
 from flprov.agent.leases import HeldLease, Leases
 from flprov.agent.probing import examine
 from flprov.agent.promises import Promises
-from flprov.agent.sitejob import MOST_TRIES, SiteJob, Tools, killed_in_words, note_in_log, refusal_of
+from flprov.agent.sitejob import MOST_TRIES, SiteJob, killed_in_words, note_in_log, refusal_of
+from flprov.agent.surroundings import Tools
 from flprov.agent.trust import SiteTrust
 from flprov.agent.vitals import GPUs, read_vitals
 from flprov.blobs import BlobStore, digest_of
@@ -65,7 +66,7 @@ class SiteJobs:
         self._interrupted: dict[str, str] = {}  # jobs whose processes are gone, and why
         self._unclean: set[str] = set()  # jobs of which something could not be killed at our start
         self._jobs: dict[str, SiteJob] = {}
-        self._accepted: set[str] = set()  # admitted here, now or before a restart
+        self._accepted: dict[str, str] = {}  # job -> app: admitted here, now or before a restart
         self._tokens: dict[str, str] = {}
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, pb.Deploy] = {}  # for the stop of the same job to end
@@ -98,7 +99,7 @@ class SiteJobs:
         """Read what an earlier run left, and go on with its processes where that can be."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         records = self._store.load("job")
-        self._accepted = set(records)
+        self._accepted = {job_id: str(value.get("app")) for job_id, value in records.items()}
         self._tokens = {key: str(value["job_id"]) for key, value in self._store.load("token").items()}
         self._answers.load()
         self._tasks.load()
@@ -199,7 +200,7 @@ class SiteJobs:
     @property
     def ids(self) -> list[str]:
         """Jobs that this site holds in any way."""
-        return sorted(self._accepted | self._jobs.keys())
+        return sorted(self._accepted.keys() | self._jobs.keys())
 
     @property
     def running(self) -> list[str]:
@@ -287,7 +288,7 @@ class SiteJobs:
             )
             changes = [Put("job", job_id, record), Put("token", key, {"job_id": job_id})]
             await self._store.commit(changes, row)
-            self._accepted.add(job_id)
+            self._accepted[job_id] = submission.app
         elif self._store.get("job", job_id) != record:  # site.yml, or what is kept of a job, has changed
             await self._store.commit([Put("job", job_id, record)], None)
         return job
@@ -310,7 +311,7 @@ class SiteJobs:
         job = self._jobs.get(message.job_id)
         if job is not None:
             if message.round:  # the rounds before it are saved, also when that word was lost on the way
-                self._work.spawn(self._drop(message.job_id, up_to=message.round - 1))
+                self._drop_up_to(message.job_id, message.round - 1)
             job.order(message)
 
     def acknowledged(self, message: pb.AnswerAck) -> None:
@@ -347,7 +348,11 @@ class SiteJobs:
 
     def closed(self, message: pb.RoundClosed) -> None:
         """The round is saved at the server: its answers are not needed here any more."""
-        self._work.spawn(self._drop(message.job_id, up_to=message.round))
+        self._drop_up_to(message.job_id, message.round)
+
+    def _drop_up_to(self, job_id: str, number: int) -> None:
+        if self._answers.due(job_id, up_to=number):
+            self._work.spawn(self._drop(job_id, up_to=number))
 
     async def _drop(self, job_id: str, *, up_to: int | None = None) -> None:
         self._collect(await self._answers.drop(job_id, up_to=up_to))
@@ -396,19 +401,18 @@ class SiteJobs:
         self._blobs.drop_uploads([job_id])
         await self._drop(job_id)
         if job_id in self._accepted:
-            self._accepted.discard(job_id)
-            app = (self._store.get("job", job_id) or {}).get("app")
+            app = self._accepted.pop(job_id)
             row = Row(who="site", what="job.stop", object=job_id, reason=reason)
             changes = [Delete("job", job_id), *self._tasks.end(job_id)]
             await self._store.commit(changes, row, urgent=True)
-            self._collect({app} if isinstance(app, str) else set())
+            self._collect({app})
 
     def _collect(self, digests: set[str]) -> None:
         """Remove blobs that no job here names any more."""
+        if not digests:
+            return
         needed = {held.admitted.submission.app for held in self._jobs.values()} | self._answers.blobs()
-        needed |= {str(value.get("app")) for value in self._store.load("job").values()}
-        for held in self._jobs.values():
-            needed |= held.models | held.taking
+        needed.update(self._accepted.values(), *(held.blobs for held in self._jobs.values()))
         for digest in digests - needed:
             self._blobs.remove(digest)
 

@@ -72,7 +72,11 @@ def blobs_of(order: pb.TaskOrder) -> set[str]:
 
 
 class OpenTasks:
-    """The task that each job's process is at. On disk before the process hears of it."""
+    """The task that each job's process is at.
+
+    Written as the process hears of it, and not synced: what a power cut takes here it takes from the process
+    as well, and the server's order comes again.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -97,10 +101,10 @@ class OpenTasks:
         return begun.tries if begun is not None and begun.order.task_id == task_id else 0
 
     async def begin(self, job_id: str, order: pb.TaskOrder, *, tries: int) -> None:
-        """The next process is about to hear of it; on disk when this returns."""
+        """The next process is about to hear of it; this outlives the agent when it returns."""
         value = {"order": order.SerializeToString().hex(), "tries": tries}
         self._begun[job_id] = Begun(order=order, tries=tries)
-        await self._store.commit([Put(_KIND, job_id, value)], None)
+        await self._store.write([Put(_KIND, job_id, value)])
 
     def end(self, job_id: str) -> list[Change]:
         """What makes it no open task any more: for the commit that says what became of it."""

@@ -8,6 +8,7 @@ import sys
 import click
 
 from flprov import __version__
+from flprov.cli.garbage import collect_rarely, leave_uncollected
 from flprov.cli.lazy import Entry, LazyGroup
 from flprov.errors import ExitCode, FlprovError, LocalError
 
@@ -78,6 +79,14 @@ def report(error: FlprovError) -> None:
 
 def main() -> None:
     """Run a command; exit with one of the documented codes (docs/exit-codes.md)."""
+    collect_rarely()
+    try:
+        sys.exit(_run())
+    finally:
+        leave_uncollected()
+
+
+def _run() -> int:
     try:
         code = root.main(prog_name="flprov", standalone_mode=False)
     except FlprovError as error:
@@ -95,4 +104,4 @@ def main() -> None:
     except OSError as error:  # a disk that is full, a folder that is not ours
         report(LocalError(f"{error.filename or 'this machine'}: {error.strerror or error}"))
         code = ExitCode.FAILED
-    sys.exit(int(code or 0))
+    return int(code or 0)

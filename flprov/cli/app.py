@@ -11,7 +11,6 @@ from flprov.cli.acting import acting
 from flprov.cli.completion import complete_app
 from flprov.cli.output import ago, clean, json_option, print_fields, print_json, print_table, size, talk
 from flprov.cli.progress import bytes_bar
-from flprov.wire.documents import AppBuildDocument, AppListDocument
 
 
 @click.group()
@@ -38,6 +37,8 @@ def build(folder: Path, output: Path | None, as_json: bool) -> None:
             raise Conflict(f"{output} is there already", hint="name another file with -o, or remove it")
         write_atomic(output, bundle.data)
     if as_json:
+        from flprov.wire.documents import AppBuildDocument
+
         print_json(
             AppBuildDocument(
                 digest=bundle.digest,
@@ -76,6 +77,8 @@ def list_apps(as_json: bool) -> None:
     with acting() as admin:
         found = admin.apps()
     if as_json:
+        from flprov.wire.documents import AppListDocument
+
         print_json(AppListDocument(apps=found))
         return
     rows = [

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from flprov.cli.output import clean, print_json, talk
-from flprov.wire.documents import PartyChangeDocument
+
+if TYPE_CHECKING:
+    from flprov.wire.documents import PartyChangeDocument
 
 
 def print_change(found: PartyChangeDocument, *, as_json: bool, already: str) -> None:

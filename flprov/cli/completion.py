@@ -7,7 +7,6 @@ not wait: what cannot be had within a second is not offered.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +106,8 @@ def _offers(ctx: click.Context, what: str) -> list[Offer]:
         return []
     asked_at, found = _answers.get((kit, what), (-_KEEP, []))
     if time.monotonic() - asked_at >= _KEEP:
+        import asyncio  # late: most lines need no server to be completed
+
         try:
             found = asyncio.run(_ask(kit, what))
         except (FlprovError, OSError, ValueError):  # TimeoutError is an OSError
@@ -125,13 +126,15 @@ def _kit(ctx: click.Context) -> Path:
 
 
 async def _ask(kit: Path, what: str) -> list[Offer]:
+    import asyncio
+
     from flprov._base import SystemClock, from_document, parse_json
     from flprov.admin import PersonTrust
     from flprov.kits import load_kit
     from flprov.pki import Kind
     from flprov.project import DIRECT
     from flprov.rpc import connect
-    from flprov.wire import pb
+    from flprov.wire import documents, pb
 
     method, document, read = _questions()[what]
     loaded = load_kit(kit, now=SystemClock().now(), kind=Kind.PERSON)
@@ -147,28 +150,28 @@ async def _ask(kit: Path, what: str) -> list[Offer]:
             reply = await connection.unary(method, pb.Query())
     finally:
         await connection.close()
-    (found,) = vars(from_document(document, parse_json(reply.json))).values()
+    answer = from_document(getattr(documents, document), parse_json(reply.json))
+    found = next(iter(vars(answer).values()))  # what it is a list of; other fields may follow
     return [read(item) for item in found]
 
 
-def _questions() -> dict[str, tuple[Method, type, Callable[[Any], Offer]]]:
-    """What to ask, the document of one list that comes, and how to offer an item of it."""
+def _questions() -> dict[str, tuple[Method, str, Callable[[Any], Offer]]]:
+    """What to ask, the name of the document of one list that comes, and how to offer an item of it."""
     from flprov.rpc import methods
-    from flprov.wire import documents as doc
 
     return {
-        "sites": (methods.LIST_SITES, doc.SiteListDocument, lambda site: (site.name, site.state)),
-        "orgs": (methods.LIST_SITES, doc.SiteListDocument, lambda site: (site.org, "")),
+        "sites": (methods.LIST_SITES, "SiteListDocument", lambda site: (site.name, site.state)),
+        "orgs": (methods.LIST_SITES, "SiteListDocument", lambda site: (site.org, "")),
         "invites": (
             methods.LIST_INVITES,
-            doc.InviteListDocument,
+            "InviteListDocument",
             lambda invite: (invite.site, f"{invite.state} {invite.id}"),
         ),
         "people": (
             methods.LIST_PEOPLE,
-            doc.PersonListDocument,
+            "PersonListDocument",
             lambda person: (person.name, f"{person.role} {person.state}"),
         ),
-        "apps": (methods.LIST_APPS, doc.AppListDocument, lambda app: (app.name, app.digest[:12])),
-        "jobs": (methods.LIST_JOBS, doc.JobListDocument, lambda job: (job.id, f"{job.name} {job.state}")),
+        "apps": (methods.LIST_APPS, "AppListDocument", lambda app: (app.name, app.digest[:12])),
+        "jobs": (methods.LIST_JOBS, "JobListDocument", lambda job: (job.id, f"{job.name} {job.state}")),
     }

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from flprov.cli.output import clean
-from flprov.wire.documents import Curve, JobCurves
+
+if TYPE_CHECKING:
+    from flprov.wire.documents import Curve, JobCurves
 
 _WIDTH, _HEIGHT = 64, 12
 _LETTERS = string.ascii_lowercase + string.ascii_uppercase
 
-Labelled = tuple[str, Curve]
+Labelled = tuple[str, "Curve"]
 
 
 def text_curves(jobs: Sequence[JobCurves]) -> str:

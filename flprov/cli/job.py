@@ -23,10 +23,10 @@ from flprov.cli.ladder import print_causes, print_hint, print_seen
 from flprov.cli.output import MOST, clean, json_option, print_json, size, talk
 from flprov.cli.progress import JobProgress, bytes_bar, files_bar
 from flprov.errors import ExitCode, FlprovError, Misuse, ProtocolError
-from flprov.wire.documents import DownloadDocument, SubmitDocument, WhyDocument
 
 if TYPE_CHECKING:
     from flprov.admin import Admin
+    from flprov.wire.documents import SubmitDocument, WhyDocument
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -260,6 +260,8 @@ def download(job_id: str, output: Path | None, as_json: bool) -> None:
             files, no_plot = admin.download(found.id, target, progress=progress)
     if as_json:
         names = tuple(str(path) for path in files)
+        from flprov.wire.documents import DownloadDocument
+
         print_json(DownloadDocument(job_id=found.id, folder=str(target), files=names, no_plot=no_plot))
         return
     for path in files:

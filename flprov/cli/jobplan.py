@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +13,9 @@ from flprov.cli.completion import complete_app_or_folder, complete_sites
 from flprov.cli.output import MOST, clean, json_option, print_fields, print_json, print_table, size
 from flprov.cli.progress import bytes_bar
 from flprov.errors import ExitCode
-from flprov.wire.documents import JobPlanDocument, JobPlanSite
+
+if TYPE_CHECKING:
+    from flprov.wire.documents import JobPlanDocument, JobPlanSite
 
 
 @click.command("plan")

@@ -20,11 +20,11 @@ from flprov.cli.completion import complete_job, complete_sites
 from flprov.cli.curves import text_curves
 from flprov.cli.output import clean, json_option, print_json, talk
 from flprov.errors import Conflict, FlprovError, Misuse, NotFound
-from flprov.wire.documents import JobCurves, PlotDocument
 
 if TYPE_CHECKING:
     from flprov.admin import Admin
     from flprov.wire import SeriesLine
+    from flprov.wire.documents import JobCurves, PlotDocument
 
 _KINDS = (".png", ".svg")
 _ENDED = ("completed", "degraded", "failed", "aborted")  # as the terminal ones of flprov.jobs.JobState
@@ -91,6 +91,7 @@ def _documents(
 ) -> Iterator[PlotDocument]:
     """What there is to draw; again and again when it is followed."""
     from flprov.admin import make_curves
+    from flprov.wire.documents import PlotDocument
 
     if follow:
         job, lines = admin.job(job_ids[0]), []

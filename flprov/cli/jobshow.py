@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,7 +23,9 @@ from flprov.cli.output import (
     talk,
 )
 from flprov.cli.progress import describe_round
-from flprov.wire.documents import Contribution, JobDocument, JobSiteDocument, RoundDocument
+
+if TYPE_CHECKING:
+    from flprov.wire.documents import Contribution, JobDocument, JobSiteDocument, RoundDocument
 
 STATES = (
     "queued",

@@ -14,10 +14,10 @@ import click
 from flprov.cli.output import clean, talk
 from flprov.errors import FlprovError, Misuse
 from flprov.kits import Plan
-from flprov.wire.documents import LiveDifference, LivePlan
 
 if TYPE_CHECKING:
     from flprov.admin import Admin
+    from flprov.wire.documents import LiveDifference, LivePlan
 
 _SIGNS = {"add": "+", "remove": "-", "publish": "~", "list": "~", "": "!"}
 
@@ -45,6 +45,8 @@ def ask_live(plan: Plan, *, wanted: bool | None) -> LivePlan | None:
     except FlprovError as error:
         if wanted:
             raise
+        from flprov.wire.documents import LivePlan
+
         return LivePlan(asked=False, note=f"the live network was not looked at: {error}")
 
 

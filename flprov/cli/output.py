@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -120,6 +119,8 @@ def _lines(cells: Sequence[str], widths: Sequence[int]) -> list[list[str]]:
     """The lines of one row: one, if every cell fits."""
     if all(len(cell) <= width for cell, width in zip(cells, widths, strict=True)):
         return [[cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]]
+    import textwrap  # late: not every table is too wide
+
     wrapped = [
         textwrap.wrap(cell, max(width, 1), break_long_words=False, break_on_hyphens=False)
         for cell, width in zip(cells, widths, strict=True)

@@ -19,7 +19,6 @@ from flprov.kits import AuthorityChange, Change, KitPlan, Plan, RemovalPlan
 from flprov.kits import plan as make_plan
 from flprov.project import load_project
 from flprov.wire import documents as doc
-from flprov.wire.documents import LivePlan
 
 _LONGEST_LIST = 20  # of new kits; what is done to others is always shown
 _SIGNS = {
@@ -88,7 +87,7 @@ def plan(project_file: Path, workspace: Path | None, live: bool | None, as_json:
         raise SystemExit(ExitCode.ATTENTION)
 
 
-def document(plan: Plan, live: LivePlan | None = None) -> doc.PlanDocument:
+def document(plan: Plan, live: doc.LivePlan | None = None) -> doc.PlanDocument:
     """The plan as `--json` shows it."""
     authorities = plan.authorities
     return doc.PlanDocument(

@@ -7,11 +7,14 @@ import contextlib
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from flprov.cli.output import clean, on_terminal, size, talk
-from flprov.wire.documents import JobDocument, JobSiteDocument, RoundDocument
+
+if TYPE_CHECKING:
+    from flprov.wire.documents import JobDocument, JobSiteDocument, RoundDocument
 
 _BAR = 30  # characters
 

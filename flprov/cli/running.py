@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, Protocol
 
+from flprov.cli.garbage import collect_as_usual
 from flprov.cli.output import clean
 
 
@@ -45,7 +45,7 @@ def run_until_stopped(make: Callable[[], Service], *, verbose: bool) -> None:
     logging.captureWarnings(capture=True)
     # Taken out of the environment: what this process starts must not speak in its name.
     supervisor = os.environ.pop("NOTIFY_SOCKET", "")
-    gc.freeze()
+    collect_as_usual()
     if asyncio.run(_serve(make, supervisor)):
         start_anew(supervisor)
 

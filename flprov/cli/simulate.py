@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 
 from flprov._base import from_document, parse_json
+from flprov.cli.garbage import collect_as_usual
 from flprov.cli.job import WAIT_CODES, parse_settings
 from flprov.cli.output import clean, json_option, print_json, size, talk
 from flprov.cli.progress import JobProgress
 from flprov.errors import Conflict, ExitCode
-from flprov.wire.documents import Cause
 
 
 @click.command()
@@ -68,6 +68,7 @@ def simulate(
         min_sites=min_sites,
     )
     progress = JobProgress()
+    collect_as_usual()
     try:
         done, files = run(wanted, on_change=progress)
     finally:
@@ -89,6 +90,8 @@ def _say_why(files: Sequence[Path]) -> None:
     record = next((path for path in files if path.name == "record.json"), None)
     if record is None:
         return
+    from flprov.wire.documents import Cause
+
     causes = from_document(tuple[Cause, ...], parse_json(record.read_bytes()).get("causes", []), "causes")
     talk("")
     for cause in causes[:1]:

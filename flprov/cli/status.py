@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,7 +21,9 @@ from flprov.cli.output import (
     tint,
     until,
 )
-from flprov.wire.documents import GPU, CertificateWarning, SiteDocument, StatusDocument, TrackingStatus
+
+if TYPE_CHECKING:
+    from flprov.wire.documents import GPU, CertificateWarning, SiteDocument, StatusDocument, TrackingStatus
 
 
 @click.command()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
@@ -63,6 +62,8 @@ def shown(text: str, limit: int = 60) -> str:
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice that `word` was probably meant to be, or None."""
+    import difflib  # late: who made no mistake does without
+
     plain = {_plain(choice): choice for choice in choices}
     found = difflib.get_close_matches(_plain(word[:64]), plain, n=1, cutoff=0.6)
     return plain[found[0]] if found else None

@@ -18,20 +18,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from flprov._base import canonical_json, from_document, parse_json
 from flprov.errors import FlprovError, IdentityRefused, Misuse
 from flprov.pki import (
-    CRL,
     Anchors,
-    Credential,
     Kind,
     authority_key_id,
     load_anchors,
-    read_crl,
     sign,
     verify_provisioned,
 )
+
+if TYPE_CHECKING:
+    from flprov.pki import CRL, Credential
 
 FORMAT = 1
 # Bytes. It must fit into one message (4 MiB); a people CRL of 60,000 entries has 3 MB.
@@ -114,6 +115,8 @@ class Trust:
     @property
     def people_crls(self) -> tuple[CRL, ...]:
         """The lists that it carries, read: one of each people CA that has revoked somebody."""
+        from flprov.pki import read_crl  # late: who holds no bundle does without
+
         people = self.anchors["people"]
         return tuple(read_crl(text.encode(), people) for text in split_lists(self.says.people_crl))
 

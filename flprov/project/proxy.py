@@ -14,9 +14,13 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from flprov.project.names import split_address
+
+if TYPE_CHECKING:
+    from flprov.config import Section
 
 _NONE = "none"
 _FORM = "write http://HOST:PORT, with USER:PASSWORD@ before the host if it asks for them"
@@ -157,3 +161,21 @@ def _is_meant(entry: str, host: str, port: int) -> bool:
         return ipaddress.ip_address(host) in network
     except ValueError:
         return False
+
+
+def read_open_proxy(section: Section) -> str:
+    """The key `proxy`, spelled out; empty if there is none. For files that others may read: no password."""
+    text = section.text("proxy", "")
+    try:
+        proxy = parse_proxy(text) if text else None
+    except ValueError as error:
+        section.problem("proxy", f"'proxy' will not do: {error}")
+        return ""
+    if proxy is not None and proxy.is_secret:
+        section.problem(
+            "proxy",
+            "'proxy' must not hold a user name or password: kits are passed on, and this file is kept;"
+            " the site writes them into its own site.yml (mode 0600)",
+        )
+        return ""
+    return str(proxy) if proxy else text.lower()

@@ -19,7 +19,7 @@ from flprov.project.names import (
     split_address,
     verify_ip,
 )
-from flprov.project.proxy import parse_proxy
+from flprov.project.proxy import read_open_proxy
 
 _TITLE = r".{1,200}"
 EMAIL = r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,8}"
@@ -164,24 +164,6 @@ class _PartyReader:
             hint = suggestion(org, self._organisations)
             section.problem("org", f"there is no organisation {org!r}{hint}")
         return org
-
-
-def read_open_proxy(section: Section) -> str:
-    """The key `proxy`, spelled out; empty if there is none. For files that others may read: no password."""
-    text = section.text("proxy", "")
-    try:
-        proxy = parse_proxy(text) if text else None
-    except ValueError as error:
-        section.problem("proxy", f"'proxy' will not do: {error}")
-        return ""
-    if proxy is not None and proxy.is_secret:
-        section.problem(
-            "proxy",
-            "'proxy' must not hold a user name or password: kits are passed on, and this file is kept;"
-            " the site writes them into its own site.yml (mode 0600)",
-        )
-        return ""
-    return str(proxy) if proxy else text.lower()
 
 
 def _read_listen(section: Section) -> str:

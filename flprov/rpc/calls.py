@@ -119,7 +119,7 @@ class DialledConnection:
         await self._dialler.close()
 
 
-async def _send_all(call: RawCall, requests: AsyncIterator[Message]) -> None:
+async def _send_all(call: RawCall, requests: AsyncIterator[Message | bytes]) -> None:
     try:
         async for request in requests:
             if not await call.send(encode(request)):

@@ -12,7 +12,6 @@ import os
 import socket
 import ssl
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from flprov.project import DIRECT, Proxy, Route
 from flprov.rpc.addresses import Address, connect_first, resolve
 from flprov.rpc.endpoints import join_endpoint, split_endpoint
 from flprov.rpc.findings import Cause, Found, Stage, Step
-from flprov.rpc.proxy import open_tunnel
 
 _SETTINGS = 4
 _NOT_TLS = frozenset(
@@ -87,6 +85,8 @@ class Dial:
             raise Found(cause, ServerUnavailable(text, hint=hint)) from error
 
     async def _tunnel(self, connected: socket.socket, proxy: Proxy) -> None:
+        from flprov.rpc.proxy import open_tunnel  # late: most networks have no proxy
+
         self.stage = Stage.PROXY
         try:
             await open_tunnel(connected, proxy, join_endpoint(self.host, self.port))
@@ -217,6 +217,8 @@ def _readable(data: bytes) -> Iterator[str]:
             file.flush()
             yield f"/proc/self/fd/{descriptor}"
         return
+    import tempfile  # late: not on Linux
+
     with tempfile.TemporaryDirectory() as folder:  # mode 0700
         path = Path(folder) / "key.pem"
         path.write_bytes(data)

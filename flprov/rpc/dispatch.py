@@ -165,16 +165,18 @@ class _Requests(AsyncIterator[Any]):
 
     def __init__(self, exchange: Exchange, method: Method) -> None:
         self._exchange = exchange
-        self._method = method
+        self._kind: type[Message] | type[bytes] = method.request
+        self._next = bytes if method.brings_bytes else method.request
 
     async def __anext__(self) -> Any:  # noqa: ANN401 - the type is the table row's
         data = await self._exchange.read()
         if data is None:
             raise StopAsyncIteration
-        return decode(self._method.request, data)
+        kind, self._kind = self._kind, self._next
+        return decode(kind, data)
 
 
-async def _send_all(replies: AsyncIterator[Message], exchange: Exchange) -> None:
+async def _send_all(replies: AsyncIterator[Message | bytes], exchange: Exchange) -> None:
     async with contextlib.AsyncExitStack() as stack:
         close = getattr(replies, "aclose", None)  # generators have it, other iterators need not
         if close is not None:
@@ -183,18 +185,21 @@ async def _send_all(replies: AsyncIterator[Message], exchange: Exchange) -> None
             await exchange.write(encode(reply))
 
 
-def decode(kind: type[Message], data: bytes) -> Message:
-    """A message from a peer. Raises ProtocolError when it is too large or none of this kind."""
+def decode(kind: type[Message] | type[bytes], data: bytes) -> Message | bytes:
+    """A message from a peer. Raises ProtocolError when it is too large or none of this kind.
+
+    Bytes are taken as they are: wrapped in a message each of them would be copied six times on its way.
+    """
     if len(data) > MESSAGE_LIMIT:
         raise ProtocolError(f"a message of {len(data)} bytes arrived; the limit is {MESSAGE_LIMIT}")
-    return parse_message(kind, data)
+    return data if issubclass(kind, bytes) else parse_message(kind, data)
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message | bytes) -> bytes:
     """The bytes of a message. Raises LocalError when there are more than a message may have."""
-    data = message.SerializeToString()
+    data = message if isinstance(message, bytes) else message.SerializeToString()
     if len(data) > MESSAGE_LIMIT:
-        name = message.DESCRIPTOR.name
+        name = "bytes" if isinstance(message, bytes) else message.DESCRIPTOR.name
         raise LocalError(
             f"a {name} message of {len(data)} bytes cannot be sent; the limit is {MESSAGE_LIMIT}",
             hint="send what is large as a blob, in chunks",

@@ -43,10 +43,11 @@ class Method:
     path: str
     shape: Shape
     request: type[Message]
-    reply: type[Message]
+    reply: type[Message] | type[bytes]  # bytes: a stream of them, as they are
     kinds: frozenset[Kind]
     roles: frozenset[Role] = frozenset()  # for persons
     rule: ObjectRule = ObjectRule.NONE
+    brings_bytes: bool = False  # what follows the first request is bytes, as they are
 
     def allows(self, caller: Identity) -> bool:
         """Whether this caller may call at all; the object rule comes on top."""
@@ -63,7 +64,14 @@ _ENROL = frozenset({Role.PROJECT_ADMIN, Role.ORG_ADMIN})
 _OPERATE = frozenset({Role.PROJECT_ADMIN})
 
 
-def _site(name: str, shape: Shape, request: type[Message], reply: type[Message]) -> Method:
+def _site(
+    name: str,
+    shape: Shape,
+    request: type[Message],
+    reply: type[Message] | type[bytes],
+    *,
+    brings_bytes: bool = False,
+) -> Method:
     return Method(
         path=f"/flprov.v1.Site/{name}",
         shape=shape,
@@ -71,6 +79,7 @@ def _site(name: str, shape: Shape, request: type[Message], reply: type[Message])
         reply=reply,
         kinds=frozenset({Kind.SITE}),
         rule=ObjectRule.OWN_SITE,
+        brings_bytes=brings_bytes,
     )
 
 
@@ -78,9 +87,11 @@ def _person(
     name: str,
     shape: Shape,
     request: type[Message],
-    reply: type[Message],
+    reply: type[Message] | type[bytes],
     roles: Iterable[Role],
     rule: ObjectRule = ObjectRule.NONE,
+    *,
+    brings_bytes: bool = False,
 ) -> Method:
     return Method(
         path=f"/flprov.v1.Admin/{name}",
@@ -90,13 +101,14 @@ def _person(
         kinds=frozenset({Kind.PERSON}),
         roles=frozenset(roles),
         rule=rule,
+        brings_bytes=brings_bytes,
     )
 
 
 # ---- a site's ------------------------------------------------------------------------------
 CONTROL = _site("Control", Shape.STREAM, pb.FromSite, pb.ToSite)
-FETCH_BLOB = _site("FetchBlob", Shape.DOWNLOAD, pb.BlobRequest, pb.Chunk)
-SEND_BLOB = _site("SendBlob", Shape.STREAM, pb.UploadMessage, pb.UploadReply)
+FETCH_BLOB = _site("FetchBlob", Shape.DOWNLOAD, pb.BlobRequest, bytes)
+SEND_BLOB = _site("SendBlob", Shape.STREAM, pb.UploadHeader, pb.UploadReply, brings_bytes=True)
 SEND_LOGS = _site("SendLogs", Shape.STREAM, pb.LogMessage, pb.LogReply)
 SEND_POINTS = _site("SendPoints", Shape.UNARY, pb.PointsMessage, pb.PointsReply)
 
@@ -117,10 +129,10 @@ STATUS = _person("Status", Shape.UNARY, pb.Query, pb.Document, _ALL)
 LIST_SITES = _person("ListSites", Shape.UNARY, pb.Query, pb.Document, _ALL)
 SHOW_SITE = _person("ShowSite", Shape.UNARY, pb.Query, pb.Document, _SHOW)
 WHY_SITE = _person("WhySite", Shape.UNARY, pb.Query, pb.Document, _SHOW)
-UPLOAD_APP = _person("UploadApp", Shape.STREAM, pb.UploadMessage, pb.UploadReply, _RUN)
+UPLOAD_APP = _person("UploadApp", Shape.STREAM, pb.UploadHeader, pb.UploadReply, _RUN, brings_bytes=True)
 LIST_APPS = _person("ListApps", Shape.UNARY, pb.Query, pb.Document, _ALL)
 SHOW_APP = _person("ShowApp", Shape.UNARY, pb.Query, pb.Document, _SHOW)
-DOWNLOAD_APP = _person("DownloadApp", Shape.DOWNLOAD, pb.BlobRequest, pb.Chunk, _RUN)
+DOWNLOAD_APP = _person("DownloadApp", Shape.DOWNLOAD, pb.BlobRequest, bytes, _RUN)
 SUBMIT_JOB = _person("SubmitJob", Shape.UNARY, pb.SubmitRequest, pb.Document, _RUN)
 PLAN_JOB = _person("PlanJob", Shape.UNARY, pb.SubmitRequest, pb.Document, _RUN)
 LIST_JOBS = _person("ListJobs", Shape.UNARY, pb.Query, pb.Document, _ALL)
@@ -133,13 +145,13 @@ ABORT_JOB = _person("AbortJob", Shape.UNARY, pb.AbortRequest, pb.Document, _ABOR
 DELETE_JOB = _person("DeleteJob", Shape.UNARY, pb.JobChange, pb.Document, _RUN, ObjectRule.OWN_JOB)
 LIST_RESULTS = _person("ListResults", Shape.UNARY, pb.Query, pb.Document, _SHOW, ObjectRule.OWN_ORG_JOB)
 DOWNLOAD_RESULT = _person(
-    "DownloadResult", Shape.DOWNLOAD, pb.DownloadRequest, pb.Chunk, _SHOW, ObjectRule.OWN_ORG_JOB
+    "DownloadResult", Shape.DOWNLOAD, pb.DownloadRequest, bytes, _SHOW, ObjectRule.OWN_ORG_JOB
 )
 
 # ---- the log -------------------------------------------------------------------------------
 WATCH_EVENTS = _person("WatchEvents", Shape.DOWNLOAD, pb.EventsRequest, pb.Document, _SHOW)
 READ_AUDIT = _person("ReadAudit", Shape.DOWNLOAD, pb.EventsRequest, pb.Document, _ENROL, ObjectRule.OWN_ORG)
-EXPORT_LOG = _person("ExportLog", Shape.DOWNLOAD, pb.EventsRequest, pb.Chunk, frozenset({Role.PROJECT_ADMIN}))
+EXPORT_LOG = _person("ExportLog", Shape.DOWNLOAD, pb.EventsRequest, bytes, frozenset({Role.PROJECT_ADMIN}))
 SHOW_WITNESSES = _person("ShowWitnesses", Shape.UNARY, pb.Query, pb.Document, frozenset({Role.PROJECT_ADMIN}))
 
 # ---- identities ----------------------------------------------------------------------------

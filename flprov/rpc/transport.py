@@ -61,8 +61,8 @@ class Call:
 
 # Any in these three: the request's type is that of the table's row, which Python cannot express.
 UnaryHandler = Callable[[Call, Any], Awaitable[Message]]
-DownloadHandler = Callable[[Call, Any], AsyncIterator[Message]]
-StreamHandler = Callable[[Call, AsyncIterator[Any]], AsyncIterator[Message]]
+DownloadHandler = Callable[[Call, Any], AsyncIterator[Message | bytes]]
+StreamHandler = Callable[[Call, AsyncIterator[Any]], AsyncIterator[Message | bytes]]
 Handler = UnaryHandler | DownloadHandler | StreamHandler
 Service = Mapping[Method, Handler]
 

@@ -2,14 +2,15 @@
 """Aggregation: many updates to one model, tensor by tensor.
 
 The order of arrival never shows in the result: updates are folded in the order of their sites'
-names, in float64, with single roundings that IEEE 754 defines. Memory is that of the result: mapped
-updates are read in pieces.
+names, in float64, with single roundings that IEEE 754 defines. Mapped updates are read in pieces, once,
+by all processors, and given back; the result goes where `flprov.sdk.results` says.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,12 @@ from numpy.typing import NDArray
 from flprov.errors import JobFailed, UpdateRefused
 from flprov.messages import Tensors, Update, UpdateKind
 from flprov.sdk.floats import all_finite, is_float, narrow, widen
+from flprov.sdk.results import Results, open_results
+from flprov.sdk.spans import PIECE, each_span, pieces
+from flprov.wire import give_back
 
 Array = NDArray[np.generic]
-_PIECE = 1 << 15  # elements; two float64 buffers of it fit into the cache of one core
+Rule = Callable[[Results, slice], None]  # puts one span of a tensor among the results
 
 
 def weighted_mean(
@@ -48,16 +52,13 @@ def weighted_mean(
     ordered = sorted(updates, key=lambda update: update.site)
     shares = _shares(ordered)
     _verify_alike(ordered, base)
-    heaviest = shares.index(max(shares))
-    found: dict[str, Array] = {}
-    for name, first in ordered[0].params.items():
-        if names is not None and name not in names:
-            continue
-        if is_float(first, name):
-            found[name] = _fold(name, ordered, shares, base)
-        else:
-            found[name] = _whole(ordered[heaviest], name, base)
-    return found
+    heaviest = ordered[shares.index(max(shares))]
+    chosen = {n: array for n, array in ordered[0].params.items() if names is None or n in names}
+    rules: dict[str, Rule] = {
+        name: _fold(name, ordered, shares, base) if is_float(array, name) else _take(heaviest, name, base)
+        for name, array in chosen.items()
+    }
+    return _calculate(rules, chosen, {name: array.dtype for name, array in chosen.items()})
 
 
 def mean_difference(
@@ -83,7 +84,8 @@ def mean_difference(
     shares = _shares(ordered)
     _verify_alike(ordered, base)
     chosen = [name for name, array in base.items() if is_float(array, name)] if names is None else names
-    return {name: _fold(name, ordered, shares, base, UpdateKind.DIFF) for name in chosen}
+    rules = {name: _fold(name, ordered, shares, base, UpdateKind.DIFF) for name in chosen}
+    return _calculate(rules, base, {name: moment_dtype(base[name]) for name in chosen})
 
 
 def moment_dtype(array: Array) -> np.dtype[Any]:
@@ -147,45 +149,79 @@ def _verify_shapes(update: Update, other: Tensors, whose: str) -> None:
             )
 
 
+def _calculate(rules: Mapping[str, Rule], like: Tensors, dtypes: Mapping[str, np.dtype[Any]]) -> Tensors:
+    """The tensors that `rules` make, in the shapes of those in `like`."""
+    with open_results({name: (dtypes[name], like[name].shape) for name in rules}) as results:
+        each_span({name: like[name].size for name in rules}, lambda name, where: rules[name](results, where))
+    return results.tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fold:
+    """The mean of one tensor, span by span: each number is a sum in the order of the parts."""
+
+    name: str
+    parts: Sequence[tuple[Array, float]]
+    total: float
+    dtype: np.dtype[Any]
+
+    def __call__(self, results: Results, where: slice) -> None:
+        term, mean, rounded = np.empty(PIECE), np.empty(PIECE), np.empty(PIECE, self.dtype)
+        for at in pieces(where):
+            size = at.stop - at.start
+            self._add_up(at, term[:size], mean[:size])
+            narrow(mean[:size], rounded[:size])
+            if not all_finite(rounded[:size]):
+                raise UpdateRefused(f"the mean of tensor {self.name!r} leaves the range of {self.dtype}")
+            results.put(self.name, at.start, rounded[:size])
+        for array, _ in self.parts:
+            give_back(array[where])
+
+    def _add_up(self, at: slice, term: NDArray[np.float64], mean: NDArray[np.float64]) -> None:
+        (first, share), *others = self.parts
+        np.multiply(widen(first[at], mean), share, out=mean)
+        mean += 0.0  # the sum begins at +0: it forgets the sign of -0
+        for array, share in others:
+            np.multiply(widen(array[at], term), share, out=term)
+            mean += term
+        if math.frexp(self.total)[0] == 0.5:  # a power of two: the same bits in a third of the time
+            mean *= 1 / self.total
+        else:
+            mean /= self.total
+
+
 def _fold(
     name: str,
     updates: Sequence[Update],
     shares: Sequence[float],
     base: Tensors | None,
     kind: UpdateKind = UpdateKind.FULL,
-) -> Array:
+) -> Rule:
     """The mean of one tensor: of the weights (`full`), or of their difference from `base` (`diff`)."""
-    parts = [(update.params[name].reshape(-1), share) for update, share in zip(updates, shares, strict=True)]
     first = updates[0].params[name]
+    parts = [(update.params[name].reshape(-1), share) for update, share in zip(updates, shares, strict=True)]
     others = math.fsum(
         share for update, share in zip(updates, shares, strict=True) if update.kind is not kind
     )
     if others:  # those are made alike by the base, all at once
         parts.append(((base or {})[name].reshape(-1), others if kind is UpdateKind.FULL else -others))
-    total = math.fsum(shares)
     dtype = first.dtype if kind is UpdateKind.FULL else moment_dtype(first)
-    result = np.empty_like(first, dtype=dtype, order="C", subok=False)
-    flat = result.reshape(-1)
-    wide, mean = np.empty(_PIECE), np.empty(_PIECE)
-    for start in range(0, flat.size, _PIECE):
-        stop = min(start + _PIECE, flat.size)
-        term, piece = wide[: stop - start], mean[: stop - start]
-        piece.fill(0.0)
-        for array, share in parts:
-            widen(array[start:stop], term)
-            term *= share
-            piece += term
-        piece /= total
-        narrow(piece, flat[start:stop])
-        if not all_finite(flat[start:stop]):
-            raise UpdateRefused(f"the mean of tensor {name!r} leaves the range of {result.dtype}")
-    return result
+    return _Fold(name=name, parts=parts, total=math.fsum(shares), dtype=dtype)
 
 
-def _whole(update: Update, name: str, base: Tensors | None) -> Array:
+def _take(update: Update, name: str, base: Tensors | None) -> Rule:
     """An integer tensor as `update` has it. Sums wrap, as did the difference that they undo."""
-    array: Array = update.params[name]
-    if update.kind is UpdateKind.DIFF:
-        start = (base or {})[name]
-        array = np.logical_xor(start, array) if array.dtype == np.bool_ else np.add(start, array)
-    return np.array(array, order="C", subok=False)
+    array: NDArray[Any] = update.params[name].reshape(-1)
+    start: NDArray[Any] = (base or {})[name].reshape(-1) if update.kind is UpdateKind.DIFF else array
+
+    def take(results: Results, where: slice) -> None:
+        for at in pieces(where):
+            if update.kind is not UpdateKind.DIFF:
+                found = array[at]
+            elif array.dtype == np.bool_:
+                found = np.logical_xor(start[at], array[at])
+            else:
+                found = np.add(start[at], array[at])
+            results.put(name, at.start, found)
+
+    return take

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from flprov._base import Clock, canonical_json
 from flprov.blobs import BlobStore
@@ -105,9 +106,7 @@ class AdminService:
 
     # ---- apps ------------------------------------------------------------------------------
 
-    async def upload_app(
-        self, call: Call, requests: AsyncIterator[pb.UploadMessage]
-    ) -> AsyncIterator[pb.UploadReply]:
+    async def upload_app(self, call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[pb.UploadReply]:
         """A bundle; it becomes an app once its job.yml was read."""
         headers: list[pb.UploadHeader] = []
 
@@ -154,7 +153,7 @@ class AdminService:
         app = self._jobs.find_app(request.id)
         return _document(_app_document(app, files=app.files))
 
-    async def download_app(self, call: Call, request: pb.BlobRequest) -> AsyncIterator[pb.Chunk]:  # noqa: ARG002
+    async def download_app(self, call: Call, request: pb.BlobRequest) -> AsyncIterator[bytes]:  # noqa: ARG002
         """The bundle itself: whoever signs a job for it reads it first."""
         app = self._jobs.find_app(request.digest)
         async for chunk in send_blob(self._blobs, app.digest, request.offset):
@@ -263,11 +262,11 @@ class AdminService:
         """What there is to download."""
         return _document(self._results.list(self._find(call, request.id)))
 
-    async def download_result(self, call: Call, request: pb.DownloadRequest) -> AsyncIterator[pb.Chunk]:
+    async def download_result(self, call: Call, request: pb.DownloadRequest) -> AsyncIterator[bytes]:
         """One file of it, from an offset."""
         run = self._find(call, request.job_id)
         async for data in self._results.read(run, request.name, request.offset):
-            yield pb.Chunk(data=data)
+            yield data
 
     async def delete_job(self, call: Call, request: pb.JobChange) -> pb.Document:
         """Remove a job that has ended, and everything of it. Repeating the command has no second effect."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 from flprov import __version__
 from flprov._base import Clock
@@ -295,7 +296,7 @@ class SiteService:
 
     # ---- bulk ----------------------------------------------------------------------------
 
-    async def fetch_blob(self, call: Call, request: pb.BlobRequest) -> AsyncIterator[pb.Chunk]:
+    async def fetch_blob(self, call: Call, request: pb.BlobRequest) -> AsyncIterator[bytes]:
         """An app, or what goes with a task that one of the site's own jobs has given it."""
         run = self._own_job(call, request.job_id)
         if request.digest != run.record.app and request.digest not in run.rounds.given(call.caller.name):
@@ -311,9 +312,7 @@ class SiteService:
             yield chunk
             run.sites.note_moved(call.caller.name)
 
-    async def send_blob(
-        self, call: Call, requests: AsyncIterator[pb.UploadMessage]
-    ) -> AsyncIterator[pb.UploadReply]:
+    async def send_blob(self, call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[pb.UploadReply]:
         """An update's tensors; resumable."""
         site = call.caller.name
         taken: list[tuple[JobRun, str]] = []
@@ -327,7 +326,7 @@ class SiteService:
             taken.append((run, header.digest))
             return run.rounds.verify_may_send(site, header.digest)
 
-        async def moving() -> AsyncIterator[pb.UploadMessage]:
+        async def moving() -> AsyncIterator[Any]:
             async for message in requests:
                 yield message
                 for run, _ in taken:

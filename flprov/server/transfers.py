@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from flprov.blobs import BlobStore
 from flprov.errors import NotFound, ProtocolError
@@ -12,14 +13,14 @@ from flprov.wire import pb
 CHUNK = 1 << 20
 
 
-async def send_blob(blobs: BlobStore, digest: str, offset: int, length: int = 0) -> AsyncIterator[pb.Chunk]:
+async def send_blob(blobs: BlobStore, digest: str, offset: int, length: int = 0) -> AsyncIterator[bytes]:
     """The bytes of a blob from `offset` on: `length` of them, or all when that is 0."""
     size = blobs.size(digest)
     if offset > size:
         raise NotFound(f"blob {digest[:12]} has {size} bytes, not {offset}")
     left = min(length or size, size - offset)
     for data in blobs.read(digest, offset, min(CHUNK, left) or CHUNK):
-        yield pb.Chunk(data=data[:left])
+        yield data if len(data) <= left else data[:left]
         left -= len(data)
         if left <= 0:
             return
@@ -27,7 +28,7 @@ async def send_blob(blobs: BlobStore, digest: str, offset: int, length: int = 0)
 
 async def receive_blob(
     blobs: BlobStore,
-    requests: AsyncIterator[pb.UploadMessage],
+    requests: AsyncIterator[Any],
     *,
     owner: str,
     verify: Callable[[pb.UploadHeader], bool],
@@ -48,9 +49,9 @@ async def receive_blob(
         ProtocolError: no header, more bytes than announced, or another digest than announced.
     """
     first = await anext(requests, None)
-    if first is None or first.WhichOneof("body") != "header":
+    if not isinstance(first, pb.UploadHeader):
         raise ProtocolError("an upload begins with its header")
-    header = first.header
+    header = first
     known = verify(header)
     if header.size > most:
         raise ProtocolError(f"{header.size} bytes; at most {most} are taken here")
@@ -64,28 +65,19 @@ async def receive_blob(
     mine = f"{header.job_id}/{owner}" if header.job_id else owner  # what is a job's goes with it
     upload = blobs.upload(header.digest, header.size, owner=mine)
     yield pb.UploadReply(offset=upload.offset)
-    async for message in requests:
-        await upload.write(_data(message))
+    async for data in requests:
+        await upload.write(data)
         yield pb.UploadReply(offset=upload.offset)
     await upload.finish()
     yield pb.UploadReply(offset=header.size, complete=True)
 
 
-async def _compare(
-    blobs: BlobStore, digest: str, requests: AsyncIterator[pb.UploadMessage]
-) -> AsyncIterator[int]:
+async def _compare(blobs: BlobStore, digest: str, requests: AsyncIterator[bytes]) -> AsyncIterator[int]:
     """Take the bytes of a blob that is here already, and keep none of them; how many have come."""
     with blobs.path(digest).open("rb") as file:
-        async for message in requests:
-            data = _data(message)
+        async for data in requests:
             if file.read(len(data)) != data:
                 raise ProtocolError(f"what was sent as blob {digest[:12]} has another digest")
             yield file.tell()
         if file.read(1):
             raise ProtocolError(f"blob {digest[:12]} ended after {file.tell() - 1} bytes")
-
-
-def _data(message: pb.UploadMessage) -> bytes:
-    if message.WhichOneof("body") != "data":
-        raise ProtocolError("an upload has one header")
-    return message.data

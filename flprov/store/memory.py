@@ -38,6 +38,10 @@ class MemoryStore:
         await asyncio.sleep(0)  # others run while a commit is under way, here as on a disk
         return index
 
+    async def write(self, changes: Sequence[Change], *, urgent: bool = False) -> None:
+        """See `Store.write`."""
+        await self.commit(changes, None, urgent=urgent)
+
     def _apply(self, entry: Entry) -> int:
         for kind, id_, value in entry.changes:
             records = self._records.setdefault(kind, {})

@@ -110,6 +110,17 @@ class Store(Protocol):
         """
         ...
 
+    async def write(self, changes: Sequence[Change], *, urgent: bool = False) -> None:
+        """`commit` without a row and without a sync: for what a power cut may take with it.
+
+        It outlives this process, also a killed one. A power cut takes back what was written since the last
+        `commit`, the newest first; what was committed stands, and brings what was written before it along.
+
+        Raises:
+            LocalError: as `commit`.
+        """
+        ...
+
     def load(self, kind: str) -> dict[str, dict[str, Any]]:
         """Every record of a kind by its id: a fresh copy of what is committed."""
         ...

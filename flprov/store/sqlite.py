@@ -68,6 +68,18 @@ class SQLiteStore:
         entry = encode_commit(changes, row, self._clock.now())
         return await self._writer.submit(entry, urgent=urgent)
 
+    async def write(self, changes: Sequence[Change], *, urgent: bool = False) -> None:
+        """See `Store.write`."""
+        if self._closed:
+            raise self._refusal()
+        entry = encode_commit(changes, None, self._clock.now())
+        await self._writer.submit(entry, urgent=urgent, synced=False)
+
+    @property
+    def syncs(self) -> int:
+        """How many transactions were synced since the store was opened: several commits may share one."""
+        return self._writer.syncs
+
     def load(self, kind: str) -> dict[str, dict[str, Any]]:
         """See `Store.load`."""
         found = self._select("SELECT id, value FROM records WHERE kind = ? ORDER BY id", (kind,))

@@ -3,6 +3,11 @@
 
 A quiet commit waits for nobody: the batch is what is there when the thread looks. Under load the
 commits that arrive during one sync share the next one.
+
+A batch of nothing but `Store.write` is not synced: in WAL mode a transaction without a sync
+(`synchronous=NORMAL`) is in the kernel's hands when COMMIT returns, so that it outlives this process.
+After a power cut the database is as some transaction left it, be it an earlier one, and never torn; a
+later sync brings all that was written before it to disk as well.
 """
 
 from __future__ import annotations
@@ -33,15 +38,23 @@ class _Waiting:
 
     entry: Entry
     urgent: bool
+    synced: bool
     future: asyncio.Future[int]
     loop: Loop
 
 
 class Writer:
-    """Owns the writing connection; `head` is what has been committed."""
+    """Owns the writing connection.
+
+    Attributes:
+        head: what has been committed.
+        syncs: how many transactions were synced.
+    """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, head: Head, heads: Heads) -> None:
         self.head = head
+        self.syncs = 0
+        self._syncing = True  # what the connection was told last
         self._heads = heads
         self._connection = connection
         self._path = path
@@ -51,10 +64,14 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name=f"store {path}", daemon=True)
         self._thread.start()
 
-    def submit(self, entry: Entry, *, urgent: bool) -> asyncio.Future[int]:
-        """Queue a commit; the future is done once it is durable, or has failed."""
+    def submit(self, entry: Entry, *, urgent: bool, synced: bool = True) -> asyncio.Future[int]:
+        """Queue a commit; the future is done once it is durable, or has failed.
+
+        Not `synced`: once it is written.
+        """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(entry=entry, urgent=urgent, future=loop.create_future(), loop=loop)
+        future: asyncio.Future[int] = loop.create_future()
+        waiting = _Waiting(entry=entry, urgent=urgent, synced=synced, future=future, loop=loop)
         self._queue.put(waiting)
         return waiting.future
 
@@ -123,7 +140,9 @@ class Writer:
         Raises:
             sqlite3.Error: none of it was written.
         """
+        synced = any(waiting.synced for waiting in batch)
         try:
+            self._sync(synced)
             self._connection.execute("BEGIN IMMEDIATE")
             head = self.head
             outcomes: list[Outcome] = []
@@ -136,7 +155,14 @@ class Writer:
                 self._connection.rollback()
             raise
         self.head = head
+        self.syncs += synced
         return outcomes
+
+    def _sync(self, synced: bool) -> None:
+        """Whether the next transaction is to be on disk when COMMIT returns."""
+        if synced is not self._syncing:
+            self._connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+            self._syncing = synced
 
     def _apply_alone(self, entry: Entry, head: Head) -> tuple[Outcome, Head]:
         """Apply one commit so that, when it fails, the others of its batch do not."""

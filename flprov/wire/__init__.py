@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What travels and how it is spelled: messages, frames, documents, tensors, the protocol version.
 
-What needs numpy is imported when it is first asked for: most commands never do.
+What needs numpy, and what only workers and their parents speak of, is imported when it is first asked for:
+most commands never do.
 """
 
 from __future__ import annotations
@@ -10,33 +11,35 @@ from typing import TYPE_CHECKING
 
 from flprov._base import lazy_names
 from flprov.wire import flprov_pb2 as pb
-from flprov.wire.encoding_header import read_encodings, tensor_infos
 from flprov.wire.failures import error_of, failure_of
 from flprov.wire.frames import HEADER_SIZE, MAX_FRAME, frame_length, pack_frame, parse_frame
 from flprov.wire.parsing import Message, parse_message
-from flprov.wire.series import (
-    LIVE,
-    ROUND,
-    SeriesEnd,
-    SeriesFull,
-    SeriesJob,
-    SeriesLine,
-    SeriesPoint,
-    SeriesSent,
-    encode_series,
-    read_series,
-)
-from flprov.wire.tensor_header import TensorInfo
 from flprov.wire.version import OLDEST, PROTOCOL, verify_protocol
-from flprov.wire.witness import witness_bytes
 
 if TYPE_CHECKING:
     from flprov.wire.dtypes import dtype_name, numpy_dtype
+    from flprov.wire.encoding_header import read_encodings, tensor_infos
     from flprov.wire.encodings import round_into
     from flprov.wire.floats import narrow, widen
-    from flprov.wire.scratch import make_room
+    from flprov.wire.mapped import give_back, is_untouched, mapping_of
+    from flprov.wire.scratch import Shaped, make_room
+    from flprov.wire.series import (
+        LIVE,
+        ROUND,
+        SeriesEnd,
+        SeriesFull,
+        SeriesJob,
+        SeriesLine,
+        SeriesPoint,
+        SeriesSent,
+        encode_series,
+        read_series,
+    )
+    from flprov.wire.tensor_file import TensorFile
+    from flprov.wire.tensor_header import TensorInfo
     from flprov.wire.tensors import encode_tensors, read_metadata, read_tensors, write_tensors
     from flprov.wire.update_checks import format_kinds, parse_kinds, verify_numbers, verify_update
+    from flprov.wire.witness import witness_bytes
 
 __all__ = [
     "HEADER_SIZE",
@@ -52,6 +55,8 @@ __all__ = [
     "SeriesLine",
     "SeriesPoint",
     "SeriesSent",
+    "Shaped",
+    "TensorFile",
     "TensorInfo",
     "dtype_name",
     "encode_series",
@@ -60,7 +65,10 @@ __all__ = [
     "failure_of",
     "format_kinds",
     "frame_length",
+    "give_back",
+    "is_untouched",
     "make_room",
+    "mapping_of",
     "narrow",
     "numpy_dtype",
     "pack_frame",
@@ -82,21 +90,40 @@ __all__ = [
     "write_tensors",
 ]
 
-_WITH_NUMPY = {
+_LATE = {
+    "LIVE": "series",
+    "ROUND": "series",
+    "SeriesEnd": "series",
+    "SeriesFull": "series",
+    "SeriesJob": "series",
+    "SeriesLine": "series",
+    "SeriesPoint": "series",
+    "SeriesSent": "series",
+    "Shaped": "scratch",
+    "TensorFile": "tensor_file",
+    "TensorInfo": "tensor_header",
     "dtype_name": "dtypes",
+    "encode_series": "series",
     "encode_tensors": "tensors",
     "format_kinds": "update_checks",
+    "give_back": "mapped",
+    "is_untouched": "mapped",
     "make_room": "scratch",
+    "mapping_of": "mapped",
     "narrow": "floats",
     "numpy_dtype": "dtypes",
     "parse_kinds": "update_checks",
+    "read_encodings": "encoding_header",
     "read_metadata": "tensors",
+    "read_series": "series",
     "read_tensors": "tensors",
     "round_into": "encodings",
+    "tensor_infos": "encoding_header",
     "verify_numbers": "update_checks",
     "verify_update": "update_checks",
     "widen": "floats",
+    "witness_bytes": "witness",
     "write_tensors": "tensors",
 }
 
-__getattr__ = lazy_names(__name__, _WITH_NUMPY)
+__getattr__ = lazy_names(__name__, _LATE)

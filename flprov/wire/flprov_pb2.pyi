@@ -482,31 +482,47 @@ class BlobRequest(_message.Message):
     length: int
     def __init__(self, digest: _Optional[str] = ..., offset: _Optional[int] = ..., job_id: _Optional[str] = ..., length: _Optional[int] = ...) -> None: ...
 
-class Chunk(_message.Message):
-    __slots__ = ("data",)
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    data: bytes
-    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+class SameBytes(_message.Message):
+    __slots__ = ("offset", "size", "base_offset")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    BASE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    size: int
+    base_offset: int
+    def __init__(self, offset: _Optional[int] = ..., size: _Optional[int] = ..., base_offset: _Optional[int] = ...) -> None: ...
+
+class CompareRequest(_message.Message):
+    __slots__ = ("digest", "base", "job_id")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    base: str
+    job_id: str
+    def __init__(self, digest: _Optional[str] = ..., base: _Optional[str] = ..., job_id: _Optional[str] = ...) -> None: ...
+
+class CompareReply(_message.Message):
+    __slots__ = ("same",)
+    SAME_FIELD_NUMBER: _ClassVar[int]
+    same: _containers.RepeatedCompositeFieldContainer[SameBytes]
+    def __init__(self, same: _Optional[_Iterable[_Union[SameBytes, _Mapping]]] = ...) -> None: ...
 
 class UploadHeader(_message.Message):
-    __slots__ = ("digest", "size", "job_id", "kind")
+    __slots__ = ("digest", "size", "job_id", "kind", "base", "same")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    SAME_FIELD_NUMBER: _ClassVar[int]
     digest: str
     size: int
     job_id: str
     kind: str
-    def __init__(self, digest: _Optional[str] = ..., size: _Optional[int] = ..., job_id: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
-
-class UploadMessage(_message.Message):
-    __slots__ = ("header", "data")
-    HEADER_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    header: UploadHeader
-    data: bytes
-    def __init__(self, header: _Optional[_Union[UploadHeader, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    base: str
+    same: _containers.RepeatedCompositeFieldContainer[SameBytes]
+    def __init__(self, digest: _Optional[str] = ..., size: _Optional[int] = ..., job_id: _Optional[str] = ..., kind: _Optional[str] = ..., base: _Optional[str] = ..., same: _Optional[_Iterable[_Union[SameBytes, _Mapping]]] = ...) -> None: ...
 
 class UploadReply(_message.Message):
     __slots__ = ("offset", "complete")

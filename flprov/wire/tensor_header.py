@@ -161,6 +161,20 @@ def build_header(infos: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -
     return len(text).to_bytes(PREFIX_SIZE, "little") + text
 
 
+def place_tensors(wanted: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, TensorInfo]:
+    """Where tensors of these dtypes and shapes stand in a file of ours.
+
+    Larger items come first, then by name: so each is aligned to its item.
+    """
+    infos: dict[str, TensorInfo] = {}
+    end = 0
+    for name in sorted(wanted, key=lambda name: (-ITEM_SIZES[wanted[name][0]], name)):
+        dtype, shape = wanted[name]
+        start, end = end, end + byte_size(name, dtype, list(shape))
+        infos[name] = TensorInfo(dtype=dtype, shape=shape, start=start, end=end)
+    return infos
+
+
 def verify_name(name: str) -> str:
     """`name` if a tensor may have it: printable, not empty, not overlong."""
     if not name or name == "__metadata__" or len(name) > MAX_NAME or not name.isprintable():

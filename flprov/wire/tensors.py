@@ -21,7 +21,14 @@ from flprov.wire.dtypes import DTYPES, dtype_name
 from flprov.wire.encoding_header import KEY, decoded_infos, describe_encodings, read_encoded
 from flprov.wire.encodings import Entry, decode_tensor, plan_encoding, whole_entry
 from flprov.wire.scratch import make_room
-from flprov.wire.tensor_header import TensorHeader, TensorInfo, build_header, open_tensor_file, read_header
+from flprov.wire.tensor_header import (
+    TensorHeader,
+    TensorInfo,
+    build_header,
+    open_tensor_file,
+    place_tensors,
+    read_header,
+)
 
 Array = NDArray[np.generic]
 
@@ -120,7 +127,7 @@ def _cut(data: mmap.mmap | bytearray, header: TensorHeader) -> dict[str, Array]:
 def _lay_out(
     tensors: Tensors, metadata: Mapping[str, str], encoding: Mapping[str, Encoding]
 ) -> tuple[bytes, list[Entry]]:
-    """Header and data. Larger items come first, then by name: so each is aligned to its item."""
+    """Header and data, in the order of the file."""
     entries: dict[str, Entry] = {}
     encoded: dict[str, tuple[TensorInfo, Encoding]] = {}
     for name, array in tensors.items():
@@ -131,14 +138,9 @@ def _lay_out(
         else:
             entries |= plan.entries
             encoded[name] = plan.info, plan.encoding
-    order = sorted(entries, key=lambda name: (-DTYPES[entries[name].dtype].itemsize, name))
-    infos: dict[str, TensorInfo] = {}
-    end = 0
-    for name in order:
-        start, end = end, end + entries[name].size
-        infos[name] = TensorInfo(dtype=entries[name].dtype, shape=entries[name].shape, start=start, end=end)
+    infos = place_tensors({name: (entry.dtype, entry.shape) for name, entry in entries.items()})
     said = {KEY: describe_encodings(encoded)} if encoded else {}
-    return build_header(infos, {**metadata, **said}), [entries[name] for name in order]
+    return build_header(infos, {**metadata, **said}), [entries[name] for name in infos]
 
 
 def _chunks(header: bytes, entries: Iterable[Entry]) -> Iterator[bytes | memoryview]:

@@ -139,7 +139,7 @@ class Server:
                 self.ended.set()
         if isinstance(item, Exception):
             raise item
-        return item if isinstance(item, pb.Document | pb.Chunk | pb.LogMessage) else document(item)
+        return item if isinstance(item, pb.Document | bytes | pb.LogMessage) else document(item)
 
 
 WAITS = object()  # in a list of replies: nothing more comes
@@ -195,6 +195,6 @@ class Files:
     def _send(self, request: pb.DownloadRequest) -> list[Any]:
         data = self.data[request.name][request.offset :]
         chunks: list[Any] = [
-            pb.Chunk(data=data[start : start + self.chunk]) for start in range(0, len(data), self.chunk)
+            data[start : start + self.chunk] for start in range(0, len(data), self.chunk)
         ]
         return [*chunks[:1], self.breaks.pop(0)] if self.breaks else chunks

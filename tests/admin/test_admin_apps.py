@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from admin_server import NOW, Server
@@ -51,14 +52,14 @@ class Shelf:
             raise NotFound(f"no app {query.id[:12]}")
         return make_app(digest_of(self.has), size=len(self.has))
 
-    async def _receive(self, requests: AsyncIterator[pb.UploadMessage]) -> AsyncIterator[pb.UploadReply]:
-        self.header = (await anext(requests)).header
+    async def _receive(self, requests: AsyncIterator[Any]) -> AsyncIterator[pb.UploadReply]:
+        self.header = await anext(requests)
         yield pb.UploadReply(offset=len(self.has))
         async for message in requests:
             if self.breaks_after is not None and len(self.pieces) >= self.breaks_after:
                 raise ServerUnavailable("the line broke")
-            self.pieces.append(len(message.data))
-            self.has += message.data
+            self.pieces.append(len(message))
+            self.has += message
         self.whole = self.confirms
         if self.confirms:
             yield pb.UploadReply(offset=len(self.has), complete=True)
@@ -110,7 +111,7 @@ def test_a_server_that_claims_more_than_there_is_gets_nothing_and_is_not_believe
 ):
     Shelf(server)
 
-    async def claims(requests: AsyncIterator[pb.UploadMessage]) -> AsyncIterator[pb.UploadReply]:
+    async def claims(requests: AsyncIterator[Any]) -> AsyncIterator[pb.UploadReply]:
         await anext(requests)
         yield pb.UploadReply(offset=offset)
         assert [message async for message in requests] == []
@@ -143,9 +144,7 @@ def test_an_app_with_mistakes_is_not_sent(admin: Admin, server: Server, app: Pat
 
 
 def serve_app(server: Server, data: bytes) -> None:
-    server.replies[m.DOWNLOAD_APP] = [
-        pb.Chunk(data=data[start : start + 1000]) for start in range(0, len(data), 1000)
-    ]
+    server.replies[m.DOWNLOAD_APP] = [data[start : start + 1000] for start in range(0, len(data), 1000)]
 
 
 def test_what_is_signed_was_read_from_the_app_s_own_bytes(link, server: Server, bundle: Bundle):

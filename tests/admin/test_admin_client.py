@@ -46,7 +46,7 @@ def project(server: Server, app):
         digest=bundle.digest, name="heart", size=3, uploaded_at=NOW, uploaded_by="x"
     )
     server.replies[m.LIST_SITES] = doc.SiteListDocument(sites=(make_site("site-1"), make_site("site-2")))
-    server.replies[m.DOWNLOAD_APP] = [pb.Chunk(data=bundle.data)]
+    server.replies[m.DOWNLOAD_APP] = [bundle.data]
     server.replies[m.SUBMIT_JOB] = doc.SubmitDocument(job_id="j1", app=bundle.digest, state="queued")
     return bundle
 

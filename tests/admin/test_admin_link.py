@@ -49,22 +49,22 @@ def test_a_field_that_is_new_is_passed_over(link: Link, server: Server):
 
 
 def test_replies_come_one_by_one_and_in_order(link: Link, server: Server):
-    server.replies[m.DOWNLOAD_APP] = [pb.Chunk(data=bytes([n])) for n in range(200)]
+    server.replies[m.DOWNLOAD_APP] = [bytes([n]) for n in range(200)]
     replies = link.download(m.DOWNLOAD_APP, pb.BlobRequest())
-    assert [reply.data[0] for reply in replies] == list(range(200))
+    assert [reply[0] for reply in replies] == list(range(200))
 
 
 def test_an_error_in_the_middle_comes_after_what_was_before_it(link: Link, server: Server):
-    server.replies[m.DOWNLOAD_APP] = [pb.Chunk(data=b"a"), NotFound("it is gone")]
+    server.replies[m.DOWNLOAD_APP] = [b"a", NotFound("it is gone")]
     replies = link.download(m.DOWNLOAD_APP, pb.BlobRequest())
-    assert next(replies).data == b"a"
+    assert next(replies) == b"a"
     with pytest.raises(NotFound, match="it is gone"):
         next(replies)
 
 
 def test_a_caller_that_is_slow_is_not_overrun(link: Link, server: Server):
     sent = itertools.count()
-    server.replies[m.DOWNLOAD_APP] = (pb.Chunk(data=bytes([next(sent) % 256])) for _ in range(1000))
+    server.replies[m.DOWNLOAD_APP] = (bytes([next(sent) % 256]) for _ in range(1000))
     replies = link.download(m.DOWNLOAD_APP, pb.BlobRequest())
     next(replies)
     server.replies[m.STATUS] = {}

@@ -221,7 +221,7 @@ class FakeServer:
     def connect(self) -> Connection:
         return self.network.connect(SITE_IDENTITY)
 
-    async def _fetch(self, call: object, request: pb.BlobRequest) -> AsyncIterator[pb.Chunk]:
+    async def _fetch(self, call: object, request: pb.BlobRequest) -> AsyncIterator[bytes]:
         self.fetches.append(request)
         self.asked.set()
         if self.hold is not None:
@@ -233,16 +233,16 @@ class FakeServer:
         data = self.blobs[request.digest][request.offset : end]
         for start in range(0, len(data), self.chunk):
             breaks()
-            yield pb.Chunk(data=data[start : start + self.chunk])
+            yield data[start : start + self.chunk]
 
     async def _receive(
-        self, call: object, requests: AsyncIterator[pb.UploadMessage]
+        self, call: object, requests: AsyncIterator[Any]
     ) -> AsyncIterator[pb.UploadReply]:
         breaks = self._line()
 
-        async def through() -> AsyncIterator[pb.UploadMessage]:
+        async def through() -> AsyncIterator[Any]:
             async for message in requests:
-                if message.WhichOneof("body") == "data":
+                if isinstance(message, bytes):
                     breaks()
                 yield message
 

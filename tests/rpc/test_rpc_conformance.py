@@ -52,17 +52,19 @@ async def test_empty_download_ends(start):
 async def test_stream_is_a_conversation(start):
     async def upload(call, requests):
         size = 0
-        async for request in requests:
-            size += len(request.data)
+        assert (await anext(requests)).digest == "d"
+        async for piece in requests:
+            size += len(piece)
             yield pb.UploadReply(offset=size)
         yield pb.UploadReply(offset=size, complete=True)
 
     answered = asyncio.Semaphore(1)
 
     async def messages():
+        yield pb.UploadHeader(digest="d")
         for _ in range(50):
             await answered.acquire()
-            yield pb.UploadMessage(data=b"abc")
+            yield b"abc"
 
     connection = (await start({m.UPLOAD_APP: upload})).connect(LEAD)
     got = []
@@ -81,7 +83,7 @@ async def test_server_may_end_a_stream_first_and_requests_are_closed(start):
 
     async def messages():
         try:
-            yield pb.UploadMessage(data=b"x")
+            yield pb.UploadHeader()
             await asyncio.Event().wait()
         finally:
             closed.set()
@@ -93,20 +95,22 @@ async def test_server_may_end_a_stream_first_and_requests_are_closed(start):
 
 async def test_messages_near_the_limit_pass_both_ways(start):
     async def upload(call, requests):
-        async for request in requests:
-            yield pb.UploadReply(offset=len(request.data))
+        await anext(requests)
+        async for piece in requests:
+            yield pb.UploadReply(offset=len(piece))
 
     async def fetch(call, request):
-        yield pb.Chunk(data=bytes(MESSAGE_LIMIT - 100))
+        yield bytes(MESSAGE_LIMIT)
 
     async def messages():
-        yield pb.UploadMessage(data=bytes(MESSAGE_LIMIT - 100))
+        yield pb.UploadHeader()
+        yield bytes(MESSAGE_LIMIT)
 
     network = await start({m.UPLOAD_APP: upload, m.DOWNLOAD_RESULT: fetch})
     connection = network.connect(LEAD)
     sent = [reply.offset async for reply in connection.stream(m.UPLOAD_APP, messages())]
-    got = [len(c.data) async for c in connection.download(m.DOWNLOAD_RESULT, pb.DownloadRequest())]
-    assert sent == got == [MESSAGE_LIMIT - 100]
+    got = [len(piece) async for piece in connection.download(m.DOWNLOAD_RESULT, pb.DownloadRequest())]
+    assert sent == got == [MESSAGE_LIMIT]
 
 
 async def test_too_large_request_is_refused_before_it_is_sent(start):
@@ -128,7 +132,7 @@ async def test_too_large_reply_is_the_servers_fault(start):
 async def test_bytes_of_another_message_are_a_protocol_error(start):
     network = await start()
     with pytest.raises(errors.ProtocolError, match="no Query message"):
-        await network.connect(LEAD).unary(m.STATUS, pb.Chunk(data=b"\xff\xfe"))
+        await network.connect(LEAD).unary(m.STATUS, pb.Document(json=b"\xff\xfe"))
     assert [type(error) for _, _, error in network.refusals] == [errors.ProtocolError]
 
 
@@ -152,15 +156,15 @@ async def test_producer_waits_for_a_slow_reader(start):
         for number in range(200):
             if number == 40:
                 tell(ran_away)
-            yield pb.Chunk(data=bytes([number]) * MIB)
+            yield bytes([number]) * MIB
 
     connection = (await start({m.DOWNLOAD_RESULT: fetch})).connect(LEAD)
     async with contextlib.aclosing(connection.download(m.DOWNLOAD_RESULT, pb.DownloadRequest())) as chunks:
-        assert (await anext(chunks)).data[0] == 0
+        assert (await anext(chunks))[0] == 0
         _, pending = await asyncio.wait([asyncio.wrap_future(ran_away)], timeout=0.5)
         assert pending
         pending.pop().cancel()
-        assert [(await anext(chunks)).data[0] for _ in range(60)] == list(range(1, 61))
+        assert [(await anext(chunks))[0] for _ in range(60)] == list(range(1, 61))
 
 
 async def test_sender_waits_for_a_slow_handler(start):
@@ -170,16 +174,17 @@ async def test_sender_waits_for_a_slow_handler(start):
         await anext(requests)
         yield pb.UploadReply()
         await asyncio.wrap_future(go_on)
-        size = [len(request.data) async for request in requests]
+        size = [len(piece) async for piece in requests]
         yield pb.UploadReply(offset=sum(size))
 
     sent = 0
 
     async def messages():
         nonlocal sent
-        for _ in range(50):
+        yield pb.UploadHeader()
+        for _ in range(49):
             sent += 1
-            yield pb.UploadMessage(data=bytes(MIB))
+            yield bytes(MIB)
 
     connection = (await start({m.UPLOAD_APP: upload})).connect(LEAD)
     async with contextlib.aclosing(connection.stream(m.UPLOAD_APP, messages())) as replies:
@@ -192,6 +197,7 @@ async def test_sender_waits_for_a_slow_handler(start):
 
 async def test_cancelled_wait_for_a_request_loses_none(start):
     async def upload(call, requests):
+        await anext(requests)
         while True:
             try:
                 request = await asyncio.wait_for(anext(requests), 0.02)
@@ -200,15 +206,16 @@ async def test_cancelled_wait_for_a_request_loses_none(start):
                 continue
             except StopAsyncIteration:
                 return
-            yield pb.UploadReply(offset=len(request.data))
+            yield pb.UploadReply(offset=len(request))
 
     timed_out = asyncio.Event()
 
     async def messages():
+        yield pb.UploadHeader()
         for size in (1, 2, 3):
             await timed_out.wait()
             timed_out.clear()
-            yield pb.UploadMessage(data=bytes(size))
+            yield bytes(size)
 
     connection = (await start({m.UPLOAD_APP: upload})).connect(LEAD)
     got = []
@@ -243,7 +250,7 @@ async def test_closing_a_download_in_full_flow_closes_the_handler(start):
     async def fetch(call, request):
         try:
             while True:
-                yield pb.Chunk(data=bytes(MIB))
+                yield bytes(MIB)
         finally:
             tell(ended, call.is_open())
 
@@ -316,7 +323,7 @@ async def test_failing_requests_come_out_and_cancel_the_handler(start):
         await hang(ended)
 
     async def messages():
-        yield pb.UploadMessage(data=b"x")
+        yield pb.UploadHeader()
         await go_on.wait()
         raise errors.StateDamaged("the disk ate it")
 

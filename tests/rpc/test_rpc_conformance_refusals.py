@@ -70,8 +70,9 @@ async def test_error_while_requests_are_under_way_comes_out(start):
         yield
 
     async def messages():
+        yield pb.UploadHeader()
         while True:
-            yield pb.UploadMessage(data=bytes(MIB))
+            yield bytes(MIB)
 
     connection = (await start({m.UPLOAD_APP: upload})).connect(LEAD)
     with pytest.raises(errors.UpdateRefused, match="not this one"):
@@ -233,7 +234,7 @@ async def test_dropped_identity_that_does_not_read_is_dropped_too(start):
     async def fetch(call, request):
         try:
             while True:
-                yield pb.Chunk(data=bytes(MIB))
+                yield bytes(MIB)
                 tell(began)
         finally:
             tell(ended)

@@ -199,7 +199,7 @@ class WireSite:
 
     async def fetch(self, digest: str, job_id: str = "0job", offset: int = 0) -> bytes:
         request = pb.BlobRequest(digest=digest, job_id=job_id, offset=offset)
-        return b"".join([chunk.data async for chunk in self.connection.download(m.FETCH_BLOB, request)])
+        return b"".join([chunk async for chunk in self.connection.download(m.FETCH_BLOB, request)])
 
 
 async def upload(
@@ -215,11 +215,11 @@ async def upload(
     found = {"digest": digest_of(data), "size": len(data)} | header
     start: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    async def messages() -> AsyncIterator[pb.UploadMessage]:
-        yield pb.UploadMessage(header=pb.UploadHeader(**found))
+    async def messages() -> AsyncIterator[pb.UploadHeader | bytes]:
+        yield pb.UploadHeader(**found)
         rest = (data if send is None else send)[await start :]
         for begin in range(0, len(rest), chunk):
-            yield pb.UploadMessage(data=rest[begin : begin + chunk])
+            yield rest[begin : begin + chunk]
 
     replies: list[pb.UploadReply] = []
     async with (

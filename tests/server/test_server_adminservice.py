@@ -123,7 +123,7 @@ async def test_app_is_uploaded_once_and_downloaded_whole(network, world, ask):
     for _ in range(2):
         assert (await upload(connection, m.UPLOAD_APP, world.app.data))[-1].complete
     request = pb.BlobRequest(digest="heart", offset=10)
-    data = [chunk.data async for chunk in connection.download(m.DOWNLOAD_APP, request)]
+    data = [chunk async for chunk in connection.download(m.DOWNLOAD_APP, request)]
     assert b"".join(data) == world.app.data[10:]
     assert world.store.told("app.upload") == []  # the world had it already
 
@@ -249,7 +249,7 @@ async def test_results_are_for_the_organisation_that_submitted_and_its_sites_adm
     request = pb.DownloadRequest(job_id="leos", name="record.json")
     if may:
         assert (await connection.unary(m.LIST_RESULTS, pb.Query(id="leos"))).json
-        assert b"".join([chunk.data async for chunk in connection.download(m.DOWNLOAD_RESULT, request)])
+        assert b"".join([chunk async for chunk in connection.download(m.DOWNLOAD_RESULT, request)])
         return
     with pytest.raises(PermissionRefused, match="belongs to another organisation"):
         await connection.unary(m.LIST_RESULTS, pb.Query(id="leos"))
@@ -372,7 +372,7 @@ async def test_results_are_read_from_any_offset(network, world, offset):
 
     async def fetch(name):
         request = pb.DownloadRequest(job_id="0job", name=name, offset=offset)
-        return b"".join([chunk.data async for chunk in connection.download(m.DOWNLOAD_RESULT, request)])
+        return b"".join([chunk async for chunk in connection.download(m.DOWNLOAD_RESULT, request)])
 
     assert await fetch("small") == b"12345"[offset:]
     assert await fetch("logs/site-1.log") == b"log line"[offset:]

@@ -211,7 +211,7 @@ async def test_export_is_every_row_as_it_is_kept_and_for_project_admins_alone(ne
             with pytest.raises(PermissionRefused):
                 await anext(replies)
         else:
-            data = b"".join([chunk.data async for chunk in replies])
+            data = b"".join([chunk async for chunk in replies])
             assert [read_line(line) for line in data.splitlines()] == world.store.rows(3)
         await connection.close()
 
@@ -227,7 +227,7 @@ async def test_rows_that_are_too_large_for_one_message_come_in_several(network, 
     for page, following in itertools.pairwise(pages):
         assert page.next == following.events[0].index
     connection = network.connect(ADA)
-    chunks = [chunk.data async for chunk in connection.download(m.EXPORT_LOG, pb.EventsRequest(start=start))]
+    chunks = [chunk async for chunk in connection.download(m.EXPORT_LOG, pb.EventsRequest(start=start))]
     assert max(map(len, chunks)) <= 1 << 20
     assert [read_line(line) for line in b"".join(chunks).splitlines()] == world.store.rows(start)
     await connection.close()

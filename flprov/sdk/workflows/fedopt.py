@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flprov.errors import ConfigError
 from flprov.messages import Tensors, Update
@@ -93,22 +92,21 @@ class FedOpt:
         if not state.model:
             return weighted_mean(updates), {}
         steered = steered_names(state.model, self.average)
-        model = dict(weighted_mean(updates, state.model, names=set(state.model) - set(steered)))
-        moments: dict[str, NDArray[np.generic]] = {}
-        for name, delta in mean_difference(updates, state.model, names=steered).items():
-            model[name], found = self._step_tensor(name, state, delta)
-            moments |= found
-        return model, moments
-
-    def _step_tensor(
-        self, name: str, state: State, delta: NDArray[np.generic]
-    ) -> tuple[NDArray[np.generic], Tensors]:
-        x, dtype = state.model[name], moment_dtype(state.model[name])
-        slots = {f"{slot}/{name}": first for slot, first in self._slots().items()}
-        before = [state.tensors.get(slot, np.full(x.shape, first, dtype)) for slot, first in slots.items()]
+        averaged = weighted_mean(updates, state.model, names=set(state.model) - set(steered))
+        delta = mean_difference(updates, state.model, names=steered)
+        slots = self._slots()
+        before = [
+            {name: state.tensors.get(f"{slot}/{name}", first) for name in steered}
+            for slot, first in slots.items()
+        ]
         rule = self._momentum if self.optimizer is ServerOptimizer.SGD else self._adaptive
-        after, *moments = calculate(name, rule, [x, delta, *before], [x.dtype, *[dtype] * len(slots)])
-        return after, dict(zip(slots, moments, strict=True))
+        own = {name: state.model[name].dtype for name in steered}
+        kept = {name: moment_dtype(state.model[name]) for name in steered}
+        model, *moments = calculate(rule, [state.model, delta, *before], own, *[kept] * len(slots))
+        named = zip(slots, moments, strict=True)
+        return {**averaged, **model} if averaged else model, {
+            f"{slot}/{name}": array for slot, tensors in named for name, array in tensors.items()
+        }
 
     def _slots(self) -> Mapping[str, float]:
         """What is remembered of each tensor, and what it starts with."""

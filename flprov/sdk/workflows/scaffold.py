@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -85,11 +86,11 @@ class Scaffold:
     def _step(self, updates: Sequence[Update], model: Tensors, names: Sequence[str]) -> Tensors:
         """x + lr times the mean of what the sites have changed; other tensors are averaged."""
         counted = updates if self.weighted else [replace(update, weight=1.0) for update in updates]
-        found = dict(weighted_mean(counted, model, names=set(model) - set(names)))
-        for name, delta in mean_difference(counted, model, names=names).items():
-            x = model[name]
-            [found[name]] = calculate(name, lambda x, d: [x + self.lr * d], [x, delta], [x.dtype])
-        return found
+        averaged = weighted_mean(counted, model, names=set(model) - set(names))
+        delta = mean_difference(counted, model, names=names)
+        own = {name: model[name].dtype for name in names}
+        [stepped] = calculate(lambda x, d: [x + self.lr * d], [model, delta], own)
+        return {**averaged, **stepped} if averaged else stepped
 
     def _mean(self, own: Mapping[str, Tensors], shares: Mapping[str, Scalar]) -> Tensors:
         """The mean of all control variates; where samples count, of those whose samples are known."""
@@ -115,10 +116,12 @@ def _flatten(overall: Tensors, own: Mapping[str, Tensors]) -> Tensors:
 
 
 def _difference(one: Tensors, other: Tensors) -> Tensors:
-    return {
-        name: calculate(name, lambda a, b: [a - b], [array, other[name]], [array.dtype])[0]
-        for name, array in one.items()
-    }
+    [found] = calculate(lambda a, b: [a - b], [one, other], _dtypes(one))
+    return found
+
+
+def _dtypes(tensors: Tensors) -> Mapping[str, np.dtype[Any]]:
+    return {name: array.dtype for name, array in tensors.items()}
 
 
 def _renew(update: Update, model: Tensors, overall: Tensors, own: Tensors) -> Tensors:
@@ -129,12 +132,8 @@ def _renew(update: Update, model: Tensors, overall: Tensors, own: Tensors) -> Te
     def rule(own: Wide, overall: Wide, x: Wide, y: Wide) -> Sequence[Wide]:
         return [own - overall + ((x - y) if full else -y) / steps]
 
-    return {
-        name: calculate(name, rule, [array, overall[name], model[name], update.params[name]], [array.dtype])[
-            0
-        ]
-        for name, array in own.items()
-    }
+    [found] = calculate(rule, [own, overall, model, update.params], _dtypes(own))
+    return found
 
 
 def _verify_steps(update: Update) -> None:

@@ -19,6 +19,7 @@ from flprov.pki import Kind
 from flprov.rpc import Call, Handler
 from flprov.rpc import methods as m
 from flprov.store import Change, LogRow, Put, Row, RowFilter, Store
+from flprov.wire import pb
 
 _COMMITS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # seconds
 _ROUNDS = (1.0, 10.0, 60.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0)
@@ -90,6 +91,10 @@ class CountedStore:
         self._tally.note(changes, row)
         return index
 
+    async def write(self, changes: Sequence[Change], *, urgent: bool = False) -> None:
+        """See `Store.write`."""
+        await self._store.write(changes, urgent=urgent)
+
     def load(self, kind: str) -> dict[str, dict[str, Any]]:
         """See `Store.load`."""
         return self._store.load(kind)
@@ -136,9 +141,9 @@ def metered(table: Mapping[m.Method, Handler], tally: Tally) -> dict[m.Method, H
 
 
 def _metered(method: m.Method, handler: Any, tally: Tally) -> Handler:  # noqa: ANN401 - by shape, below
-    if method.shape is m.Shape.DOWNLOAD and method.reply.DESCRIPTOR.name in ("Chunk", "LogMessage"):
+    if method.reply in (bytes, pb.LogMessage):
         return _count_replies(handler, tally)
-    if method.shape is m.Shape.STREAM and method.request.DESCRIPTOR.name in ("UploadMessage", "LogMessage"):
+    if method.brings_bytes or method.request is pb.LogMessage:
         return _count_requests(handler, tally)
     return handler  # type: ignore[no-any-return]
 
@@ -146,7 +151,7 @@ def _metered(method: m.Method, handler: Any, tally: Tally) -> Handler:  # noqa: 
 def _count_replies(handler: Any, tally: Tally) -> Handler:  # noqa: ANN401
     async def counted(call: Call, request: Any) -> AsyncIterator[Any]:  # noqa: ANN401
         async for reply in handler(call, request):
-            tally.sent[_kind(call)] += len(reply.data)
+            tally.sent[_kind(call)] += _size(reply)
             yield reply
 
     return counted
@@ -156,13 +161,17 @@ def _count_requests(handler: Any, tally: Tally) -> Handler:  # noqa: ANN401
     async def counted(call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async def passing() -> AsyncIterator[Any]:
             async for request in requests:
-                tally.received[_kind(call)] += request.ByteSize()
+                tally.received[_kind(call)] += _size(request)
                 yield request
 
         async for reply in handler(call, passing()):
             yield reply
 
     return counted
+
+
+def _size(message: Any) -> int:  # noqa: ANN401
+    return len(message) if isinstance(message, bytes) else message.ByteSize()
 
 
 def _kind(call: Call) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from flprov.wire.documents.log import LogWarning, RefusedDocument, WitnessStatus
+from flprov.wire.documents.logstate import LogWarning, RefusedDocument, WitnessStatus
 from flprov.wire.documents.machines import CPU, GPU, Space, Vitals
 
 

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A task on its way to the job's process: admitted by the policy, its tensors fetched, laid where job code
+can read them, and told once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from flprov._base import Tasks
+from flprov.agent.admission import Admitted
+from flprov.agent.answering import Answering
+from flprov.agent.jobrecord import Begun, blobs_of
+from flprov.agent.sitefilters import SiteFilters
+from flprov.agent.surroundings import SiteWork
+from flprov.errors import FlprovError, JobFailed, LocalError, PolicyRefused
+from flprov.wire import failure_of, pb
+from flprov.workers import Process
+
+Fetch = Callable[[str, int, str], Awaitable[None]]  # digest, size, what is done, in words
+
+
+class HandOver:
+    """Hands one job its tasks.
+
+    Args:
+        work: how far the job is.
+        admitted: what the site has agreed to.
+        folder: the job's.
+        filters: of the site's policy.
+        answering: where a task goes that cannot be handed over.
+        tasks: what runs beside.
+        fetch: brings a blob here.
+        worker: the job's process, which is started when there is none.
+    """
+
+    def __init__(
+        self,
+        work: SiteWork,
+        admitted: Admitted,
+        folder: Path,
+        filters: SiteFilters,
+        answering: Answering,
+        *,
+        tasks: Tasks,
+        fetch: Fetch,
+        worker: Callable[[], Awaitable[Process | None]],
+    ) -> None:
+        self._work = work
+        self._tools = work.tools
+        self._admitted = admitted
+        self._in = folder / "in"
+        self._filters = filters
+        self._answering = answering
+        self._tasks = tasks
+        self._fetch = fetch
+        self._worker = worker
+        self._turn = asyncio.Lock()
+        self._serial = 0
+        self._laid: list[Path] | None = None  # what lies in the folder; None: what an earlier agent laid there
+
+    def order(self, order: pb.TaskOrder) -> None:
+        """Do a task. The same order again is answered again, not done again."""
+        work = self._work
+        kept = self._tools.answers.get(work.job_id, order.task_id)
+        if kept is not None:
+            self._tools.report(pb.FromSite(answer=kept))
+        elif work.order is None or work.order.task_id != order.task_id:
+            if work.order is not None:
+                work.superseded.add(work.order.task_id)
+            work.order = order
+            work.tries = max(1, self._tools.tasks.tries(work.job_id, order.task_id))
+            self.begin(order)
+
+    def take_up(self, begun: Begun) -> None:
+        """The task that the process is at, since before this agent was started."""
+        self._work.order, self._work.tries = begun.order, begun.tries
+        self._work.models = blobs_of(begun.order)
+
+    def begin(self, order: pb.TaskOrder) -> None:
+        """Hand the open task over, perhaps once more."""
+        self._tasks.spawn(self.hand_over(order))
+
+    async def hand_over(self, order: pb.TaskOrder) -> None:
+        """The same; what stands against it becomes the answer."""
+        try:
+            self._verify(order)
+            await self._fetch_tensors(order)
+            async with self._turn:  # a task that came as its process was killed is handed over twice
+                await self._hand_over(order)
+        except FlprovError as error:
+            await self._answering.fail(order, failure_of(error))
+
+    def _verify(self, order: pb.TaskOrder) -> None:
+        admitted = self._admitted
+        if order.name in admitted.refused_tasks:
+            raise PolicyRefused(f"the policy of this site refuses task {order.name!r}")
+        self._filters.verify_task(order)
+        if order.expects:
+            rounds = admitted.submission.spec.workflow.rounds
+            self._tools.promises.verify_left(self._work.job_id, admitted.filters, rounds)
+
+    async def _fetch_tensors(self, order: pb.TaskOrder) -> None:
+        """Bring here what did not come with the task; it is named first, so that it stays."""
+        older, self._work.models = self._work.models, blobs_of(order)
+        self._tools.collect(older)
+        for payload, doing in ((order.model, "fetching model"), (order.extra, "fetching tensors")):
+            if payload.digest:
+                await self._fetch(payload.digest, payload.size, doing)
+
+    async def _hand_over(self, order: pb.TaskOrder) -> None:
+        if self._work.order is not order:
+            return
+        task = pb.TaskOrder()
+        task.CopyFrom(order)
+        process = await self._worker()
+        if process is None or self._work.order is not order or self._work.handed == order.task_id:
+            return
+        await self._lay(order, task)
+        await self._tell(process, order, task)
+
+    async def _lay(self, order: pb.TaskOrder, task: pb.TaskOrder) -> None:
+        """Put the blobs of a task where the job's process can read them, and say in `task` where that is."""
+        self._clear_in()
+        if order.model.size and self._filters.on_tasks:
+            path = self._place_in()
+            task.model.CopyFrom(await asyncio.to_thread(self._filters.write_model, order, path))
+        else:
+            self._lay_in(task.model)
+        self._lay_in(task.extra)
+
+    def _lay_in(self, payload: pb.Payload) -> None:
+        if payload.digest:
+            path = self._place_in()
+            self._tools.blobs.link(payload.digest, path)
+            payload.CopyFrom(pb.Payload(file=path.name, size=payload.size))
+
+    def _place_in(self) -> Path:
+        """A new file's path in the folder that the job's process reads from."""
+        self._serial += 1
+        path = self._in / f"{self._serial:06d}.safetensors"
+        self._laid = [*(self._laid or ()), path]
+        return path
+
+    def _clear_in(self) -> None:
+        """What an earlier task brought goes; whoever is at it has it mapped."""
+        for old in self._in.iterdir() if self._laid is None else self._laid:
+            old.unlink(missing_ok=True)
+        self._laid = []
+
+    async def _tell(self, process: Process, order: pb.TaskOrder, task: pb.TaskOrder) -> None:
+        """Tell the process, once, and write down beside it that it was told.
+
+        The process does not wait for the disk, and nothing is lost by that. Killed between the two, the next
+        agent knows of no open task: it passes over what the process answers to this one, as to any that it
+        does not know, and the server's order comes again. The record is not synced either: a power cut ends
+        the process as well.
+        """
+        work = self._work
+        if work.order is not order:
+            return
+        work.handed = order.task_id
+        work.be("training")
+        writing = asyncio.ensure_future(self._tools.tasks.begin(work.job_id, order, tries=work.tries))
+        with contextlib.suppress(JobFailed):  # it has ended: who listens to it says so, or begins again
+            await process.channel.send(pb.ToWorker(task=task))
+        try:
+            await writing
+        except LocalError:  # the task fails for that: what the process says to it comes too late
+            work.superseded.add(order.task_id)
+            raise
