@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,15 @@ class Measure:
         if self.target is None:
             return "-"
         return "met" if self.median <= self.target else "MISSED"
+
+
+def repeat(name: str, runs: int, once: Callable[[], float]) -> tuple[float, ...]:
+    """The seconds of each run, shown as they come."""
+    found = []
+    for _ in range(runs):
+        found.append(once())
+        print(f"{name}: {show(found[-1])}", flush=True)
+    return tuple(found)
 
 
 def machine() -> str:

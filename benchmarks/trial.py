@@ -62,13 +62,20 @@ class Trial:
 
     def admin(self) -> Admin:
         """A client of the network's admin."""
-        state = json.loads(self.command("poc", "status", "-o", str(self.folder), "--json"))
-        return open_admin(state["admin_kit"])
+        return open_admin(self._state()["admin_kit"])
+
+    def parties(self) -> list[dict[str, Any]]:
+        """Server and sites, as `poc status --json` says."""
+        found: list[dict[str, Any]] = self._state()["parties"]
+        return found
+
+    def _state(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.command("poc", "status", "-o", str(self.folder), "--json"))
+        return found
 
     def processes(self) -> set[int]:
         """The processes that server and sites have started, directly or not: shims, workers, theirs."""
-        state = json.loads(self.command("poc", "status", "-o", str(self.folder), "--json"))
-        roots = [psutil.Process(party["pid"]) for party in state["parties"]]
+        roots = [psutil.Process(party["pid"]) for party in self.parties()]
         return {child.pid for root in roots for child in root.children(recursive=True)}
 
     def submit(self, app: Path, *options: str) -> dict[str, Any]:
@@ -122,3 +129,17 @@ class Watch:
                     self._poller.unregister(handle)
                     self._waiting.remove(handle)
             return time.monotonic()
+
+
+def large_project(sites: int) -> str:
+    """A project.yml with that many sites."""
+    lines = [
+        "name: large",
+        "trust_domain: large.example",
+        "organisations: [{name: org-1}]",
+        'server: {name: server, org: org-1, endpoints: ["localhost:8443"]}',
+        "people: [{name: admin, org: org-1, role: project_admin}]",
+        "sites:",
+        *(f"  - {{name: site-{number}, org: org-1}}" for number in range(1, sites + 1)),
+    ]
+    return "\n".join(lines) + "\n"

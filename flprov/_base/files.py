@@ -67,12 +67,13 @@ def write_tree(folder: Path, files: Mapping[str, tuple[bytes, int]]) -> None:
     The caller syncs the whole with `sync_tree` and then renames it into place.
     """
     folder.mkdir(mode=0o755)
-    made = {folder}
+    made = {""}
     for name, (data, mode) in files.items():
-        path = folder / name
-        if path.parent not in made:
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            made.add(path.parent)
+        inside, _, _ = name.rpartition("/")
+        if inside not in made:
+            (folder / inside).mkdir(mode=0o755, parents=True, exist_ok=True)
+            made.add(inside)
+        path = f"{folder}/{name}"  # no Path: kits by the thousand are written here
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

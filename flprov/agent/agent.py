@@ -33,7 +33,7 @@ from flprov.rpc import Connection, Monitored, MonitoringState, connect, serve_lo
 from flprov.store import Row, Store, open_store
 from flprov.wire import PROTOCOL, pb
 from flprov.wire.documents import LinkStatus, SiteStatusDocument, Vitals
-from flprov.workers import Launcher, ProcessLauncher
+from flprov.workers import Launcher, ProcessLauncher, Warming
 
 if TYPE_CHECKING:
     from flprov.agent.metrics import SiteMetrics
@@ -58,7 +58,8 @@ class Agent:
         self.config = config
         self._clock = clock or SystemClock()
         self._connect = connect_to or self._connect_mtls
-        self._launcher = launcher or ProcessLauncher()
+        self._warming = Warming("site", None if launcher else config.warm)
+        self._launcher = launcher or ProcessLauncher(warming=self._warming)
         self._open_store = store or (lambda folder: open_store(folder, clock=self._clock))
         self._local_status = local_status
         self._orphan_seconds = orphan_seconds  # so long jobs' processes wait for an agent that was killed
@@ -171,6 +172,7 @@ class Agent:
                 await tasks.close()
                 await self._witness.close()
                 await (self._jobs.leave() if self.again else self._jobs.close())
+                await self._warming.close()
                 await self._control.part(link)
                 await self._bulk.close()
                 row = Row(who="site", what="site.stop", object=self.config.kit.name, reason=self._stop_reason)
@@ -242,8 +244,10 @@ class Agent:
         )
 
     async def _read_vitals(self) -> Vitals:
-        self._vitals = await asyncio.to_thread(self._look_around)
-        return self._vitals
+        self._vitals = vitals = await asyncio.to_thread(self._look_around)
+        if self.ready.is_set():
+            self._warming.prepare(Path(vitals.python))
+        return vitals
 
     def _look_around(self) -> Vitals:
         config = self.config
@@ -255,6 +259,7 @@ class Agent:
             python=config.python,
             jobs=tuple(self._jobs.running),
             held=self._jobs.leases.all,
+            warm=self._warming.describe(),
         )
         return self._environment.observe(found, config.settings, self._clock.now())
 

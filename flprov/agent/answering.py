@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from flprov._base import Tasks
@@ -80,7 +81,9 @@ class Answering:
         work, digest = self._work, answer.update.tensors.digest
         try:
             telling = self._telling.of_bytes("sending update", answer.task_id)
-            await self._tools.bulk.send(work.job_id, digest, telling)
+            await asyncio.gather(
+                self._tools.bulk.send(work.job_id, digest, telling), self._tools.blobs.settle(digest)
+            )
             self._tools.report(pb.FromSite(answer=answer))
         except FlprovError as error:  # the round was saved meanwhile and the blob is gone, or the job is over
             logger.info("job %s, task %s: not sent: %s", work.job_id, answer.task_id, error)

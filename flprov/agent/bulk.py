@@ -70,7 +70,15 @@ class Bulk:
 
     # ---- to the site ---------------------------------------------------------------------
 
-    async def fetch(self, job_id: str, digest: str, size: int, on_bytes: OnBytes = _tell_nobody) -> None:
+    async def fetch(
+        self,
+        job_id: str,
+        digest: str,
+        size: int,
+        on_bytes: OnBytes = _tell_nobody,
+        *,
+        durable: bool = False,
+    ) -> None:
         """Bring a blob here. One transfer per blob, however many jobs ask.
 
         Args:
@@ -78,6 +86,7 @@ class Bulk:
             digest: the blob's name.
             size: its bytes.
             on_bytes: told how many of them are here.
+            durable: whether it is on the disk when this returns; what is not is fetched again after a boot.
 
         Raises:
             ProtocolError: it is larger than any blob may be.
@@ -90,14 +99,18 @@ class Bulk:
         async with self._fetching.setdefault(digest, asyncio.Lock()):
 
             async def attempt() -> None:
-                if not self._blobs.has(digest):
-                    await self._fetch_once(job_id, digest, size, on_bytes)
+                if self._blobs.has(digest):
+                    await self._blobs.settle(digest) if durable else None
+                else:
+                    await self._fetch_once(job_id, digest, size, on_bytes, durable=durable)
 
             await self._persist(f"fetching {digest[:12]}", attempt)
         self._fetching.pop(digest, None)
 
-    async def _fetch_once(self, job_id: str, digest: str, size: int, on_bytes: OnBytes) -> None:
-        upload = self._blobs.upload(digest, size, owner=job_id)  # half of it goes with the job
+    async def _fetch_once(
+        self, job_id: str, digest: str, size: int, on_bytes: OnBytes, *, durable: bool
+    ) -> None:
+        upload = self._blobs.upload(digest, size, owner=job_id, durable=durable)  # half goes with the job
         asked: deque[_Range] = deque()
         at = upload.offset
         try:

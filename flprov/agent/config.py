@@ -25,6 +25,7 @@ class AgentConfig:
     python: Path  # runs the jobs, unless site.yml names another
     route: Route = DIRECT  # how the server is dialled
     metrics: str = METRICS  # where /metrics and /health are, or "off"
+    warm: tuple[str, ...] | None = None  # what is imported ahead of jobs; None: nothing
 
 
 def load_agent_config(folder: Path, *, now: datetime, route: Route | None = None) -> AgentConfig:
@@ -47,4 +48,5 @@ def load_agent_config(folder: Path, *, now: datetime, route: Route | None = None
         python=Path(sys.executable),
         route=settings.route or kit.route or route or DIRECT,
         metrics=settings.metrics,
+        warm=settings.warm,
     )

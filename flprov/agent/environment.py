@@ -15,7 +15,6 @@ from datetime import datetime
 from pathlib import Path
 
 from flprov.errors import FlprovError
-from flprov.jobs import check_needs
 from flprov.policy import load_site_settings
 from flprov.wire.documents import Condition, Vitals
 
@@ -68,6 +67,8 @@ class Environment:
         """What an interpreter lacks; asked again when it has changed on disk."""
         if str(python) == sys.executable:
             return ""  # this very program runs in it
+        from flprov.jobs import check_needs  # late: with the package packaging
+
         key = (str(python), python.stat().st_mtime)
         if key not in self._asked:
             try:

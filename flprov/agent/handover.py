@@ -59,7 +59,7 @@ class HandOver:
         self._worker = worker
         self._turn = asyncio.Lock()
         self._serial = 0
-        self._laid: list[Path] | None = None  # what lies in the folder; None: what an earlier agent laid there
+        self._laid: list[Path] | None = None  # what lies in the folder; None: not known
 
     def order(self, order: pb.TaskOrder) -> None:
         """Do a task. The same order again is answered again, not done again."""

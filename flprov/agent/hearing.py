@@ -108,7 +108,9 @@ class Hearing:
         update = pb.UpdateMessage()
         update.CopyFrom(said)
         update.ClearField("tensors")
-        update.tensors.CopyFrom(await take_out(said.tensors, self._out, self._tools.blobs))
+        update.tensors.CopyFrom(
+            await take_out(said.tensors, self._out, self._tools.blobs, confinement=self._work.confinement)
+        )
         self._work.taking = {update.tensors.digest} - {""}
         if update.tensors.digest or order.model.digest:
             await asyncio.to_thread(self._verify, update, order)

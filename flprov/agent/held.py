@@ -99,7 +99,7 @@ class SiteJobs:
         """Read what an earlier run left, and go on with its processes where that can be."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         records = self._store.load("job")
-        self._accepted = {job_id: str(value.get("app")) for job_id, value in records.items()}
+        self._accepted = {job_id: str(value.get("app") or "") for job_id, value in records.items()}
         self._tokens = {key: str(value["job_id"]) for key, value in self._store.load("token").items()}
         self._answers.load()
         self._tasks.load()
@@ -405,7 +405,7 @@ class SiteJobs:
             row = Row(who="site", what="job.stop", object=job_id, reason=reason)
             changes = [Delete("job", job_id), *self._tasks.end(job_id)]
             await self._store.commit(changes, row, urgent=True)
-            self._collect({app})
+            self._collect({app} - {""})
 
     def _collect(self, digests: set[str]) -> None:
         """Remove blobs that no job here names any more."""

@@ -26,7 +26,7 @@ from flprov.errors import JobFailed, Misuse, PolicyRefused, UpdateRefused
 from flprov.jobs import JobSpec
 from flprov.messages import Site, Task, Update, UpdateKind
 from flprov.policy import FilterRules
-from flprov.wire import encode_tensors, pb, read_encodings, read_metadata, read_tensors, write_tensors
+from flprov.wire import pb, read_encodings
 
 if TYPE_CHECKING:
     from flprov.messages import Tensors
@@ -125,6 +125,8 @@ class SiteFilters:
             UpdateRefused: a filter cannot be applied to it.
             LocalError: the disk is full.
         """
+        from flprov.wire import write_tensors  # late, here and below: with numpy
+
         with self._own_faults():
             task = self._filtered_task(order)
             size = write_tensors(path, task.params, _metadata(order.model, self._blobs), task.encoding)
@@ -153,6 +155,8 @@ class SiteFilters:
         return found
 
     def _write_update(self, update: pb.UpdateMessage, order: pb.TaskOrder, path: Path) -> pb.UpdateMessage:
+        from flprov.wire import encode_tensors, read_tensors, write_tensors
+
         found = pb.UpdateMessage()
         found.CopyFrom(update)
         source = source_of(update.tensors, self._blobs)
@@ -190,6 +194,7 @@ class SiteFilters:
     def _filtered_task(self, order: pb.TaskOrder) -> Task:
         """The task with its model as job code saw it: the filters of models give the same every time."""
         from flprov.sdk import build_task_filters, filter_task  # late: see verify_filterable
+        from flprov.wire import read_tensors
 
         task = Task(name=order.name, params={}, round=order.round, rounds=order.rounds, job_id=order.job_id)
         if not order.model.size:
@@ -214,6 +219,8 @@ class SiteFilters:
 
 def _metadata(tensors: pb.Payload, blobs: BlobStore) -> Mapping[str, str]:
     """Of the texts beside tensors what torch's say; the rest could carry away what a filter took."""
+    from flprov.wire import read_metadata
+
     found = read_metadata(source_of(tensors, blobs)).get("format")
     return {"format": found} if found == _TORCH else {}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One job at this site and its process: deployed, started, listened to, started again when it is killed, ended.
+"""One job at this site and its process: deployed, started, listened to, started again when killed, ended.
 
 What goes to the process is in `handover.py`, what it says in `hearing.py`, what becomes of that in
 `answering.py`; `surroundings.py` has what they share.
@@ -124,7 +124,7 @@ class SiteJob:
         async with self._up:
             self._verify_wanted()
             await self._lease(app_size, model_size)
-        await self._fetch(app, app_size, "fetching app")
+        await self._fetch(app, app_size, "fetching app", durable=True)
         async with self._up:
             self._verify_wanted()
             await asyncio.to_thread(self._prepare, app)
@@ -144,11 +144,11 @@ class SiteJob:
         )
         return held.gpus
 
-    async def _fetch(self, digest: str, size: int, doing: str) -> None:
+    async def _fetch(self, digest: str, size: int, doing: str, *, durable: bool = False) -> None:
         """Bring a blob here; a stop ends it."""
         self._verify_wanted()
         self._fetching = asyncio.create_task(
-            self.tools.bulk.fetch(self.job_id, digest, size, self._telling.of_bytes(doing))
+            self.tools.bulk.fetch(self.job_id, digest, size, self._telling.of_bytes(doing), durable=durable)
         )
         try:
             await self._fetching
@@ -163,7 +163,7 @@ class SiteJob:
     def _prepare(self, app: str) -> None:
         reap_leftovers(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("app", "in", "out", "work"):
+        for name in ("app", "in", "out", "taken", "work"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
             if name != "app":
                 (self.folder / name).mkdir(mode=0o700)
@@ -188,7 +188,7 @@ class SiteJob:
                 orphan_seconds=tools.orphan_seconds,
             )
         )
-        self._work.handed = ""
+        self._work.handed, self._work.confinement = "", process.confinement
         self._hearing.begin(back=False)
         self._log = self._make_log_sender(process.log)
         process.on_log(self._log.grew)
@@ -206,7 +206,7 @@ class SiteJob:
 
     def take_back(self, process: Process, begun: Begun | None) -> None:
         """Go on with a process that an earlier run of the agent has started."""
-        self._process = process
+        self._process, self._work.confinement = process, process.confinement
         self._hearing.begin(back=True)
         self._log = self._make_log_sender(process.log)
         process.on_log(self._log.grew)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the server is told of a job while it runs here: how far it is, in numbers, bytes and words. Telemetry."""
+"""What the server is told of a job while it runs here: how far it is, in numbers, bytes and words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PROGRESS_EVERY = 0.2  # seconds; what a job says more often is passed over
 
 
 class Telling:
-    """Tells the server, if it is there to be told; nothing is kept."""
+    """Telemetry: tells the server, if it is there to be told; nothing is kept."""
 
     def __init__(self, work: SiteWork) -> None:
         self._work = work

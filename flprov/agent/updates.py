@@ -8,15 +8,25 @@ from pathlib import Path
 
 from flprov.blobs import BlobStore
 from flprov.errors import JobFailed, UpdateRefused
-from flprov.wire import pb, tensor_infos, verify_numbers, verify_update
+from flprov.wire import pb, tensor_infos
+from flprov.workers import Method
 
-INLINE = 64 << 10  # bytes of tensors in a message; what is larger travels as a blob
+INLINE = 256 << 10  # bytes of tensors in a message; what is larger travels as a blob
 _MOST_UPDATE = 64 << 30
 _MOST_SECONDS = 1e9  # that an update may say it took; as at the server
 
 
-async def take_out(payload: pb.Payload, out: Path, blobs: BlobStore) -> pb.Payload:
-    """The process's bytes, copied out of its reach; its file stays for now.
+async def take_out(payload: pb.Payload, out: Path, blobs: BlobStore, *, confinement: str = "") -> pb.Payload:
+    """The process's bytes, out of its reach; if it says them again, they are still there.
+
+    They may not be on the disk yet (see `BlobStore.settle`). A process that is confined to its own folders,
+    as Landlock does it for all that it will ever open, hands its file over; of any other one it is copied.
+
+    Args:
+        payload: what the process says.
+        out: the folder that it writes to.
+        blobs: of this site.
+        confinement: how it is confined, as `Process.confinement` has it.
 
     Raises:
         JobFailed: it named no file in its own folder `out`.
@@ -27,7 +37,11 @@ async def take_out(payload: pb.Payload, out: Path, blobs: BlobStore) -> pb.Paylo
         if len(data) <= INLINE:
             return pb.Payload(inline=data, size=len(data))
         return pb.Payload(digest=await blobs.put(data), size=len(data))
-    digest, size = await blobs.adopt(_out_file(payload, out), limit=_MOST_UPDATE)
+    path = _out_file(payload, out)
+    if confinement == Method.LANDLOCK.value:
+        digest, size = await blobs.take(path, limit=_MOST_UPDATE, kept=_kept(path))
+    else:
+        digest, size = await blobs.adopt(path, limit=_MOST_UPDATE)
     return pb.Payload(digest=digest, size=size)
 
 
@@ -37,12 +51,14 @@ def remove_out(payload: pb.Payload, out: Path) -> None:
     Not before the answer is on our disk: if we are killed until then, the process says it again.
     """
     with contextlib.suppress(JobFailed, OSError):
-        _out_file(payload, out).unlink()
+        path = _out_file(payload, out)
+        _kept(path).unlink(missing_ok=True)
+        path.unlink()
 
 
 def clear_out(out: Path) -> None:
     """Remove what a process has left that was killed while it wrote."""
-    for path in out.iterdir():
+    for path in (*out.iterdir(), *_kept(out / "any").parent.iterdir()):
         with contextlib.suppress(OSError):
             path.unlink()
 
@@ -61,6 +77,8 @@ def verify_own_update(
     Raises:
         UpdateRefused: a number or a tensor is not what the task takes.
     """
+    from flprov.wire import verify_numbers, verify_update  # late: with numpy, and not needed to be ready
+
     weight = update.weight if update.HasField("weight") else None
     verify_numbers(update.samples, weight, update.metrics, max_weight)
     if not 0 <= update.seconds <= _MOST_SECONDS:  # also true of NaN
@@ -75,6 +93,13 @@ def _out_file(payload: pb.Payload, out: Path) -> Path:
     if not name or "/" in name or "\0" in name or name in (".", ".."):
         raise JobFailed("the job's process named tensors that are not a file in its own folder")
     return out / name
+
+
+def _kept(path: Path) -> Path:
+    """Where a file that was handed over is until its answer is on our disk: out of the process's sight."""
+    folder = path.parents[1] / "taken"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / path.name
 
 
 def source_of(payload: pb.Payload, blobs: BlobStore) -> Path | bytes:

@@ -14,7 +14,7 @@ from flprov.agent.leases import HeldLease, lost_in_words
 from flprov.errors import ConfigError, LocalError
 from flprov.policy import Ceilings as PolicyCeilings
 from flprov.policy import SitePolicy, SiteSettings, load_policy, load_site_settings
-from flprov.wire.documents import CPU, GPU, Ceilings, GPUProcess, Held, SiteRoom, Space, Vitals
+from flprov.wire.documents import CPU, GPU, Ceilings, GPUProcess, Held, SiteRoom, Space, Vitals, WarmStart
 from flprov.workers import Footprint, confinement_method, read_footprints
 
 
@@ -118,12 +118,14 @@ def read_vitals(
     python: Path,
     jobs: tuple[str, ...] = (),
     held: Mapping[str, HeldLease] | None = None,
+    warm: WarmStart | None = None,
 ) -> Vitals:
     """Everything that a heartbeat carries. Takes some milliseconds; call it off the event loop.
 
     Args:
         jobs: ids of those with a live process.
         held: what each job has leased, by its id.
+        warm: the template that jobs are forked from.
     """
     import psutil
 
@@ -156,6 +158,7 @@ def read_vitals(
         ),
         notes=(*files.notes, *_lost_in_words(cards, lost)),
         filters=files.rules.filters.in_words,
+        warm=warm,
     )
 
 

@@ -15,7 +15,7 @@ CHUNK = 1 << 20  # large enough that a hash or a copy is bound by the disk, not 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-def digest_of(data: bytes) -> str:
+def digest_of(data: bytes | memoryview) -> str:
     """The name of `data`."""
     return blake3(data).hexdigest()
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from flprov.errors import LocalError
 
+DURABLE = 0o444  # the mode of a blob that is on the disk
+UNSYNCED = 0o400  # of one that may be lost, or half lost, when the machine loses its power
+
+_PIECE = 256 << 10
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -51,7 +58,15 @@ class OpenFile:
             yield data
             offset += len(data)
 
-    def write(self, data: bytes) -> None:
+    def pass_through(self, hasher: Any) -> int:  # noqa: ANN401 - blake3 has no public type
+        """Put all of its bytes through a hash; how many there were."""
+        piece, size = memoryview(bytearray(_PIECE)), 0  # one buffer that stays in the processor's cache
+        while got := os.preadv(self.number, [piece], size):
+            hasher.update(piece[:got])
+            size += got
+        return size
+
+    def write(self, data: bytes | memoryview) -> None:
         """All of `data`, where the file's position is."""
         rest = memoryview(data)
         while rest:
@@ -68,5 +83,23 @@ class OpenFile:
 
     def seal(self) -> None:
         """Bring bytes and mode to disk; it is never written again."""
-        os.fchmod(self.number, 0o444)
+        os.fchmod(self.number, DURABLE)
         os.fsync(self.number)
+
+    def close_for_now(self) -> None:
+        """It is never written again; that it comes to disk is left to the system, or to `seal`."""
+        os.fchmod(self.number, UNSYNCED)
+
+    def is_still(self) -> bool:
+        """Whether nobody at all has the file open, or mapped, for writing.
+
+        The kernel knows: it grants a read lease only then (fcntl(2), F_SETLEASE). False also where it
+        cannot tell, as on many network file systems.
+        """
+        with contextlib.suppress(OSError):
+            # The signal to a holder of a lease ends a process, unless it is one that is ignored.
+            fcntl.fcntl(self.number, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(self.number, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            fcntl.fcntl(self.number, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            return True
+        return False

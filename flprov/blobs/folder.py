@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -14,16 +13,15 @@ from weakref import WeakValueDictionary
 
 from blake3 import blake3
 
-from flprov._base import sync_folder
 from flprov.blobs.digests import CHUNK, digest_of, is_digest, verify_digest
 from flprov.blobs.disk import OpenFile, disk_errors
+from flprov.blobs.foreign import copy_foreign, open_foreign, remove_foreign, take_apart
 from flprov.blobs.shelf import Shelf, changed_at
 from flprov.blobs.upload import Upload
 from flprov.errors import Conflict, NotFound, ProtocolError
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _CANNOT_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM})
-_NOT_A_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG})
 
 
 class BlobStore:
@@ -83,23 +81,16 @@ class BlobStore:
         temporary = self._shelf.temporary()
         try:
             with disk_errors(f"blob {digest[:12]} cannot be written"):
-                if self._is_durable(digest):
+                if self.has(digest):  # its name may be so young that it has yet to be brought to disk
+                    self._shelf.touch(digest)
+                    self._shelf.settle(digest)
                     return digest
                 file = OpenFile(temporary, _NEW)
                 file.write(data)
-                file.seal()
-                self._shelf.publish(temporary, digest)
+                self._publish(temporary, file, digest, durable=True)
         finally:
             temporary.unlink(missing_ok=True)
         return digest
-
-    def _is_durable(self, digest: str) -> bool:
-        """Whether the blob is here; its name may be so young that it has yet to be brought to disk."""
-        if not self.has(digest):
-            return False
-        self._shelf.touch(digest)
-        sync_folder(self._shelf.blob(digest).parent)
-        return True
 
     async def adopt(self, path: Path, *, limit: int) -> tuple[str, int]:
         """Copy a file from a folder that somebody else may write to, durably.
@@ -117,20 +108,97 @@ class BlobStore:
         return await asyncio.to_thread(self._adopt, path, limit)
 
     def _adopt(self, path: Path, limit: int) -> tuple[str, int]:
+        with disk_errors(f"{path.name!r} cannot be copied into the blobs"):
+            return self._copy(open_foreign(path, limit), path, limit, durable=True)
+
+    def _copy(self, source: OpenFile, path: Path, limit: int, *, durable: bool) -> tuple[str, int]:
         temporary = self._shelf.temporary()
         try:
-            with disk_errors(f"{path.name!r} cannot be copied into the blobs"):
-                source = _open_foreign(path, limit)
-                copy = OpenFile(temporary, _NEW)
-                digest, size = _copy(source, copy, path, limit)
-                if not self._is_durable(digest):
-                    copy.seal()
-                    self._shelf.publish(temporary, digest)
+            copy = OpenFile(temporary, _NEW)
+            digest, size = copy_foreign(source, copy, path, limit)
+            self._publish(temporary, copy, digest, durable=durable)
         finally:
             temporary.unlink(missing_ok=True)
         return digest, size
 
-    def upload(self, digest: str, size: int, *, owner: str = "") -> Upload:
+    async def take(self, path: Path, *, limit: int, kept: Path | None = None) -> tuple[str, int]:
+        """Make a blob of a file that a confined process wrote, without a copy where that is safe.
+
+        The file leaves its folder, for one that the process cannot reach, and is a blob as it is if nobody
+        has it open for writing then (the kernel is asked) and it has no second name. Else it is copied, as
+        `adopt` does. Not for a process that may reach any file of ours: `adopt` is.
+
+        The blob is not synced: see `settle`.
+
+        Args:
+            path: the file; it is gone when this returns.
+            limit: bytes that it may have.
+            kept: where it stays until the caller removes it, beside the blob and without more space. Who is
+                killed before he has noted the digest asks again and gets the same answer.
+
+        Returns:
+            Digest and size.
+
+        Raises:
+            As `adopt`.
+        """
+        return await asyncio.to_thread(self._take, path, limit, kept)
+
+    def _take(self, path: Path, limit: int, kept: Path | None) -> tuple[str, int]:
+        apart = kept or self._shelf.temporary()
+        taken = False
+        try:
+            with disk_errors(f"{path.name!r} cannot be taken into the blobs"):
+                try:
+                    fresh = take_apart(path, apart)
+                except OSError as error:
+                    if error.errno != errno.EXDEV:
+                        raise
+                    return self._copy(open_foreign(path, limit), path, limit, durable=False)
+                source = open_foreign(apart, limit, named_twice=not fresh)
+                found = self._rename(source, apart, keep=kept is not None) if fresh else None
+                taken = True
+                return found or self._copy(source, path, limit, durable=False)
+        finally:
+            if kept is None or not taken:
+                remove_foreign(apart)
+
+    def _rename(self, source: OpenFile, path: Path, *, keep: bool) -> tuple[str, int] | None:
+        """Let the file be a blob as it is; None when it has to be copied."""
+        if not source.is_still():
+            return None
+        hasher = blake3()
+        size, digest = source.pass_through(hasher), hasher.hexdigest()
+        try:
+            self._publish(path, source, digest, durable=False, keep=keep)
+        except OSError as error:
+            if error.errno not in _CANNOT_LINK:
+                raise
+            return None
+        return digest, size
+
+    def _publish(self, path: Path, file: OpenFile, digest: str, *, durable: bool, keep: bool = False) -> None:
+        """Let the whole file at `path` be the blob, unless that is here."""
+        if self.has(digest):
+            self._shelf.touch(digest)
+            if durable:
+                self._shelf.settle(digest)
+            return
+        file.seal() if durable else file.close_for_now()
+        self._shelf.publish(path, digest, durable=durable, keep=keep)
+
+    async def settle(self, digest: str) -> None:
+        """Bring a blob to disk, if it is not known to be there. Raises NotFound, LocalError."""
+        await asyncio.to_thread(self._settle, digest)
+
+    def _settle(self, digest: str) -> None:
+        with disk_errors(f"blob {digest[:12]} cannot be brought to disk"):
+            try:
+                self._shelf.settle(digest)
+            except FileNotFoundError:
+                raise _missing(digest) from None
+
+    def upload(self, digest: str, size: int, *, owner: str = "", durable: bool = True) -> Upload:
         """Begin to receive a blob, or go on where its last upload stopped.
 
         Args:
@@ -138,6 +206,8 @@ class BlobStore:
             size: its bytes. No space is taken before they arrive.
             owner: who sends. Uploads of one blob by different owners do not touch each other; of
                 two by one owner the newer goes on, because the older one's connection is dead.
+            durable: whether it is to be on the disk at the end. What can be fetched again need not: it is
+                not trusted any more once the machine has been started again.
 
         Raises:
             ProtocolError: the digest is none, or the blob is here and has another size.
@@ -152,7 +222,7 @@ class BlobStore:
             return _verify_size(older, size)  # all of it has come; only `finish` is left to wait for
         if older is not None:
             older.give_way()
-        upload = self._uploads[partial.name] = Upload(self._shelf, partial, digest, size)
+        upload = self._uploads[partial.name] = Upload(self._shelf, partial, digest, size, durable=durable)
         return upload
 
     def prune(self, before: datetime) -> int:
@@ -246,44 +316,6 @@ def _size(path: Path) -> int:
 
 def _missing(digest: str) -> NotFound:
     return NotFound(f"no blob {digest[:12]} here")
-
-
-def _open_foreign(path: Path, limit: int) -> OpenFile:
-    """A file in somebody else's folder, if it is one: no link, no pipe, no other file's second name."""
-    try:
-        file = OpenFile(path, os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise NotFound(f"there is no file {path}") from None
-    except ValueError as error:  # a zero byte
-        raise ProtocolError(f"{path.name!r} is not the name of a file") from error
-    except OSError as error:
-        if error.errno not in _NOT_A_FILE:
-            raise
-        raise ProtocolError(f"{path.name!r} is not a readable regular file") from error
-    found = os.fstat(file.number)
-    if not stat.S_ISREG(found.st_mode):
-        raise ProtocolError(f"{path.name!r} is not a regular file")
-    if found.st_nlink != 1:
-        raise ProtocolError(f"{path.name!r} is a hard link to a file that has other names")
-    if found.st_size > limit:
-        raise _too_large(path, limit)
-    return file
-
-
-def _too_large(path: Path, limit: int) -> ProtocolError:
-    return ProtocolError(f"{path.name!r} is larger than the limit of {limit} bytes")
-
-
-def _copy(source: OpenFile, copy: OpenFile, path: Path, limit: int) -> tuple[str, int]:
-    """Digest and size of what was written."""
-    hasher, size = blake3(), 0
-    for data in source.read_chunks(0, CHUNK):
-        size += len(data)
-        if size > limit:  # it has grown since we looked
-            raise _too_large(path, limit)
-        copy.write(data)
-        hasher.update(data)
-    return hasher.hexdigest(), size
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

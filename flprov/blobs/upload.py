@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A blob that arrives in pieces, over as many connections as it takes."""
+"""A blob that arrives in pieces, over as many connections as it takes.
+
+A piece is written and hashed where it is received: both take less than a turn in another thread. The disk
+is the slow part, and nobody waits for it but at the end: while one step of eight MiB is synced, the next
+comes.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +17,9 @@ from typing import Any
 from blake3 import blake3
 
 from flprov._base import sync_folder
-from flprov.blobs.digests import CHUNK
 from flprov.blobs.disk import OpenFile, disk_errors
-from flprov.blobs.shelf import Shelf
+from flprov.blobs.shelf import SYNC_EVERY, Shelf
 from flprov.errors import Conflict, LocalError, ProtocolError
-
-SYNC_EVERY = 8 << 20  # so much may be on its way to the disk; a sync of it takes milliseconds
-_ASIDE = 256 << 10  # bytes whose hash is worth a thread
 
 _GROWING = os.O_RDWR | os.O_CREAT
 
@@ -34,14 +35,15 @@ class Upload:
         offset: how many of the blob's `size` bytes are here; `size` when it is here already.
     """
 
-    def __init__(self, shelf: Shelf, partial: Path, digest: str, size: int) -> None:
+    def __init__(self, shelf: Shelf, partial: Path, digest: str, size: int, *, durable: bool = True) -> None:
         self.digest = digest
         self.size = size
         self._shelf = shelf
         self._partial = partial
+        self._durable = durable
         self._failed = f"blob {digest[:12]} cannot be written"
         self._hash: Any = None  # a blake3 hasher, once what was there before has gone through it
-        self._hashing: asyncio.Future[Any] | None = None  # the last piece, on its way through it
+        self._syncing: asyncio.Future[None] | None = None  # the last whole step, on its way to the disk
         self._taken_over = False
         self._publishing: asyncio.Task[None] | None = None
         self._file: OpenFile | None = None
@@ -49,26 +51,23 @@ class Upload:
         self.offset = size if self._present else self._resume()
 
     def _resume(self) -> int:
-        """Open the partial file and keep of it what is certain to be on the disk.
+        """Open the partial file and go on where it ends.
 
-        What an earlier process wrote since its last sync may have been lost by a power cut under an
-        intact file size. (Should the kept part be wrong as well, the digest tells in the end.)
+        After a boot the shelf has cut off what may not have come to the disk. (Should the kept part be
+        wrong as well, the digest tells in the end.)
         """
         with disk_errors(self._failed):
             with contextlib.suppress(FileNotFoundError):
                 self._partial.chmod(0o600)  # a crash while it got its name leaves it read-only
             self._file = OpenFile(self._partial, _GROWING)
             offset = self._file.size
-            if self._partial.name not in self._shelf.grown_here:
-                offset -= offset % SYNC_EVERY
             if offset > self.size:
                 offset = 0
             self._file.cut(offset)
-        self._shelf.grown_here.add(self._partial.name)
         return offset
 
     async def write(self, data: bytes) -> None:
-        """Add the next piece. Waits for the disk every 8 MiB.
+        """Add the next piece. Waits for the disk only when that is two steps of 8 MiB behind.
 
         Raises:
             ProtocolError: more came than was announced; nothing is kept.
@@ -87,13 +86,15 @@ class Upload:
         except LocalError:
             self.close()
             raise
-        self._digest(data)
+        self._hash.update(data)
         before, self.offset = self.offset, self.offset + len(data)
-        if before // SYNC_EVERY != self.offset // SYNC_EVERY:
-            await asyncio.to_thread(self._sync, file)
+        if self._durable and before // SYNC_EVERY != self.offset // SYNC_EVERY:
+            await self._synced()
+            self._syncing = asyncio.get_running_loop().run_in_executor(None, self._sync, file)
+            self._syncing.add_done_callback(_pass_over)
 
     async def finish(self) -> None:
-        """Verify the digest; the blob has its name, durably, when this returns.
+        """Verify the digest; the blob has its name when this returns, and is durable if it is to be.
 
         Raises:
             ProtocolError: bytes are missing (what has arrived stays), or they are not the blob that
@@ -102,6 +103,8 @@ class Upload:
             LocalError: the disk failed.
         """
         if self._present:
+            if self._durable:
+                await asyncio.to_thread(self._settle)
             return
         if self._publishing is None:
             await self._verify_whole()
@@ -109,6 +112,7 @@ class Upload:
 
     async def _verify_whole(self) -> None:
         await self._ready()
+        await self._synced()
         if self.offset < self.size:
             self.close()
             raise ProtocolError(f"blob {self.digest[:12]} ended after {self.offset} of {self.size} bytes")
@@ -127,12 +131,11 @@ class Upload:
             self._publishing = asyncio.create_task(asyncio.to_thread(self._publish, self._verify_open()))
         return self._publishing
 
-    def _digest(self, data: bytes) -> None:
-        """What is large goes through the hash beside the loop, one piece after the other (see `_ready`)."""
-        if len(data) < _ASIDE:
-            self._hash.update(data)
-        else:
-            self._hashing = asyncio.get_running_loop().run_in_executor(None, self._hash.update, data)
+    async def _synced(self) -> None:
+        """The last step is on the disk. Raises LocalError when it is not."""
+        if self._syncing is not None:
+            await asyncio.shield(self._syncing)
+            self._syncing = None
 
     def close(self) -> None:
         """End this connection's part; what has arrived stays. Does no harm after `finish`."""
@@ -145,10 +148,9 @@ class Upload:
     async def _ready(self) -> OpenFile:
         file = self._verify_open()
         if self._hash is None:
-            self._hash = await asyncio.to_thread(self._hash_beginning, file)
-        if self._hashing is not None:
-            await asyncio.shield(self._hashing)
-            self._hashing = None
+            self._hash = (
+                await asyncio.to_thread(_hash_beginning, file, self.digest) if self.offset else blake3()
+            )
         return self._verify_open()
 
     def _verify_open(self) -> OpenFile:
@@ -159,13 +161,6 @@ class Upload:
             raise LocalError(f"the upload of blob {self.digest[:12]} is over")
         return self._file
 
-    def _hash_beginning(self, file: OpenFile) -> Any:  # noqa: ANN401
-        hasher = blake3()
-        with disk_errors(f"blob {self.digest[:12]} cannot be read"):
-            for data in file.read_chunks(0, CHUNK):
-                hasher.update(data)
-        return hasher
-
     def _sync(self, file: OpenFile) -> None:
         try:
             with disk_errors(self._failed):
@@ -175,11 +170,15 @@ class Upload:
             self._drop()  # after a failed sync nobody knows what is on the disk
             raise
 
+    def _settle(self) -> None:
+        with disk_errors(self._failed):
+            self._shelf.settle(self.digest)
+
     def _publish(self, file: OpenFile) -> None:
         try:
             with disk_errors(self._failed):
-                file.seal()
-                self._shelf.publish(self._partial, self.digest)
+                file.seal() if self._durable else file.close_for_now()
+                self._shelf.publish(self._partial, self.digest, durable=self._durable)
             self._present = True
         except LocalError:
             self._drop()
@@ -190,3 +189,16 @@ class Upload:
         if not (self._present or self._taken_over):
             self._shelf.forget(self._partial)
         self.close()
+
+
+def _pass_over(done: asyncio.Future[None]) -> None:
+    """How a sync has ended is of no interest any more when nobody waits for it."""
+    if not done.cancelled():
+        done.exception()
+
+
+def _hash_beginning(file: OpenFile, digest: str) -> Any:  # noqa: ANN401
+    hasher = blake3()
+    with disk_errors(f"blob {digest[:12]} cannot be read"):
+        file.pass_through(hasher)
+    return hasher

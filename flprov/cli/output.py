@@ -8,10 +8,14 @@ import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from flprov._base import to_document
+
+if TYPE_CHECKING:
+    from flprov.wire.documents import WarmStart
 
 _COLORS = {
     "connected": "green",
@@ -192,6 +196,14 @@ def size(count: int | float) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
+
+
+def say_warm(warm: WarmStart | None) -> str:
+    """`numpy, torch; 212.3 MiB`: what the template has imported and what it holds; or why there is none."""
+    if warm is None:
+        return ""
+    said = "; ".join((", ".join(warm.modules) or "flprov", size(warm.memory)))
+    return f"{said if warm.state == 'ready' else warm.state}{f' ({clean(warm.note)})' if warm.note else ''}"
 
 
 def talk(text: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from flprov.cli.output import ago, json_option, print_fields, print_json, until
+from flprov.cli.output import ago, json_option, print_fields, print_json, say_warm, until
 from flprov.cli.own import ask_own
 from flprov.cli.passphrases import SERVER_CA, passphrase_options, read_passphrase
 from flprov.cli.serverops import backup, gc, restore_state
@@ -73,6 +73,7 @@ def server_status(kit: Path, as_json: bool, health: bool, alive: bool) -> None:
             ("certificate", until(found.cert_not_after)),
             ("flprov", found.version),
             ("metrics", found.metrics),
+            ("warm", say_warm(found.warm)),
             ("drained", found.drained.removeprefix("drained ")),
             ("safe to stop", found.safe_when),
         ]

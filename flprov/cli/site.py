@@ -13,7 +13,7 @@ from flprov.cli.acting import acting
 from flprov.cli.changes import print_change
 from flprov.cli.completion import complete_org, complete_site
 from flprov.cli.ladder import print_causes, print_hint, print_ladder, print_seen
-from flprov.cli.output import ago, clean, json_option, print_fields, print_json, size, tint, until
+from flprov.cli.output import ago, clean, json_option, print_fields, print_json, say_warm, size, tint, until
 from flprov.cli.own import ask_own
 from flprov.cli.proxies import environment_route
 from flprov.cli.siteops import drain_site, enable_site, restart_site, stop_site
@@ -150,6 +150,7 @@ def _vital_fields(vitals: Vitals) -> list[tuple[str, str]]:
         ("gpus", ", ".join(gpu.name for gpu in vitals.gpus) or vitals.gpu_note),
         ("disk", f"{size(vitals.disk.available)} free"),
         ("confinement", vitals.confinement),
+        ("warm", say_warm(vitals.warm)),
         ("filters", vitals.filters),
     ]
 

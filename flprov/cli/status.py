@@ -155,6 +155,7 @@ def print_site(site: SiteDocument) -> None:
             ("gpus", _gpus(site)),
             ("datasets", ", ".join(site.datasets)),
             ("confinement", site.confinement),
+            ("warm", say_warm(site.warm)),
             ("jobs", ", ".join(site.jobs)),
             ("drained", site.drained.removeprefix("drained ")),
             ("told", site.order),

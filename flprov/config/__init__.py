@@ -14,16 +14,19 @@ from flprov.config.listening import OFF, read_metrics
 from flprov.config.report import nearest, shown, suggestion
 from flprov.config.scalars import parse_duration, parse_size
 from flprov.config.section import REQUIRED, Section
+from flprov.config.warmth import WARM, read_warm
 
 __all__ = [
     "OFF",
     "REQUIRED",
+    "WARM",
     "Section",
     "nearest",
     "open_config",
     "parse_duration",
     "parse_size",
     "read_metrics",
+    "read_warm",
     "shown",
     "suggestion",
 ]

@@ -8,6 +8,7 @@ no rule has to expect a parser's error. What was read is not yet trusted.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 from collections.abc import Mapping
@@ -162,6 +163,7 @@ def _summary(error: Exception) -> str:
     return "it is not well-formed X.509"
 
 
+@functools.lru_cache(maxsize=64)  # a command reads the eight certificates of its kit 23 times
 def _read(der: bytes) -> Certificate:
     source = x509.load_der_x509_certificate(der)
     extensions = {extension.oid: extension for extension in source.extensions}

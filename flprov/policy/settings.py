@@ -6,6 +6,7 @@ python: /opt/flprov-jobs/bin/python
 proxy: http://proxy.hospital-a.example:3128   # on the way to the server; with a password: mode 0600
 he_secret: he.secret   # mode 0600; what the sites gave each other for jobs that average ciphertexts
 metrics: 127.0.0.1:9465   # or `off`: where the agent answers this machine's monitoring
+warm: true   # or `false`, or a list of modules: what is imported before a job comes
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flprov.config import Section, open_config, read_metrics, shown
+from flprov.config import WARM, Section, open_config, read_metrics, read_warm, shown
 from flprov.errors import NotFound
 from flprov.project import DIRECT, Route, parse_proxy
 
@@ -34,6 +35,7 @@ class SiteSettings:
     route: Route | None = None  # how the server is dialled, if the site says it; read when the agent starts
     he_secret: Path | None = None  # of the file; docs/workflows/fedavg-he.md
     metrics: str = METRICS  # where the agent answers monitoring, or "off"; read when it starts
+    warm: tuple[str, ...] | None = WARM  # what is imported ahead of jobs, None: nothing; read when it starts
 
 
 def load_site_settings(path: Path) -> SiteSettings:
@@ -59,6 +61,7 @@ def load_site_settings(path: Path) -> SiteSettings:
                 route=route,
                 he_secret=folder / _read_path(top, "he_secret") if top.has("he_secret") else None,
                 metrics=read_metrics(top, METRICS),
+                warm=read_warm(top),
             )
     except NotFound:
         return SiteSettings(source=path)

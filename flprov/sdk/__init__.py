@@ -30,6 +30,7 @@ from flprov.sdk.filters import FILTERS
 from flprov.sdk.functions import Executor, build_executor, run_executor
 from flprov.sdk.gathering import Answer, Ask, Gathering, Port
 from flprov.sdk.models import TORCH, load_model
+from flprov.sdk.results import ResultArrays, Results, results_in
 from flprov.sdk.runtime_tasks import RUNTIME_TASKS, is_runtime_task, run_runtime_task, verify_agreed
 from flprov.sdk.selection import Selection
 from flprov.sdk.sites import Sites
@@ -66,7 +67,9 @@ __all__ = [
     "FedAvg",
     "Gathering",
     "Port",
+    "ResultArrays",
     "ResultFilter",
+    "Results",
     "Scalar",
     "Selection",
     "Site",
@@ -98,6 +101,7 @@ __all__ = [
     "open_result",
     "pick_attribute",
     "read_state",
+    "results_in",
     "run_executor",
     "run_runtime_task",
     "split_entry",

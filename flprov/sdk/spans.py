@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 PIECE = (
     1 << 16
 )  # numbers calculated with in one go: a few float64 buffers of it fit into the cache of one core
-_SPAN = 1 << 20  # numbers that one thread does in a row
+_SPAN = 1 << 21  # numbers that one thread does in a row
 _WORTH_IT = 1 << 19  # numbers in all; below, threads cost more than they gain
 _MOST_THREADS = 8  # more wait for memory
 

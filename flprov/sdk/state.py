@@ -2,12 +2,13 @@
 """State: all that a workflow carries from one round to the next.
 
 The runtime saves it at each round boundary and hands it back after a crash. It travels as one
-safetensors file: the tensors of `model` and `tensors` under those prefixes, the rest as metadata.
+safetensors file: the tensors of `model` and `tensors` under those prefixes, the rest as metadata. A large
+model, and the best one, are files of their own beside it, which tasks and results name as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -83,17 +84,25 @@ class _Numbers:
     best: Choice | None = None
 
 
-def flatten_state(state: State) -> tuple[Tensors, Mapping[str, str]]:
+def flatten_state(state: State, *, apart: Collection[str] = ()) -> tuple[Tensors, Mapping[str, str]]:
     """The tensors and the metadata of the safetensors file that `read_state` reads.
+
+    Args:
+        state: what is saved.
+        apart: "model", "best" or both, where those are files of their own.
 
     Raises:
         Misuse: a scalar or metric is not finite.
     """
-    tensors = {f"model/{name}": array for name, array in state.model.items()}
-    tensors |= {f"tensors/{name}": array for name, array in state.tensors.items()}
+    parts = {"model": state.model, "tensors": state.tensors, "best": state.best.model if state.best else {}}
+    tensors = {
+        f"{part}/{name}": array
+        for part, held in parts.items()
+        if part not in apart
+        for name, array in held.items()
+    }
     best = None
     if state.best is not None:
-        tensors |= {f"best/{name}": array for name, array in state.best.model.items()}
         best = Choice(**{name.name: getattr(state.best, name.name) for name in fields(Choice)})
     numbers = _Numbers(
         round=state.round, scalars=state.scalars, metrics=state.metrics, results=state.results, best=best
@@ -113,8 +122,13 @@ def encode_state(state: State) -> bytes:
     return encode_tensors(*flatten_state(state))
 
 
-def read_state(source: Path | bytes) -> State:
+def read_state(source: Path | bytes, *, model: Tensors | None = None, best: Tensors | None = None) -> State:
     """The state in a file, its tensors mapped, or in bytes.
+
+    Args:
+        source: what was made of `flatten_state`.
+        model: its model, if that is a file of its own.
+        best: the best one, likewise.
 
     Raises:
         StateDamaged: a tensor file, but not a state's.
@@ -134,10 +148,10 @@ def read_state(source: Path | bytes) -> State:
     chosen = numbers.best
     return State(
         round=numbers.round,
-        model=parts["model"],
+        model=parts["model"] if model is None else model,
         tensors=parts["tensors"],
         scalars=numbers.scalars,
         metrics=numbers.metrics,
         results=numbers.results,
-        best=None if chosen is None else Best(**vars(chosen), model=parts["best"]),
+        best=None if chosen is None else Best(**vars(chosen), model=parts["best"] if best is None else best),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from flprov.config import Section, open_config, read_metrics
+from flprov.config import WARM, Section, open_config, read_metrics, read_warm
 from flprov.kits import Kit, load_kit
 from flprov.pki import Kind
 from flprov.server.jobs.quotas import read_quotas
@@ -34,6 +34,7 @@ class ServerConfig:
     checkpoints: int = 10  # saved states kept of each job, the newest; 0: all
     keep_jobs: timedelta | None = None  # how long after its end a job is deleted; None: never
     metrics: str = METRICS  # where /metrics and /health are, or "off"
+    warm: tuple[str, ...] | None = None  # what is imported ahead of workflows; None: nothing
     tracking: Mapping[str, str] = field(
         default_factory=dict, repr=False
     )  # receiver -> target, may hold a password
@@ -51,6 +52,7 @@ def load_server_config(folder: Path, *, now: datetime, ca_passphrase: bytes | No
     listen, unconfined, python = kit.listen, False, Path(sys.executable)
     checkpoints, keep_jobs, metrics = 10, None, METRICS
     tracking: Mapping[str, str] = {}
+    warm: tuple[str, ...] | None = WARM
     settings = kit.local / "server.yml"
     if settings.exists():
         with open_config(settings) as section:
@@ -60,6 +62,7 @@ def load_server_config(folder: Path, *, now: datetime, ca_passphrase: bytes | No
             checkpoints = section.integer("checkpoints", checkpoints, minimum=0, maximum=1_000_000)
             keep_jobs = _read_retention(section)
             metrics = read_metrics(section, metrics)
+            warm = read_warm(section)
             tracking = read_tracking(section, kit.local)
             read_quotas(section)
     return ServerConfig(
@@ -72,6 +75,7 @@ def load_server_config(folder: Path, *, now: datetime, ca_passphrase: bytes | No
         checkpoints=checkpoints,
         keep_jobs=keep_jobs,
         metrics=metrics,
+        warm=warm,
         tracking=tracking,
         settings=settings,
     )

@@ -21,6 +21,23 @@ class BlobRef:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StateRef(BlobRef):
+    """A workflow's saved state, as it is kept.
+
+    A large model, and the best one, are blobs of their own, so that tasks and results can name the same
+    ones; smaller ones are inside, as are all in records of earlier versions.
+    """
+
+    model: BlobRef | None = None
+    best: BlobRef | None = None
+
+    @property
+    def digests(self) -> set[str]:
+        """Of all the blobs that it is made of."""
+        return {ref.digest for ref in (self, self.model, self.best) if ref is not None} - {""}
+
+
+@dataclass(frozen=True, kw_only=True)
 class AppRecord:
     """An uploaded app; its digest is its name."""
 
@@ -68,7 +85,7 @@ class JobRecord:
     members: tuple[str, ...] = ()  # sites that were ready at least once
     refusals: Mapping[str, str] = field(default_factory=dict)  # site -> why it will not run this job
     round: int = 0  # the round that comes next
-    model: BlobRef | None = None  # the workflow's saved state
+    model: StateRef | None = None  # the workflow's saved state
     results: Mapping[str, BlobRef] = field(default_factory=dict)
     causes: tuple[Cause, ...] = ()
     outcome: str = ""  # in FINISHING: the terminal state to come
@@ -141,7 +158,7 @@ class RoundRecord:
     absent: tuple[Missing, ...]
     refused: tuple[Missing, ...]
     metrics: Mapping[str, float]
-    state: BlobRef | None = None  # what the workflow saved after it: a checkpoint, while it is kept
+    state: StateRef | None = None  # what the workflow saved after it: a checkpoint, while it is kept
     spared: tuple[str, ...] = ()  # sites whose answer to a task the workflow did not wait for
 
     def without_state(self) -> RoundRecord:

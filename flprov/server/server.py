@@ -49,7 +49,7 @@ from flprov.server.twin import verify_alone
 from flprov.store import Row, Store, open_store
 from flprov.wire import PROTOCOL
 from flprov.wire.documents import ServerDocument, Space, StatusDocument
-from flprov.workers import Launcher, ProcessLauncher, confinement_method
+from flprov.workers import Launcher, ProcessLauncher, Warming, confinement_method
 
 if TYPE_CHECKING:
     from flprov.server.operations.metrics import ServerMetrics
@@ -100,7 +100,8 @@ class Server:
         self.config = config
         self._clock = clock or SystemClock()
         self._serve_on = serve_on or self._serve_mtls
-        self._launcher = launcher or ProcessLauncher()
+        self._warming = Warming("workflow", None if launcher else config.warm)
+        self._launcher = launcher or ProcessLauncher(warming=self._warming)
         self._open_store = store or (lambda folder: open_store(folder, clock=self._clock))
         self._local_status = local_status
         self._stopping = asyncio.Event()
@@ -157,6 +158,7 @@ class Server:
             row = Row(who="server", what="server.start", object=self.config.kit.name)
             await store.commit([], row, urgent=True)  # it starts on a full disk, and not on a broken one
             self.ready.set()
+            self._warming.prepare(self.config.python)
             async with self._local(state):
                 await self._stopping.wait()
         finally:
@@ -167,6 +169,7 @@ class Server:
             await self._identities.close()
             await self._operations.close()
             await self._jobs.close()
+            await self._warming.close()
             await self._tracking.close()
             await self._log.close()
             await self._say_stop()
@@ -373,6 +376,7 @@ class Server:
             log_index=self._store.head,
             disk=Space(total=usage.total, available=usage.free),
             confinement="unconfined" if self.config.unconfined else confinement_method(),
+            warm=self._warming.describe(),
             warnings=self._identities.warnings(),
             log_warnings=self._log.warnings(),
             metrics=self._monitoring.said,

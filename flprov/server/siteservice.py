@@ -39,7 +39,7 @@ from flprov.server.records import BlobRef, UpdateRecord
 from flprov.server.registry import Registry
 from flprov.server.sessions import Session, Sessions
 from flprov.server.transfers import receive_blob, send_blob
-from flprov.wire import PROTOCOL, failure_of, pb, tensor_infos, verify_numbers, verify_protocol, verify_update
+from flprov.wire import PROTOCOL, failure_of, pb, tensor_infos, verify_protocol
 
 logger = logging.getLogger(__name__)
 
@@ -256,6 +256,8 @@ class SiteService:
 
     async def _verify(self, run: JobRun, site: str, asked: Asked, update: pb.UpdateMessage) -> UpdateRecord:
         """The update as a record, if it fits the task that it answers."""
+        from flprov.wire import verify_numbers  # late, as below: with numpy, and not needed to be ready
+
         tensors = self._tensors(run, site, update.tensors)
         weight = update.weight if update.HasField("weight") else None
         verify_numbers(update.samples, weight, update.metrics, run.record.spec.sites.max_weight)
@@ -286,6 +288,8 @@ class SiteService:
     def _verify_tensors(
         self, update: pb.UpdateMessage, tensors: BlobRef, model: BlobRef, expects: str
     ) -> None:
+        from flprov.wire import verify_update
+
         if not 0 <= update.seconds <= _LONGEST_WORK:  # also true of NaN
             raise UpdateRefused(f"seconds is {update.seconds}; it must be from 0 to {_LONGEST_WORK:g}")
         base = tensor_infos(self._source(model)) if model.size else None

@@ -869,18 +869,22 @@ class StartSite(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., site: _Optional[str] = ..., spec: _Optional[bytes] = ..., datasets: _Optional[_Mapping[str, str]] = ..., statistics: _Optional[bytes] = ..., he_secret: _Optional[bytes] = ...) -> None: ...
 
 class StartWorkflow(_message.Message):
-    __slots__ = ("job_id", "spec", "sites", "state", "round")
+    __slots__ = ("job_id", "spec", "sites", "state", "round", "model", "best")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     SITES_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BEST_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     spec: bytes
     sites: _containers.RepeatedScalarFieldContainer[str]
     state: Payload
     round: int
-    def __init__(self, job_id: _Optional[str] = ..., spec: _Optional[bytes] = ..., sites: _Optional[_Iterable[str]] = ..., state: _Optional[_Union[Payload, _Mapping]] = ..., round: _Optional[int] = ...) -> None: ...
+    model: Payload
+    best: Payload
+    def __init__(self, job_id: _Optional[str] = ..., spec: _Optional[bytes] = ..., sites: _Optional[_Iterable[str]] = ..., state: _Optional[_Union[Payload, _Mapping]] = ..., round: _Optional[int] = ..., model: _Optional[_Union[Payload, _Mapping]] = ..., best: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
 
 class Ready(_message.Message):
     __slots__ = ()
@@ -964,7 +968,7 @@ class SiteAnswer(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., site: _Optional[str] = ..., update: _Optional[_Union[UpdateMessage, _Mapping]] = ..., absent: _Optional[_Union[Failure, _Mapping]] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class CloseRound(_message.Message):
-    __slots__ = ("round", "state", "metrics")
+    __slots__ = ("round", "state", "metrics", "model", "best")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -975,16 +979,22 @@ class CloseRound(_message.Message):
     ROUND_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BEST_FIELD_NUMBER: _ClassVar[int]
     round: int
     state: Payload
     metrics: _containers.ScalarMap[str, float]
-    def __init__(self, round: _Optional[int] = ..., state: _Optional[_Union[Payload, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    model: Payload
+    best: Payload
+    def __init__(self, round: _Optional[int] = ..., state: _Optional[_Union[Payload, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., model: _Optional[_Union[Payload, _Mapping]] = ..., best: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
 
 class RoundSaved(_message.Message):
-    __slots__ = ("round",)
+    __slots__ = ("round", "model")
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     round: int
-    def __init__(self, round: _Optional[int] = ...) -> None: ...
+    model: str
+    def __init__(self, round: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
 
 class Finished(_message.Message):
     __slots__ = ("results", "reason")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flprov.workers.record import ExitRecord, read_exit_record
     from flprov.workers.session import Session, current_session, open_session, use_session
     from flprov.workers.tasks import OpenTask
+    from flprov.workers.warming import Warming
 
 __all__ = [
     "Channel",
@@ -42,6 +43,7 @@ __all__ = [
     "Process",
     "ProcessLauncher",
     "Session",
+    "Warming",
     "WorkerChannel",
     "adopt_channel",
     "confinement_gaps",
@@ -73,6 +75,7 @@ _MODULES = {
     "Process": "launcher",
     "ProcessLauncher": "launcher",
     "Session": "session",
+    "Warming": "warming",
     "WorkerChannel": "channel",
     "adopt_channel": "channel",
     "confinement_gaps": "detection",

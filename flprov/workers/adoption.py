@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import socket
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,20 +40,29 @@ class FoundShim:
         self.pid = pid
         self._started = started
         self._handle = handle
+        self._turn = threading.Lock()  # two may wait
+        self._ended = False
+        self._status: int | None = None
 
     def kill(self) -> None:
         """SIGKILL."""
         send_signal(self.pid, self._started, signal.SIGKILL)
 
     def wait(self) -> int | None:
-        """Until it has ended. Blocks."""
-        poller = select.poll()
-        poller.register(self._handle, select.POLLIN)
-        poller.poll()
-        os.close(self._handle)
-        with contextlib.suppress(ChildProcessError):  # ours, if we are the parent's process under a new image
-            os.waitpid(self.pid, os.WNOHANG)
-        return None
+        """Until it has ended; its status as of `subprocess.Popen.wait`, if it is our child. Blocks."""
+        with self._turn:
+            if self._ended:
+                return self._status
+            poller = select.poll()
+            poller.register(self._handle, select.POLLIN)
+            poller.poll()
+            os.close(self._handle)
+            self._ended = True
+            # Ours, if the template forked it, or if we are its parent's process under a new image.
+            with contextlib.suppress(ChildProcessError):
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                self._status = os.waitstatus_to_exitcode(status) if pid else None
+            return self._status
 
     def leave(self) -> None:
         """Let go of it."""
@@ -103,6 +113,11 @@ def _find(record: ShimRecord) -> FoundShim | None:
         return FoundShim(record.pid, record.started, handle)
     os.close(handle)
     return None
+
+
+def own_shim(pid: int) -> FoundShim:
+    """A shim that is our child, or will be at once, and that nobody else waits for."""
+    return FoundShim(pid, start_time(pid) or 0, os.pidfd_open(pid))
 
 
 def _knock(control: socket.socket, folder: Path, record: ShimRecord) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The step from the shim to the worker: fork, confine, exec. Runs in the shim."""
+"""The step from the shim to the worker: fork, confine, begin. Runs in the shim."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from flprov.workers.joblog import JobLog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from typing import Any
 
-    Order = dict[str, Any]  # a JSON object, made by `launcher`
+    Order = dict[str, Any]  # a JSON object, made by `plan`
+    # With the order and the descriptors that the worker keeps; does not return, closes all others.
+    Begin = Callable[[Order, Iterable[int]], None]
 
 # The kernel rather kills a job than the agent, the shim or the operator's shell (proc_pid_oom_score_adj(5)).
 _OOM_SCORE = "500"
 _FAILED_TO_START = 127
+CHANNEL_VARIABLE = "FLPROV_CHANNEL_FD"
 LIFELINE_VARIABLE = "FLPROV_LIFELINE_FD"
 
 
@@ -31,31 +35,32 @@ class LaunchFailed(Exception):
         self.code = code
 
 
-def start_worker(order: Order, *, channel: int, lifeline: int | None, log: JobLog) -> tuple[int, int | None]:
-    """Start the worker of `order`, confined as it says.
+def start_worker(
+    order: Order, handed: tuple[int, ...], *, log: JobLog, begin: Begin
+) -> tuple[int, int | None]:
+    """Start the worker of `order`, confined as it says, and let go of the descriptors that it is handed.
 
     Returns:
         Its process number, and the listener for `broker.serve` if its connect(2) is to be supervised.
 
     Raises:
-        LaunchFailed: a step between fork and exec failed; nothing runs.
+        LaunchFailed: a step between fork and `begin` failed; nothing runs.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     shim = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become_worker(order, (channel, lifeline), log=log, report=theirs, shim=shim)
+        _become_worker(order, handed, log=log, report=theirs, shim=shim, begin=begin)
     theirs.close()
     log.close_inlet()
-    os.close(channel)
-    if lifeline is not None:
-        os.close(lifeline)
+    for descriptor in handed:
+        os.close(descriptor)
     with ours:
         return pid, _read_report(ours, pid)
 
 
 def _read_report(report: socket.socket, pid: int) -> int | None:
-    """Nothing but the end of the stream, and perhaps the listener before it, is a successful exec."""
+    """Nothing but the end of the stream, and perhaps the listener before it, is a worker that begins."""
     listener: int | None = None
     while True:
         data, descriptors, _, _ = socket.recv_fds(report, 4096, 1)
@@ -70,19 +75,25 @@ def _read_report(report: socket.socket, pid: int) -> int | None:
 
 
 def _become_worker(
-    order: Order, handed: tuple[int | None, ...], *, log: JobLog, report: socket.socket, shim: int
+    order: Order,
+    handed: tuple[int, ...],
+    *,
+    log: JobLog,
+    report: socket.socket,
+    shim: int,
+    begin: Begin,
 ) -> None:
-    """In the child: everything up to exec. Does not return."""
+    """In the child: everything up to the worker's own beginning. Does not return."""
     code, doing = "local-error", "preparing the worker"
     try:
-        _prepare(order, handed, log)
+        _prepare(order, log)
         code, doing = "confinement-refused", "confining the worker"
-        command = _confine(order, report)
+        _confine(order, report)
         code, doing = "local-error", f"starting {order['command'][0]}"
         # Last: a change of credentials clears it. If the shim is killed, so is the worker.
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == shim:
-            os.execve(command[0], command, order["environment"])  # noqa: S606
+            begin(order, handed)
     except Exception as error:  # the outermost loop of this process
         message = f"{doing} failed: {error}"
         report.send(json.dumps({"code": code, "message": message}).encode())
@@ -90,11 +101,19 @@ def _become_worker(
         os._exit(_FAILED_TO_START)
 
 
-def _prepare(order: Order, handed: tuple[int | None, ...], log: JobLog) -> None:
-    os.setsid()  # kill(0, ...) in job code is not to reach the shim
-    signal.set_wakeup_fd(-1)
+def execute(order: Order, handed: Iterable[int]) -> None:
+    """Begin by exec(2): another program in this process."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec would pass that on
         signal.signal(number, signal.SIG_DFL)
+    for descriptor in handed:
+        os.set_inheritable(descriptor, True)  # noqa: FBT003 - the function takes it by position only
+    command: list[str] = order["command"]
+    os.execve(command[0], command, order["environment"])  # noqa: S606
+
+
+def _prepare(order: Order, log: JobLog) -> None:
+    os.setsid()  # kill(0, ...) in job code is not to reach the shim
+    signal.set_wakeup_fd(-1)
     os.umask(0o077)
     os.chdir(order["work"])
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
@@ -103,17 +122,14 @@ def _prepare(order: Order, handed: tuple[int | None, ...], log: JobLog) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log.inlet, 1), (log.inlet, 2)):
         os.dup2(source, target)
-    for descriptor in handed:
-        if descriptor is not None:
-            os.set_inheritable(descriptor, True)  # noqa: FBT003 - the function takes it by position only
 
 
-def _confine(order: Order, report: socket.socket) -> list[str]:
-    """Confine this process by the order's method. Returns the command to execute."""
-    command: list[str] = order["command"]
+def _confine(order: Order, report: socket.socket) -> None:
+    """Confine this process by the order's method, or have bubblewrap do so."""
     if order["method"] == "bubblewrap":
-        descriptor = str(confinement.bubblewrap_filter())
-        return [descriptor if word == order["filter_place"] else word for word in command]
+        place, descriptor = order["filter_place"], str(confinement.bubblewrap_filter())
+        order["command"] = [descriptor if word == place else word for word in order["command"]]
+        return
     if order["private_mounts"]:
         confinement.make_private_mounts()
     os.symlink(order["work"], order["short_work"])  # noqa: PTH211 - pathlib is slow to import
@@ -122,4 +138,3 @@ def _confine(order: Order, report: socket.socket) -> list[str]:
         socket.send_fds(report, [b"listener"], [listener])
     else:
         confinement.enter_unconfined()
-    return command

@@ -19,26 +19,26 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flprov._base import from_document
-from flprov.errors import ConfinementRefused, LocalError, error_class
+from flprov.errors import LocalError, error_class
 from flprov.workers import linux
 from flprov.workers.adoption import adopt_shim
-from flprov.workers.bubblewrap import FILTER_PLACE, bubblewrap_command
 from flprov.workers.channel import Channel, StreamChannel, open_channel
-from flprov.workers.confinement import drop_short_name, short_name
-from flprov.workers.detection import PACKAGE, Method, detect_method, try_private_mounts
+from flprov.workers.confinement import drop_short_name
+from flprov.workers.detection import PACKAGE, Method
 from flprov.workers.logsegments import log_segments
 from flprov.workers.order import LaunchOrder
-from flprov.workers.processes import TAG_VARIABLE, mounts_of, start_time
+from flprov.workers.plan import plan_launch
+from flprov.workers.processes import mounts_of, start_time
 from flprov.workers.reaping import collect, drop_door, sweep, write_exit_record
-from flprov.workers.record import EXIT_RECORD, SHIM_RECORD, SHIM_SOCKET, ExitRecord, read_exit_record
-from flprov.workers.view import plan_view
+from flprov.workers.record import EXIT_RECORD, SHIM_RECORD, ExitRecord, read_exit_record
 
-CHANNEL_VARIABLE = "FLPROV_CHANNEL_FD"
+if TYPE_CHECKING:
+    from flprov.workers.warming import Warming
+
 _PACKET = 1 << 17  # as in shim.py
 _MOST_STARTS = 3  # of a shim that somebody else kills before it has started the worker
 _OVERDUE = 15.0  # seconds after its grace in which a shim that lives has reported, or given up
@@ -46,12 +46,6 @@ _OVERDUE = 15.0  # seconds after its grace in which a shim that lives has report
 _SHIM = (
     "import sys; sys.path.append(sys.argv[1]); from flprov.workers.shim import main; "
     "main(int(sys.argv[2]), int(sys.argv[3]))"
-)
-# flprov is imported first and from lib/, which has nothing but a link to this very package: nothing
-# can take its name. lib/ stays on the path, at its end, for children that multiprocessing spawns.
-_WORKER = (
-    "import sys; sys.path.insert(0, sys.argv[1]); import flprov, importlib; "
-    "sys.path.append(sys.path.pop(0)); sys.exit(importlib.import_module(sys.argv[2]).main())"
 )
 
 
@@ -129,10 +123,12 @@ class ProcessLauncher:
 
     Args:
         method: confine by this; the best that works here, when None.
+        warming: fork shim and worker from its template, when it has one; else every job starts anew.
     """
 
-    def __init__(self, *, method: Method | None = None) -> None:
+    def __init__(self, *, method: Method | None = None, warming: Warming | None = None) -> None:
         self._method = method
+        self._warming = warming
 
     async def launch(self, order: LaunchOrder) -> ShimProcess:
         """See `Launcher.launch`."""
@@ -148,40 +144,43 @@ class ProcessLauncher:
     async def _launch(self, order: LaunchOrder) -> ShimProcess | None:
         """None when somebody else killed the shim before it had started the worker: nothing is left of it."""
         tag = secrets.token_hex(16)
-        plan = await asyncio.to_thread(_plan, order, self._method, tag)
+        plan = await asyncio.to_thread(plan_launch, order, self._method, tag)
         linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
-        ours, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        channel, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        plan["environment"][CHANNEL_VARIABLE] = str(worker_end.fileno())
+        shim, control, channel = await self._fork_shim(order, plan) or _start_shim(order)
         try:
-            with control, worker_end:
-                shim = _start_shim(order, control.fileno(), worker_end.fileno())
-        except BaseException:
-            ours.close()
-            channel.close()
-            raise
-        try:
-            pid = await _start_worker(ours, plan, shim)
+            pid = await _start_worker(control, plan, shim)
             if pid is None:
-                ours.close()
+                control.close()
                 channel.close()
                 await asyncio.to_thread(_clear_away, tag)
                 return None
             stream = await open_channel(channel)
         except BaseException:  # also when cancelled
-            ours.close()  # without its parent's end a shim stops the job
+            control.close()  # without its parent's end a shim stops the job
             channel.close()
             asyncio.get_running_loop().run_in_executor(None, shim.wait)
             raise
         return ShimProcess(
             folder=order.folder,
             shim=shim,
-            control=ours,
+            control=control,
             channel=stream,
             pid=pid,
             tag=tag,
             method=str(plan["method"]),
         )
+
+    async def _fork_shim(self, order: LaunchOrder, plan: dict[str, Any]) -> _Started | None:
+        """From the template; None when it cannot be.
+
+        Bubblewrap is a program, which only exec enters. What libraries read from their environment when
+        they are loaded cannot be told to a process that has loaded them.
+        """
+        if self._warming is None or plan["method"] == Method.BUBBLEWRAP.value or order.variables:
+            return None
+        with _Lines(order) as lines:
+            shim = await self._warming.fork(order.python, lines.theirs)
+            return None if shim is None else (shim, *lines.keep())
 
     async def adopt(self, folder: Path) -> ShimProcess | None:
         """See `Launcher.adopt`."""
@@ -339,103 +338,65 @@ def _prepare_folder(order: LaunchOrder) -> LaunchOrder:
     return dataclasses.replace(order, folder=folder)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Confined:
-    """A command, and the parts of the shim's order that confine it."""
-
-    command: list[str]
-    details: dict[str, Any]
+_Started = tuple[Shim, socket.socket, socket.socket]  # its control line and the worker's frames: our ends
 
 
-def _plan(order: LaunchOrder, method: Method | None, tag: str) -> dict[str, Any]:
-    """The shim's order: a JSON object. Asks the interpreter and the kernel, so not for the loop."""
-    confined = _confine(order, method or detect_method(), short_name(tag))
-    folder = order.folder
-    return {
-        "job_id": order.job_id,
-        "tag": tag,
-        "parent": "server" if order.main == "workflow" else "agent",
-        "command": confined.command,
-        "environment": _environment(order, tag),
-        "work": str(folder / "work"),
-        "short_work": short_name(tag),
-        "log": str(folder / "log"),
-        "log_limit": order.log_limit,
-        "shim_record": str(folder / SHIM_RECORD),
-        "exit_record": str(folder / EXIT_RECORD),
-        "door": str(folder / SHIM_SOCKET),
-        "grace": order.grace,
-        "orphan_seconds": order.orphan_seconds,
-        **confined.details,
-    }
+class _Lines(contextlib.ExitStack):
+    """What a new shim is handed: its line, the worker's frames, the log. Closed again at the end.
+
+    Raises:
+        LocalError: the log cannot be written.
+    """
+
+    def __init__(self, order: LaunchOrder) -> None:
+        super().__init__()
+        self._errors = _open_log(order)
+        self.callback(os.close, self._errors)
+        self._control, self._control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel, self._channel_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        for sock in (self._control, self._control_end, self._channel, self._channel_end):
+            self.callback(sock.close)
+
+    @property
+    def theirs(self) -> tuple[int, int, int]:
+        return self._control_end.fileno(), self._channel_end.fileno(), self._errors
+
+    def keep(self) -> tuple[socket.socket, socket.socket]:
+        """Our ends, which stay open."""
+        return self._control.dup(), self._channel.dup()
 
 
-def _confine(order: LaunchOrder, method: Method, short_work: str) -> _Confined:
-    command = [str(order.python.absolute()), "-I", "-u", "-X", "faulthandler", "-c", _WORKER]
-    command += [str(order.folder / "lib"), order.module]
-    if method is Method.NONE:
-        if not order.unconfined:
-            raise ConfinementRefused(
-                "job code cannot be confined on this machine: no Landlock and no working bubblewrap",
-                hint="install bubblewrap, or set `unconfined: true` in the site's policy.yml",
-            )
-        return _Confined(command=command, details={"method": method.value, "private_mounts": False})
-    view = plan_view(order)
-    if method is Method.BUBBLEWRAP:
-        wrapped = [*bubblewrap_command(view, work=order.folder / "work", short_work=short_work), *command]
-        return _Confined(command=wrapped, details={"method": method.value, "filter_place": FILTER_PLACE})
-    details = {
-        "method": method.value,
-        "rules": view.rules(),
-        "private_mounts": try_private_mounts() is not None,
-        "sockets": [str(path) for path in view.writable],
-    }
-    return _Confined(command=command, details=details)
-
-
-def _environment(order: LaunchOrder, tag: str) -> dict[str, str]:
-    """Made from nothing: whatever the agent has in its own environment stays there."""
-    work = str(order.folder / "work")
-    return {
-        **order.variables,
-        "CUDA_VISIBLE_DEVICES": ",".join(order.gpus),
-        "HOME": work,
-        "LANG": "C.UTF-8",
-        "PATH": f"{order.python.absolute().parent}:/usr/local/bin:/usr/bin:/bin",
-        "TMPDIR": short_name(tag),
-        "USER": "flprov",
-        TAG_VARIABLE: tag,
-    }
-
-
-def _start_shim(order: LaunchOrder, control: int, channel: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-I", "-S", "-c", _SHIM, str(PACKAGE.parent), str(control), str(channel)]
+def _open_log(order: LaunchOrder) -> int:
     log = order.folder / "log"
     newest = [path for _, path in log_segments(log)] or [str(log)]
     try:
-        errors = os.open(newest[-1], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        return os.open(newest[-1], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise LocalError(f"the job's log {log} cannot be written: {error.strerror}") from error
-    try:
-        return subprocess.Popen(
-            [*command, f"flprov-shim:{order.job_id}"],  # for ps
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            cwd="/",
-            env={"LANG": "C.UTF-8"},
-            pass_fds=(control, channel),
-            start_new_session=True,  # a terminal's Ctrl-C and hang-up are for the parent
-        )
-    except OSError as error:
-        raise LocalError(f"the job's shim could not be started: {error.strerror}") from error
-    finally:
-        os.close(errors)
 
 
-async def _start_worker(
-    control: socket.socket, plan: dict[str, Any], shim: subprocess.Popen[bytes]
-) -> int | None:
+def _start_shim(order: LaunchOrder) -> _Started:
+    """By exec."""
+    with _Lines(order) as lines:
+        control, channel, errors = lines.theirs
+        command = [sys.executable, "-I", "-S", "-c", _SHIM, str(PACKAGE.parent), str(control), str(channel)]
+        try:
+            shim = subprocess.Popen(
+                [*command, f"flprov-shim:{order.job_id}"],  # for ps
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                cwd="/",
+                env={"LANG": "C.UTF-8"},
+                pass_fds=(control, channel),
+                start_new_session=True,  # a terminal's Ctrl-C and hang-up are for the parent
+            )
+        except OSError as error:
+            raise LocalError(f"the job's shim could not be started: {error.strerror}") from error
+        return (shim, *lines.keep())
+
+
+async def _start_worker(control: socket.socket, plan: dict[str, Any], shim: Shim) -> int | None:
     """Give the order to the shim. Returns the worker's process number; None when the shim was killed."""
     loop = asyncio.get_running_loop()
     control.setblocking(False)  # noqa: FBT003 - the function takes it by position only
@@ -446,7 +407,7 @@ async def _start_worker(
     if "started" in answer:
         return int(answer["started"])
     status = await asyncio.to_thread(shim.wait)
-    if not packet and status < 0:
+    if not packet and (status is None or status < 0):
         return None
     failure = answer.get("failed") or {"code": "local-error", "message": "the job's shim ended at its start"}
     raise error_class(failure["code"])(failure["message"], hint=f"read {plan['log']}")

@@ -15,7 +15,7 @@ When the parent goes away, the shim waits as long as the order says for another 
 
 The descriptor goes on to the worker over its lifeline, a socket on which the shim says nothing else.
 If nobody comes, the shim stops the job and leaves the record in the job's folder.
-Started as `python -I -S`; imports the standard library's quick modules and nothing else.
+Started as `python -I -S`, or forked from the template; imports the standard library's quick modules only.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import time
 import traceback
 
 from flprov.workers import linux
-from flprov.workers.child import LIFELINE_VARIABLE, LaunchFailed, start_worker
+from flprov.workers.child import CHANNEL_VARIABLE, LIFELINE_VARIABLE, LaunchFailed, execute, start_worker
 from flprov.workers.confinement import drop_short_name
 from flprov.workers.joblog import JobLog
 from flprov.workers.parent import PACKET, ParentLine, send
@@ -41,6 +41,8 @@ from flprov.workers.processes import boot_id, descendants, kill_all, send_signal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from flprov.workers.child import Begin
 
 _KILL_AGAIN = 0.05  # seconds between two rounds of killing
 _GIVE_UP = 10.0  # seconds after the first round: what is left then hangs inside the kernel
@@ -53,8 +55,9 @@ _TERMINATED = 128 + signal.SIGTERM  # the exit status of a worker that has heede
 class Shim:
     """One job's processes, from the order to the exit record."""
 
-    def __init__(self, control: socket.socket, order: dict[str, Any]) -> None:
+    def __init__(self, control: socket.socket, order: dict[str, Any], begin: Begin) -> None:
         self._order = order
+        self._begin = begin
         self._log = JobLog(order["log"], limit=order["log_limit"])
         self._poll = select.poll()
         waits = order["orphan_seconds"] > 0
@@ -80,7 +83,9 @@ class Shim:
         """
         wakeups = self._listen_to_signals()
         lifeline = self._make_lifeline()
-        self._worker, listener = start_worker(self._order, channel=channel, lifeline=lifeline, log=self._log)
+        self._order["environment"][CHANNEL_VARIABLE] = str(channel)
+        handed = (channel,) if lifeline is None else (channel, lifeline)
+        self._worker, listener = start_worker(self._order, handed, log=self._log, begin=self._begin)
         self._parent.send({"started": self._worker})
         if listener is not None:
             self._serve_connections(listener)
@@ -317,8 +322,8 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
 
 
-def main(control_descriptor: int, channel: int) -> None:
-    """The shim process, from the first packet on."""
+def main(control_descriptor: int, channel: int, begin: Begin = execute) -> None:
+    """The shim process, from the first packet on. `begin`: how a process becomes the worker."""
     control = socket.socket(fileno=control_descriptor)
     control.set_inheritable(False)  # the worker could speak in our name
     packet = control.recv(PACKET)
@@ -331,7 +336,7 @@ def main(control_descriptor: int, channel: int) -> None:
     write_record(order["shim_record"], record | {"boot": boot_id(), "tag": order["tag"]})
     shim: Shim | None = None
     try:
-        shim = Shim(control, order)
+        shim = Shim(control, order, begin)
         shim.run(channel)
     except LaunchFailed as error:
         send(control, {"failed": {"code": error.code, "message": str(error)}})

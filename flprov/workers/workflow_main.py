@@ -23,10 +23,12 @@ from flprov.sdk import (
     build_task_filters,
     load_model,
     read_state,
+    results_in,
 )
 from flprov.wire import pb, read_metadata
 from flprov.workers.channel import WorkerChannel
 from flprov.workers.failures import describe_failure
+from flprov.workers.modelfiles import ModelFiles
 from flprov.workers.payloads import open_payload
 from flprov.workers.start import run_main
 from flprov.workers.tasks import read_spec
@@ -63,14 +65,15 @@ def _run(channel: WorkerChannel, folder: Path, start: pb.StartWorkflow) -> None:
     spec = read_spec(start.spec)
     workflow = spec.workflow
     controller = build_controller(workflow.type, workflow.entry, workflow.options)
-    state, form = _first_state(start, spec, folder)
+    files = ModelFiles(folder)
+    state = _first_state(start, spec, folder, files)
     port = ChannelPort(
         channel,
         folder,
         job_id=start.job_id,
         args=spec.args,
         state=state,
-        format=form,
+        files=files,
         task_filters=build_task_filters(spec.filters.task_server, "filters.task.server"),
         result_filters=build_result_filters(spec.filters.result_server, "filters.result.server"),
     )
@@ -87,7 +90,8 @@ def _run(channel: WorkerChannel, folder: Path, start: pb.StartWorkflow) -> None:
     )
     before = signal.signal(signal.SIGTERM, port.on_sigterm)
     try:
-        controller.run(sites, state)
+        with results_in(files):
+            controller.run(sites, state)
     finally:
         signal.signal(signal.SIGTERM, before)
     if port.aborted():
@@ -98,20 +102,26 @@ def _run(channel: WorkerChannel, folder: Path, start: pb.StartWorkflow) -> None:
     port.finish(port.state, selection.reason_to_end(port.state) if early else "")
 
 
-def _first_state(start: pb.StartWorkflow, spec: JobSpec, folder: Path) -> tuple[State, str]:
-    """The state to go on with, and the format of its model: what was saved, or else the job's model."""
+def _first_state(start: pb.StartWorkflow, spec: JobSpec, folder: Path, files: ModelFiles) -> State:
+    """The state to go on with: what was saved, or else the job's model."""
     if start.HasField("state"):
         source = open_payload(start.state, folder)
-        state = read_state(source)
+        files.format = read_metadata(source).get("format", "")
+        apart = {
+            part: files.adopt(open_payload(payload, folder))
+            for part, payload in (("model", start.model), ("best", start.best))
+            if start.HasField(part)
+        }
+        state = read_state(source, **apart)
         if state.round != start.round:
             raise StateDamaged(f"the saved state is of round {state.round}, not of {start.round}")
-        return state, read_metadata(source).get("format", "")
+        return state
     if start.round:
         raise StateDamaged(f"the job goes on with round {start.round}, but no state came with that")
     if spec.model is None:
-        return State(), ""
-    model, form = load_model(spec.model, folder / "app", spec.workflow.seed)
-    return State(model=model), form
+        return State()
+    model, files.format = load_model(spec.model, folder / "app", spec.workflow.seed)
+    return State(model=files.keep(model)[0])
 
 
 def main() -> NoReturn:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from flprov._base import canonical_json
-from flprov.blobs import digest_file, digest_of
+from flprov.blobs import digest_of
 from flprov.errors import ProtocolError, Unavailable
 from flprov.messages import Encoding, Site, Task, Tensors, Update, UpdateKind
 from flprov.sdk import (
@@ -25,6 +25,7 @@ from flprov.sdk import (
     read_state,
 )
 from flprov.wire import format_kinds, pb, read_metadata, read_tensors
+from flprov.workers.modelfiles import ModelFiles
 from flprov.workers.payloads import INLINE, make_payload, open_payload
 from flprov.workers.session import Frames
 
@@ -59,7 +60,6 @@ class ChannelPort:
 
     Attributes:
         state: the last one that is on the server's disk, or the one to start from.
-        format: "pt" once the model is known to be torch's, so that sites get it as such.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class ChannelPort:
         job_id: str,
         args: Mapping[str, object],
         state: State,
-        format: str,  # noqa: A002 - safetensors' own word
+        files: ModelFiles,
         task_filters: Sequence[TaskFilter] = (),
         result_filters: Sequence[ResultFilter] = (),
     ) -> None:
         self.state = state
-        self.format = format
         self._channel = channel
         self._folder = folder
+        self._files = files
         self._job_id = job_id
         self._args = args
         self._task_filters = task_filters
@@ -136,16 +136,29 @@ class ChannelPort:
 
     def save(self, state: State) -> State:
         """See `Port.save`."""
-        tensors, metadata = flatten_state(state)
-        payload = make_payload(tensors, {**metadata, **self._metadata()}, self._folder)
+        model, file = self._files.keep(state.model)
+        best, best_file = self._files.keep(state.best.model) if state.best else ({}, None)
+        apart = {"model": file, "best": best_file}
+        tensors, metadata = flatten_state(state, apart=[part for part in apart if apart[part] is not None])
+        closed = state.round - 1
+        rest = make_payload(tensors, {**metadata, **self._files.metadata}, self._folder)
+        message = pb.CloseRound(round=closed, state=rest, metrics=state.metrics)
         # Mapped before the server hears of the file, as it takes it away; from here on the tensors
         # cost no memory of ours.
-        saved = read_state(self._folder / "out" / payload.file if payload.file else payload.inline)
-        closed = state.round - 1
-        self._send(pb.FromWorker(close=pb.CloseRound(round=closed, state=payload, metrics=state.metrics)))
+        saved = read_state(
+            self._folder / "out" / rest.file if rest.file else rest.inline,
+            model=None if file is None else model,
+            best=None if best_file is None else best,
+        )
+        if file is not None:
+            message.model.CopyFrom(self._files.payload(file))
+        if best_file is not None:
+            message.best.CopyFrom(message.model if best_file is file else self._files.payload(best_file))
+        self._send(pb.FromWorker(close=message))
         reply = self._receive("saved").saved
         if reply.round != closed:
             raise ProtocolError(f"round {reply.round} was saved, but {closed} was to be")
+        self._files.settle(file, reply.model, best_file)
         self.state = saved
         self._ids.clear()
         return saved
@@ -198,7 +211,7 @@ class ChannelPort:
             found[name] = pb.Payload(inline=data, size=len(data))
         for name, model in models.items():
             if model or not found:
-                found[name] = make_payload(model, self._metadata(), self._folder)
+                found[name] = self._payload(model)
         self._send(pb.FromWorker(finished=pb.Finished(results=found, reason=reason)))
 
     def _take_answer(self, message: pb.SiteAnswer) -> Answer:
@@ -215,7 +228,10 @@ class ChannelPort:
     def _payload(
         self, tensors: Tensors, encoding: Mapping[str, Encoding] | None = None, *, most: int = INLINE
     ) -> pb.Payload:
-        return make_payload(tensors, self._metadata(), self._folder, most=most, encoding=encoding)
+        file = None if encoding else self._files.find(tensors)
+        if file is not None:
+            return self._files.payload(file)
+        return make_payload(tensors, self._files.metadata, self._folder, most=most, encoding=encoding)
 
     def _fingerprint(self, message: pb.Broadcast) -> str:
         """What the task is, in a few letters, whatever its sites.
@@ -228,12 +244,9 @@ class ChannelPort:
         found.ClearField("sites")
         for payload in (found.model, found.extra, *found.extra_of.values()):
             if payload.file:
-                digest = digest_file(self._folder / "out" / payload.file)
+                digest = self._files.digest_of(payload.file)
                 payload.CopyFrom(pb.Payload(digest=digest, size=payload.size))
         return digest_of(found.SerializeToString(deterministic=True))[:_FINGERPRINT]
-
-    def _metadata(self) -> Mapping[str, str]:
-        return {"format": self.format} if self.format else {}
 
     def _task(self, ask: Ask) -> Task:
         return Task(
@@ -254,7 +267,7 @@ class ChannelPort:
         """The update of `site`: its tensors mapped at once, as the file goes when the round is saved."""
         source = open_payload(message.tensors, self._folder)
         if read_metadata(source).get("format") == TORCH:
-            self.format = TORCH
+            self._files.format = TORCH
         update = Update(
             params=read_tensors(source, scratch=self._folder / "out"),
             kind=UpdateKind(message.kind),

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 
 import numpy as np
@@ -13,7 +12,7 @@ from agent_parties import App, write_app
 from agent_rig import PATIENCE, Rig
 from test_agent_sitejob import LARGE, answer, order
 
-from flprov.agent import sitejob
+from flprov.agent import hearing
 from flprov.store import Put
 from flprov.wire import encode_tensors, pb
 from flprov.workers import ExitRecord
@@ -68,7 +67,7 @@ async def test_what_a_process_hands_over_while_the_agent_still_starts_is_not_swe
     await begin(rig, app, pb.Payload(digest=rig.server.add(LARGE), size=len(LARGE)))
     await rig.deploy(app, job_id="j2", token="b")
     loop, checking, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
-    adopt, verify = rig.launcher.adopt, sitejob.verify_own_update
+    adopt, verify = rig.launcher.adopt, hearing.verify_own_update
 
     async def slowly(folder):
         process = await adopt(folder)
@@ -87,7 +86,7 @@ async def test_what_a_process_hands_over_while_the_agent_still_starts_is_not_swe
         verify(*arguments)
 
     monkeypatch.setattr(rig.launcher, "adopt", slowly)
-    monkeypatch.setattr(sitejob, "verify_own_update", check)
+    monkeypatch.setattr(hearing, "verify_own_update", check)
     await rig.come_back()
     go_on.set()
     assert (await rig.reports.wait("answer")).update.samples == 7
@@ -270,8 +269,9 @@ async def test_tries_are_counted_through_restarts_of_the_agent(rig: Rig, app: Ap
     rig.launcher.launching.clear()
     await rig.launcher.launching.wait()
     await rig.process.channel.sent.wait("task")
-    record = json.dumps(rig.store.get("task", "j1")["tries"])
-    assert record == "2"
+    async with asyncio.timeout(PATIENCE):  # it is written down beside the task, not before it
+        while rig.store.get("task", "j1")["tries"] != 2:
+            await asyncio.sleep(0)
     await rig.come_back()
     rig.process.end("the job's shim was killed", code=None, outside=True)
     rig.launcher.launching.clear()

@@ -242,8 +242,8 @@ JOB_KEYS = {
     "filters",
 }
 POLICY_KEYS = {"allow", "ceilings", "unconfined", "tracebacks", "logs", "filters", "statistics", "tasks"}
-SITE_KEYS = {"he_secret", "datasets", "python", "proxy", "metrics"}
-SERVER_KEYS = {"tracking", "checkpoints", "retention", "quota", "quotas", "listen", "metrics"}
+SITE_KEYS = {"he_secret", "datasets", "python", "proxy", "metrics", "warm"}
+SERVER_KEYS = {"tracking", "checkpoints", "retention", "quota", "quotas", "listen", "metrics", "warm"}
 HOSTS_KEYS = {"kits", "defaults", "hosts"}
 PROJECT_KEYS = {"name", "trust_domain", "root_fingerprint", "organisations", "server", "sites", "people"} | {
     "validity"

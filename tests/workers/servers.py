@@ -1,18 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server's side of a workflow's channel, without a server: answers come from functions."""
 
+from typing import NamedTuple
+
 from flprov._base import canonical_json
+from flprov.blobs import digest_of
 from flprov.messages import Update
+from flprov.sdk import read_state
 from flprov.wire import encode_tensors, pb, read_tensors, tensor_infos, verify_update
 
 INLINE = 64 << 10
+
+
+class Saved(NamedTuple):
+    """What is on the disk of a state: its model, and the best one, if they are files of their own."""
+
+    rest: bytes
+    model: bytes | None = None
+    best: bytes | None = None
+
+    def read(self):
+        parts = {"model": self.model, "best": self.best}
+        apart = {name: read_tensors(data) for name, data in parts.items() if data is not None}
+        return read_state(self.rest, **apart)
 
 
 class FakeServer:
     """A channel for `run_workflow`. `answer(broadcast, site, model)` gives an Update or a text.
 
     Args:
-        saved: the bytes of the state to go on with, and its round.
+        saved: the state to go on with, `Saved` or bytes, and its round.
         die_at: the step (a send or a receive) at which the workflow's process is killed.
     """
 
@@ -33,12 +50,19 @@ class FakeServer:
         self.refused = []
         self.ready = False
         self.serial = 0
+        self.known = {}  # digest -> what the workflow may name by it
+        self.taken = []  # the names of its files that were taken
         for name in ("app", "in", "out", "work"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         begin = pb.StartWorkflow(job_id="j", spec=canonical_json(spec), sites=sites)
         if saved is not None:
-            data, begin.round = saved
-            begin.state.CopyFrom(self.hand_in(data))
+            state, begin.round = saved
+            state = Saved(state) if isinstance(state, bytes) else state
+            begin.state.CopyFrom(self.hand_in(state.rest))
+            for part, data in (("model", state.model), ("best", state.best)):
+                if data is not None:
+                    getattr(begin, part).CopyFrom(self.hand_in(data))
+                    self.known[digest_of(data)] = data
         self.frames.append(pb.ToWorker(start_workflow=begin))
 
     def receive(self):
@@ -77,9 +101,17 @@ class FakeServer:
             self.frames.append(pb.ToWorker(answer=answer))
 
     def on_close(self, close):
-        self.saved.append(self.take_out(close.state))
+        found = {
+            part: self.take_out(getattr(close, part))
+            for part in ("state", "model", "best")
+            if close.HasField(part)
+        }
+        state = Saved(found.pop("state"), **found)
+        self.saved.append(state)
         self.metrics.append(dict(close.metrics))
-        self.frames.append(pb.ToWorker(saved=pb.RoundSaved(round=close.round)))
+        self.known = {digest_of(data): data for data in found.values()}
+        digest = "" if state.model is None else digest_of(state.model)
+        self.frames.append(pb.ToWorker(saved=pb.RoundSaved(round=close.round, model=digest)))
         self.step()  # killed after the disk, before the reply
         for path in (self.folder / "in").iterdir():
             path.unlink()
@@ -129,10 +161,15 @@ class FakeServer:
     def take_out(self, payload):
         if payload.WhichOneof("where") == "inline":
             return payload.inline
+        if payload.WhichOneof("where") == "digest":
+            return self.known[payload.digest]
         path = self.folder / "out" / payload.file
-        data = path.read_bytes()
-        path.unlink()
-        return data
+        if path.exists():  # else the same frame has named it before
+            data = path.read_bytes()
+            path.unlink()
+            self.taken.append(payload.file)
+            self.known[digest_of(data)] = self.known[payload.file] = data
+        return self.known[payload.file]
 
 
 class Killed(BaseException):

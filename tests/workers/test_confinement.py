@@ -260,7 +260,7 @@ async def test_without_confinement_the_same_attempts_succeed(site):
 def mounts(request, monkeypatch):
     """With mounts of the job's own, and as on a machine that does not let us make any."""
     if not request.param:
-        monkeypatch.setattr("flprov.workers.launcher.try_private_mounts", lambda: None)
+        monkeypatch.setattr("flprov.workers.plan.try_private_mounts", lambda: None)
     elif not try_private_mounts():
         pytest.skip("this user may not make such mounts here")
     return request.param

@@ -229,12 +229,12 @@ async def test_shim_that_is_killed_at_its_start_is_started_again(tmp_path, monke
     started = []
     start = launcher_module._start_shim
 
-    def start_and_kill(order, control, channel):
-        shim = start(order, control, channel)
+    def start_and_kill(order):
+        shim, *lines = start(order)
         started.append(shim.pid)
         if len(started) == 1:
             shim.kill()
-        return shim
+        return (shim, *lines)
 
     monkeypatch.setattr(launcher_module, "_start_shim", start_and_kill)
     process = await ProcessLauncher().launch(LaunchOrder(job_id="j", folder=_made(tmp_path / "j")))
@@ -246,10 +246,10 @@ async def test_shim_that_is_killed_at_its_start_is_started_again(tmp_path, monke
 async def test_shim_that_is_killed_again_and_again_is_named(tmp_path, monkeypatch):
     start = launcher_module._start_shim
 
-    def start_and_kill(order, control, channel):
-        shim = start(order, control, channel)
+    def start_and_kill(order):
+        shim, *lines = start(order)
         shim.kill()
-        return shim
+        return (shim, *lines)
 
     monkeypatch.setattr(launcher_module, "_start_shim", start_and_kill)
     with pytest.raises(errors.LocalError, match="killed 3 times at its start"):

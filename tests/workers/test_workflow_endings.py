@@ -11,7 +11,6 @@ from servers import FakeServer, Killed
 
 from flprov.jobs import Workflow
 from flprov.messages import Update
-from flprov.sdk import read_state
 from flprov.wire import encode_tensors, read_tensors
 from flprov.workers.workflow_main import run_workflow
 
@@ -128,7 +127,7 @@ def test_a_clone_goes_on_with_all_that_the_workflow_remembers(tmp_path, kind):
     _, clone = run(tmp_path, saved=(whole.saved[1], 2), folder="clone", **rule)
     assert clone.saved == whole.saved[2:]
     if kind != "fedavg":
-        assert read_state(whole.saved[1]).tensors
+        assert whole.saved[1].read().tensors
 
 
 def test_a_checkpoint_of_another_workflow_is_a_model_to_start_from(tmp_path):

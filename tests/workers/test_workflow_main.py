@@ -11,7 +11,7 @@ from servers import FakeServer, Killed
 from flprov.errors import UpdateRefused
 from flprov.jobs import Filters, Workflow
 from flprov.messages import Update, UpdateKind
-from flprov.sdk import State, encode_state, read_state
+from flprov.sdk import State, encode_state
 from flprov.wire import encode_tensors, read_metadata, read_tensors
 from flprov.workers.workflow_main import run_workflow
 
@@ -72,7 +72,7 @@ def test_fedavg_from_start_to_finish(tmp_path):
     server = workflow(tmp_path, half_way, model="start:small")
     assert run(server) == 0
     assert server.ready
-    assert [read_state(data).model["w"].tolist() for data in server.saved] == [[4.0], [5.0]]
+    assert [data.read().model["w"].tolist() for data in server.saved] == [[4.0], [5.0]]
     assert server.metrics == [{"loss": 2.5}, {"loss": 2.5}]
     assert read_tensors(server.results["model.safetensors"])["w"].tolist() == [5.0]
 
@@ -105,7 +105,7 @@ def test_without_a_model_the_sites_weights_start_the_run(tmp_path):
     server = workflow(tmp_path, answer)
     assert run(server) == 0
     assert [broadcast.expects for broadcast, _ in server.broadcasts] == ["full", "full,diff"]
-    assert read_state(server.saved[0]).model["w"].tolist() == [1.0]
+    assert server.saved[0].read().model["w"].tolist() == [1.0]
 
 
 def test_a_model_of_torch_is_marked_for_the_sites_and_in_the_result(tmp_path):
@@ -149,7 +149,7 @@ def test_absent_sites_are_left_out(tmp_path):
 
     server = workflow(tmp_path, answer, model="start:small", rounds=1)
     assert run(server) == 0
-    assert read_state(server.saved[0]).model["w"].tolist() == [5.0]
+    assert server.saved[0].read().model["w"].tolist() == [5.0]
 
 
 # ---- crashes -------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def test_a_job_goes_on_without_loading_its_model_again(tmp_path):
     state = encode_state(State(round=1, model={"w": np.float32([4.0])}))
     server = workflow(tmp_path, half_way, model="no_such:thing", saved=(state, 1))
     assert run(server) == 0
-    assert read_state(server.saved[-1]).model["w"].tolist() == [5.0]
+    assert server.saved[-1].read().model["w"].tolist() == [5.0]
 
 
 @pytest.mark.parametrize("number", [0, 2])
@@ -256,9 +256,9 @@ def test_an_apps_own_controller_starts_from_its_own_weights_and_keeps_its_tensor
     assert run(server) == 0
     # round 0: mean of 0 and 4, weighted 1:3, is 3: v = 3, w = 3
     # round 1: mean of 1.5 and 5.5 is 4.5: v = 0.75 + 1.5 = 2.25, w = 5.25
-    assert [read_state(data).tensors["v"].tolist() for data in server.saved] == [[3.0], [2.25]]
-    assert read_state(server.saved[-1]).model["w"].tolist() == [5.25]
-    assert read_state(server.saved[-1]).scalars == {"seen": 1}
+    assert [data.read().tensors["v"].tolist() for data in server.saved] == [[3.0], [2.25]]
+    assert server.saved[-1].read().model["w"].tolist() == [5.25]
+    assert server.saved[-1].read().scalars == {"seen": 1}
     assert server.broadcasts[0][0].scalars == b'{"beta":0.25}'
     assert server.progress == [({"v": 3.0}, 0), ({"v": 2.25}, 1)]
 
@@ -295,7 +295,7 @@ def test_filters_at_the_server_see_tasks_and_results(tmp_path, size):
     server = workflow(tmp_path, answer, files={"mine.py": CONTROLLER}, filters=filters, saved=(state, 1))
     assert run(server) == 0
     assert read_tensors(server.broadcasts[0][1])["w"][0] == -3.0
-    assert read_state(server.saved[0]).model["w"][0] == -4.0  # (-3 + 1) * 2
+    assert server.saved[0].read().model["w"][0] == -4.0  # (-3 + 1) * 2
     assert list((server.folder / "out").iterdir()) == []
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flprov.errors import Conflict, NotFound
-from flprov.server.records import BlobRef, JobRecord, RoundRecord
+from flprov.server.records import JobRecord, RoundRecord, StateRef
 
 
 def outdated(rounds: Sequence[RoundRecord], most: int) -> list[RoundRecord]:
@@ -15,7 +15,7 @@ def outdated(rounds: Sequence[RoundRecord], most: int) -> list[RoundRecord]:
     return kept[:-most] if most else []
 
 
-def find_checkpoint(job: JobRecord, rounds: Sequence[RoundRecord], done: int) -> BlobRef:
+def find_checkpoint(job: JobRecord, rounds: Sequence[RoundRecord], done: int) -> StateRef:
     """The state of a job after `done` rounds.
 
     Raises:

@@ -68,7 +68,7 @@ class Conduct:
             job_id=record.id, spec=canonical_json(record.spec), sites=record.targets, round=record.round
         )
         if record.model is not None:
-            start.state.CopyFrom(parts.workflow.hand_in(record.model))
+            parts.workflow.hand_in_state(record.model, start)
         await parts.workflow.send(pb.ToWorker(start_workflow=start))
 
     # ---- its end -------------------------------------------------------------------------
@@ -186,10 +186,10 @@ class Conduct:
     async def _close_round(self, frame: pb.CloseRound) -> None:
         self._verify_round(frame.round)
         parts, record = self._parts, self._parts.record
-        state = await parts.workflow.take_out(frame.state)
+        state = await parts.workflow.take_state(frame)
         closed = parts.rounds.summary(frame, state)
         gone = outdated([*parts.around.rounds(record.id), closed], parts.around.checkpoints)
-        used = parts.blobs() | {round_.state.digest for round_ in gone if round_.state} - {""}
+        used = parts.blobs().union(*(round_.state.digests for round_ in gone if round_.state))
         let_go = [round_.without_state() for round_ in gone]
         await parts.ledger.save(
             Row(
@@ -204,7 +204,9 @@ class Conduct:
             reason="",
         )
         self._closed((closed, *let_go))
-        await parts.workflow.send(pb.ToWorker(saved=pb.RoundSaved(round=frame.round)))
+        parts.workflow.settle(state)
+        saved = pb.RoundSaved(round=frame.round, model=state.model.digest if state.model else "")
+        await parts.workflow.send(pb.ToWorker(saved=saved))
         parts.workflow.drop_inputs()
         parts.sites.close_round(frame.round, parts.record.members)
         parts.around.collect(used)
@@ -218,8 +220,8 @@ class Conduct:
 
     async def _finish(self, frame: pb.Finished) -> None:
         verify_names(frame.results)
-        take_out = self._parts.workflow.take_out
-        results = {name: await take_out(payload) for name, payload in frame.results.items()}
+        keep = self._parts.workflow.keep
+        results = {name: await keep(payload) for name, payload in frame.results.items()}
         outcome = JobState.DEGRADED if self._parts.record.degraded else JobState.COMPLETED
         await self._ending.finish(outcome, results, foreign_line(frame.reason))
 

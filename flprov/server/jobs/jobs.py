@@ -29,7 +29,7 @@ from flprov.server.jobs.submissions import verify_same
 from flprov.server.jobs.surroundings import CHECKPOINTS, Surroundings
 from flprov.server.jobs.watchers import Watchers
 from flprov.server.logs import LogBook
-from flprov.server.records import AppRecord, BlobRef, JobRecord, RoundRecord, UpdateRecord
+from flprov.server.records import AppRecord, JobRecord, RoundRecord, StateRef, UpdateRecord
 from flprov.server.registry import Registry
 from flprov.server.series import SeriesBook
 from flprov.server.sessions import Session, Sessions
@@ -283,7 +283,7 @@ class Jobs:
             )
         return run.record
 
-    def _verify_origin(self, submission: Submission) -> BlobRef | None:
+    def _verify_origin(self, submission: Submission) -> StateRef | None:
         """The saved state that a clone starts with; None: it starts from the start."""
         origin = submission.origin
         if origin is None:
@@ -301,15 +301,14 @@ class Jobs:
         return find_checkpoint(source.record, self.rounds(origin.job_id), origin.round)
 
     @contextlib.contextmanager
-    def _kept(self, ref: BlobRef | None) -> Iterator[None]:
-        """No collection of this blob: a record that names it is being written."""
-        digest = ref.digest if ref else ""
-        self._cloning[digest] += 1
+    def _kept(self, state: StateRef | None) -> Iterator[None]:
+        """No collection of these blobs: a record that names them is being written."""
+        digests = Counter(state.digests if state else ())
+        self._cloning += digests
         try:
             yield
         finally:
-            self._cloning[digest] -= 1
-            self._cloning += Counter()  # drops what is at 0
+            self._cloning -= digests
 
     def _new_id(self) -> str:
         found = new_job_id(self._clock.now())
@@ -431,7 +430,7 @@ class Jobs:
         await commit_through(self._store, [Put("round", one.key, to_document(one)) for one in trimmed], row)
         for record in trimmed:
             self._keep_round(record)
-        self.collect({record.state.digest for record in rounds if record.state} - {""})
+        self.collect(set[str]().union(*(record.state.digests for record in rounds if record.state)))
 
     def _model_size(self, job: JobRecord) -> int:
         app = self.apps.get(job.app)

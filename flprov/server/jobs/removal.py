@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from flprov.errors import Conflict
-from flprov.server.records import BlobRef, JobRecord, RoundRecord, UpdateRecord
+from flprov.server.records import JobRecord, RoundRecord, UpdateRecord
 from flprov.store import Change, Delete
 from flprov.workers import reap_leftovers
 
@@ -44,8 +44,9 @@ def changes_for_removal(
 
 def blobs_of(job: JobRecord, rounds: Iterable[RoundRecord]) -> set[str]:
     """Everything of the job in the blob store, save its app."""
-    refs: list[BlobRef | None] = [*job.results.values(), job.model, *(round_.state for round_ in rounds)]
-    return {ref.digest for ref in refs if ref is not None} - {""}
+    states = [job.model, *(round_.state for round_ in rounds)]
+    results = {ref.digest for ref in job.results.values()} - {""}
+    return results.union(*(state.digests for state in states if state is not None))
 
 
 def remove_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from flprov.server.jobs.gather import Asked, Gather
 from flprov.server.jobs.gathers import SPARED, Gathers
 from flprov.server.jobs.roundblobs import RoundBlobs
 from flprov.server.jobs.workflow import Workflow, to_payload
-from flprov.server.records import BlobRef, JobRecord, RoundRecord, UpdateRecord
+from flprov.server.records import JobRecord, RoundRecord, StateRef, UpdateRecord
 from flprov.wire import pb
 from flprov.wire.documents import Contributor, Missing
 
@@ -223,7 +223,7 @@ class Rounds:
 
     # ---- its end -------------------------------------------------------------------------
 
-    def summary(self, frame: pb.CloseRound, state: BlobRef) -> RoundRecord:
+    def summary(self, frame: pb.CloseRound, state: StateRef) -> RoundRecord:
         """The record of the round that the workflow has committed."""
         gathers = tuple(self.gathers)
         absent = {site: reason for g in gathers for site, reason in (g.absent | g.failed).items()}

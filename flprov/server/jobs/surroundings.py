@@ -97,4 +97,4 @@ class Parts:
     def blobs(self) -> set[str]:
         """What the job's open round and its saved state take of the blob store."""
         model = self.record.model
-        return self.rounds.blobs() | ({model.digest} if model and model.digest else set())
+        return self.rounds.blobs() | (model.digests if model else set())

@@ -14,9 +14,9 @@ from flprov.blobs import BlobStore
 from flprov.errors import FlprovError, ProtocolError
 from flprov.jobs import JobSpec, unpack_bundle
 from flprov.server.jobs.events import Event, WorkflowGone, WorkflowSaid
-from flprov.server.records import BlobRef
+from flprov.server.records import BlobRef, StateRef
 from flprov.wire import pb
-from flprov.workers import Launcher, LaunchOrder, Process, reap_leftovers
+from flprov.workers import Launcher, LaunchOrder, Method, Process, reap_leftovers
 
 _RESULT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _OURS = frozenset({"metrics.json", "record.json", "series.jsonl", "logs"})  # what we put beside the results
@@ -73,6 +73,7 @@ class Workflow:
         self._started: asyncio.Event | None = None  # set once the start has succeeded or failed
         self._serial = 0
         self._taken: dict[str, BlobRef] = {}  # file -> what was in it: for who has to ask twice
+        self._known: dict[str, BlobRef] = {}  # digest -> what the process may name by it
 
     @property
     def log(self) -> Path:
@@ -116,6 +117,7 @@ class Workflow:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.clear()
         self._taken.clear()
+        self._known.clear()
         for name in ("in", "out", "work"):
             (self.folder / name).mkdir(mode=0o700)
         unpack_bundle(self._blobs.path(app), self.folder / "app")
@@ -161,6 +163,19 @@ class Workflow:
         self._blobs.link(ref.digest, self.folder / "in" / name)
         return pb.Payload(file=name, size=ref.size)
 
+    def hand_in_state(self, state: StateRef, start: pb.StartWorkflow) -> None:
+        """The saved state that the process goes on with."""
+        start.state.CopyFrom(self.hand_in(state))
+        for ref, payload in ((state.model, start.model), (state.best, start.best)):
+            if ref is not None:
+                payload.CopyFrom(self.hand_in(ref))
+        self.settle(state)
+
+    def settle(self, state: StateRef) -> None:
+        """The state is saved: of what the process has handed over, it may name the blobs of this one."""
+        parts = [ref for ref in (state.model, state.best) if ref is not None]
+        self._known = {ref.digest: ref for ref in parts if ref.digest}
+
     def drop_inputs(self) -> None:
         """Remove what was handed in; the process has committed its round."""
         with contextlib.suppress(OSError):  # an unconfined job may have taken the folder away
@@ -168,7 +183,9 @@ class Workflow:
                 path.unlink(missing_ok=True)
 
     async def take_out(self, payload: pb.Payload) -> BlobRef:
-        """Bytes from the process, which is not trusted: a copy of them, in the blob store or by value.
+        """Bytes from the process, which is not trusted: out of its reach, in the blob store or by value.
+
+        A blob may not be on the disk yet; see `keep`.
 
         Raises:
             ProtocolError: the payload is not of the process's own making.
@@ -176,6 +193,13 @@ class Workflow:
         where = payload.WhichOneof("where")
         if where == "inline":
             return await self._keep(payload.inline)
+        if where == "digest":
+            known = self._known.get(payload.digest)
+            if known is None:
+                raise ProtocolError(
+                    f"the workflow named the blob {ascii(payload.digest)[:20]}, which it has not made"
+                )
+            return known
         if where != "file":
             raise ProtocolError("the workflow sent tensors neither by value nor as a file")
         name = payload.file
@@ -184,11 +208,27 @@ class Workflow:
         if name in self._taken:
             return self._taken[name]
         path = self.folder / "out" / name
-        digest, size = await self._blobs.adopt(path, limit=_MOST_RESULT)
-        found = self._taken[name] = BlobRef(digest=digest, size=size)
+        confined = self._process is not None and self._process.confinement == Method.LANDLOCK.value
+        take = self._blobs.take if confined else self._blobs.adopt
+        digest, size = await take(path, limit=_MOST_RESULT)
+        found = self._taken[name] = self._known[digest] = BlobRef(digest=digest, size=size)
         with contextlib.suppress(OSError):  # the folder is the process's own: it may have locked it
             path.unlink(missing_ok=True)
         return found
+
+    async def keep(self, payload: pb.Payload) -> BlobRef:
+        """The same, for what is about to be named in a record: it is on the disk when this returns."""
+        ref = await self.take_out(payload)
+        if ref.digest:
+            await self._blobs.settle(ref.digest)
+        return ref
+
+    async def take_state(self, frame: pb.CloseRound) -> StateRef:
+        """A state from the process, with the parts that are files of their own. Raises like `take_out`."""
+        rest = await self.keep(frame.state)
+        model = await self.keep(frame.model) if frame.HasField("model") else None
+        best = await self.keep(frame.best) if frame.HasField("best") else None
+        return StateRef(inline=rest.inline, digest=rest.digest, size=rest.size, model=model, best=best)
 
     async def _keep(self, data: bytes) -> BlobRef:
         if len(data) <= INLINE:

@@ -43,6 +43,7 @@ def _document(view: SiteView, refused: tuple[RefusedDocument, ...]) -> SiteDocum
             host=session.hello.host if session else site.host,
             datasets=vitals.datasets if vitals else (),
             confinement=vitals.confinement if vitals else "",
+            warm=vitals.warm if vitals else None,
             notes=vitals.notes if vitals else (),
             refused=tuple(call for call in refused if call.looks_like == site.name),
         )

@@ -93,6 +93,7 @@ if TYPE_CHECKING:
         SiteRoom,
         Space,
         Vitals,
+        WarmStart,
     )
     from flprov.wire.documents.network import (
         CertificateWarning,
@@ -234,6 +235,7 @@ __all__ = [
     "TrustHolder",
     "TrustStatusDocument",
     "Vitals",
+    "WarmStart",
     "Vouched",
     "WaitingJob",
     "WhyDocument",
@@ -345,6 +347,7 @@ _MODULES = {
     "TrustHolder": "trust",
     "TrustStatusDocument": "trust",
     "Vitals": "machines",
+    "WarmStart": "machines",
     "Vouched": "logstate",
     "WhyDocument": "jobs",
     "WithdrawnPerson": "trust",

@@ -108,6 +108,17 @@ class Condition:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """The template that job processes are forked from: it has imported what they need."""
+
+    state: str  # ready, starting, or off: then each job's process starts anew
+    python: str = ""
+    modules: tuple[str, ...] = ()  # what it has imported, beside flprov's own
+    memory: int = 0  # bytes that it holds while no job runs; jobs share them
+    note: str = ""  # why it is off, or what it could not import
+
+
+@dataclass(frozen=True, kw_only=True)
 class Vitals:
     """What a heartbeat carries: the state of the site's machine."""
 
@@ -125,3 +136,4 @@ class Vitals:
     filters: str = ""  # of its policy.yml: what every model and update passes; empty: nothing
     at: datetime | None = None  # when it was read, by the site's own clock; None from an older agent
     environment: tuple[Condition, ...] = ()  # whether jobs can run, thing by thing
+    warm: WarmStart | None = None  # None from an older agent

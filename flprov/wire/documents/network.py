@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from flprov.wire.documents.logstate import LogWarning, RefusedDocument, WitnessStatus
-from flprov.wire.documents.machines import CPU, GPU, Space, Vitals
+from flprov.wire.documents.machines import CPU, GPU, Space, Vitals, WarmStart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,7 @@ class ServerDocument:
     log_index: int
     disk: Space | None = None
     confinement: str = ""
+    warm: WarmStart | None = None  # None from an older server
     warnings: tuple[CertificateWarning, ...] = ()  # certificates that end soon, or were not renewed in time
     drained: str = ""  # why it starts no jobs, by whom and since when; empty: it does
     safe_to_stop: bool = False  # no job runs, here or at any site

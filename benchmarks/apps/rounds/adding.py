@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A task that adds a constant to every number of the model, and says when it began."""
+
+import time
+
+import numpy as np
+
+from flprov.sdk import Site, Task, Update
+
+
+def train(task: Task, _site: Site, *, size: int = 0, torch: bool = False) -> Update:
+    """All tensors, changed; `began` is the time of day in seconds at which this began.
+
+    Args:
+        size: bytes of the model, in ten tensors of float32; 0: one tensor of ten numbers.
+        torch: import it first.
+    """
+    if torch:
+        import torch as _imported  # noqa: F401
+    began = time.time()
+    model = task.params or {
+        f"layer{number}": np.zeros(size // 40 or 10, dtype=np.float32) for number in range(10 if size else 1)
+    }
+    params = {name: tensor + np.float32(0.01) for name, tensor in model.items()}
+    return Update(params=params, samples=1, metrics={"began": began})

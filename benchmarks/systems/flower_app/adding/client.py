@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adds a constant to every number of the model."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+
+
+@app.train()
+def train(message: Message, _context: Context) -> Message:
+    """All tensors, changed; the moment at which it began goes to a file."""
+    config = message.content["config"]
+    if config["torch"]:
+        import torch  # noqa: F401
+    began = time.time()
+    with open(os.environ["BENCHMARK_MARKS"], "a") as marks:  # noqa: PTH123
+        marks.write(f"{config['server-round']} {began}\n")
+    if config["stubborn"]:
+        sleep_on()
+    tensors = [tensor + np.float32(0.01) for tensor in message.content["arrays"].to_numpy_ndarrays()]
+    content = {
+        "arrays": ArrayRecord(numpy_ndarrays=tensors),
+        "metrics": MetricRecord({"num-examples": 1}),
+    }
+    return Message(content=RecordDict(content), reply_to=message)
+
+
+def sleep_on() -> None:
+    """Whatever is asked."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(3600)
