@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flprov._base.boot import boot_id
 from flprov._base.clock import Clock, SystemClock, from_iso, to_iso
 from flprov._base.documents import canonical_json, from_document, parse_json, to_document
 from flprov._base.files import (
@@ -22,6 +23,7 @@ from flprov._base.retry import backoff
 if TYPE_CHECKING:
     from flprov._base.alarm import Alarm, sleep_unless
     from flprov._base.aside import run_aside
+    from flprov._base.malloc import keep_freed_memory
     from flprov._base.tasks import Tasks
 
 __all__ = [
@@ -30,10 +32,12 @@ __all__ = [
     "SystemClock",
     "Tasks",
     "backoff",
+    "boot_id",
     "canonical_json",
     "from_document",
     "from_iso",
     "hold_lock",
+    "keep_freed_memory",
     "lazy_names",
     "parse_json",
     "replace_tree",
@@ -48,7 +52,14 @@ __all__ = [
     "write_tree",
 ]
 
-# These come with asyncio, which a job's process does without.
+# These come with asyncio or ctypes, which most do without.
 __getattr__ = lazy_names(
-    __name__, {"Alarm": "alarm", "Tasks": "tasks", "run_aside": "aside", "sleep_unless": "alarm"}
+    __name__,
+    {
+        "Alarm": "alarm",
+        "Tasks": "tasks",
+        "keep_freed_memory": "malloc",
+        "run_aside": "aside",
+        "sleep_unless": "alarm",
+    },
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 def boot_id() -> str:
     """Another after each boot of the machine; empty where the kernel does not say."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - for the shim
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
     except OSError:
         return ""

@@ -16,8 +16,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from flprov._base import sync_folder, write_atomic
-from flprov._base.boot import boot_id
+from flprov._base import boot_id, sync_folder, write_atomic
 from flprov.blobs.digests import digest_of, verify_digest
 from flprov.blobs.disk import DURABLE, OpenFile
 

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, Protocol
 
+from flprov._base import keep_freed_memory
 from flprov.cli.garbage import collect_as_usual
 from flprov.cli.output import clean
 
@@ -46,6 +47,7 @@ def run_until_stopped(make: Callable[[], Service], *, verbose: bool) -> None:
     # Taken out of the environment: what this process starts must not speak in its name.
     supervisor = os.environ.pop("NOTIFY_SOCKET", "")
     collect_as_usual()
+    keep_freed_memory()
     if asyncio.run(_serve(make, supervisor)):
         start_anew(supervisor)
 

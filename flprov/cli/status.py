@@ -17,6 +17,7 @@ from flprov.cli.output import (
     print_fields,
     print_json,
     print_table,
+    say_warm,
     size,
     tint,
     until,

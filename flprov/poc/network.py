@@ -26,6 +26,7 @@ from flprov.poc.states import DownReport, NetworkState, UpReport
 if TYPE_CHECKING:
     from flprov.poc.sitefiles import Dataset
 
+_MOST_WARM = 4  # sites on one machine that keep torch in memory
 _GIVE_UP_GRACE = 5.0  # seconds for what was started, when some of it does not come up
 
 
@@ -207,9 +208,11 @@ class Poc:
         return [path for path in files if write_server_settings(path)]
 
     def _write_site_files(self, record: Record, datasets: Sequence[Dataset]) -> list[Path]:
+        from flprov.config import WARM
         from flprov.poc.sitefiles import write_policy, write_settings
 
         names = record.sites
+        warm = WARM if len(names) <= _MOST_WARM else ()  # each holds 220 MiB with torch
         for dataset in datasets:
             if dataset.site not in (None, *names):
                 raise NotFound(f"no site {dataset.site} here (there are: {', '.join(names)})")
@@ -222,7 +225,7 @@ class Poc:
             organisations = record.organisations
             if write_policy(local / "policy.yml", organisations=organisations, unconfined=unconfined):
                 written.append(local / "policy.yml")
-            if write_settings(local / "site.yml", wanted):
+            if write_settings(local / "site.yml", wanted, warm=warm):
                 written.append(local / "site.yml")
         return written
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flprov._base import write_atomic
+from flprov.config import WARM
 from flprov.errors import Conflict, Misuse, NotFound
 from flprov.policy import METRICS, SiteSettings, load_site_settings
 
@@ -62,14 +63,20 @@ def write_policy(path: Path, *, organisations: Sequence[str], unconfined: bool) 
     return True
 
 
-def write_settings(path: Path, datasets: Mapping[str, Path]) -> bool:
+def write_settings(path: Path, datasets: Mapping[str, Path], *, warm: tuple[str, ...] = WARM) -> bool:
     """`site.yml` with these datasets, beside those that it names already. True if it was written.
+
+    Args:
+        path: of the file.
+        datasets: what the site is to have.
+        warm: what is imported ahead of jobs, in a new file.
 
     Raises:
         Conflict: somebody has edited the file, and it would have to change.
     """
     if not path.exists():
-        write_atomic(path, _render(SiteSettings(source=path, datasets=datasets, metrics=_FREE_PORT)))
+        settings = SiteSettings(source=path, datasets=datasets, metrics=_FREE_PORT, warm=warm)
+        write_atomic(path, _render(settings))
         return True
     found = load_site_settings(path)
     if all(found.datasets.get(name) == target for name, target in datasets.items()):
@@ -80,7 +87,7 @@ def write_settings(path: Path, datasets: Mapping[str, Path]) -> bool:
             f"{path} was edited, so it is left as it is", hint=f"add under `datasets` in it: {lines}"
         )
     wanted = {**found.datasets, **datasets}
-    write_atomic(path, _render(SiteSettings(source=path, datasets=wanted, metrics=found.metrics)))
+    write_atomic(path, _render(replace(found, datasets=wanted)))
     return True
 
 
@@ -103,6 +110,8 @@ def _render(settings: SiteSettings) -> bytes:
         lines += ["datasets: {}", "  # heart: /data/heart"]
     if settings.metrics != METRICS:
         lines += [f"metrics: {settings.metrics}"]
+    if settings.warm is not None and settings.warm != WARM:
+        lines += [f"warm: {json.dumps(settings.warm)}"]
     return "".join(f"{line}\n" for line in lines).encode()
 
 

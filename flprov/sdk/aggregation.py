@@ -20,8 +20,7 @@ from flprov.errors import JobFailed, UpdateRefused
 from flprov.messages import Tensors, Update, UpdateKind
 from flprov.sdk.floats import all_finite, is_float, narrow, widen
 from flprov.sdk.results import Results, open_results
-from flprov.sdk.spans import PIECE, each_span, pieces
-from flprov.wire import give_back
+from flprov.wire import PIECE, each_span, give_back, pieces
 
 Array = NDArray[np.generic]
 Rule = Callable[[Results, slice], None]  # puts one span of a tensor among the results

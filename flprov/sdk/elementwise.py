@@ -14,7 +14,7 @@ from flprov.errors import JobFailed
 from flprov.messages import Tensors
 from flprov.sdk.floats import all_finite, narrow, widen
 from flprov.sdk.results import Results, open_results
-from flprov.sdk.spans import PIECE, each_span, pieces
+from flprov.wire import PIECE, each_span, pieces
 
 Array = NDArray[np.generic]
 Wide = NDArray[np.float64]

@@ -1,39 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A federation inside one process: the real server, agents and workers over the in-process transport.
+"""Simulation: a job over sites that exist on this machine only, thousands of them if need be.
 
-Not another engine: the same scheduler, checks, signatures and aggregation as on a network. What
-differs is that calls cross no socket and that records live in memory. Job code runs in processes
-of its own, confined as always.
+Not another engine: rounds, checks, filters, encryption and workflows are those of a network, and so are the
+processes of job code, confined as always. What a network needs is left out: certificates, connections, a
+store on disk. docs/simulation.md is the page that users read.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
+import queue
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flprov._base import Clock, SystemClock
-from flprov.admin import Admin
-from flprov.agent import Agent, load_agent_config
-from flprov.errors import LocalError, Misuse, NotFound
-from flprov.kits import load_kit, provision
-from flprov.project import Organisation, Person, Project, ServerParty, SiteParty, Validity
-from flprov.rpc import Connection, InProcessNetwork
-from flprov.server import Server, load_server_config
-from flprov.store import MemoryStore
-from flprov.wire.documents import JobDocument
+from flprov.errors import Misuse, NotFound
+from flprov.workers.warming import Warming
 
-MOST_SITES = 256  # each has a process of its own while a job runs
-_ORG = "simulation"
-_PERSON = "you"
-_POLICY = f"allow: {{organisations: [{_ORG}]}}\n"
+if TYPE_CHECKING:
+    from flprov.wire.documents import JobDocument
+
+MOST_SITES = 10_000  # as a job may have
+_NAME = "simulation"  # of the thread
+# Imported before the first process is forked: in the template, once for all.
+_OURS = ("flprov.workers.workflow_main", "flprov.sdk.workflows.fedavg", "flprov.simulator.seats")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +41,7 @@ class Simulation:
     datasets: Mapping[str, Path] = field(default_factory=dict)  # the same paths at every site
     site_datasets: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)  # site-1 -> its own, too
     min_sites: int | None = None
+    workers: int | None = None  # processes for the sites; None: see `flprov.simulator.placing`
 
 
 def simulate(
@@ -61,143 +56,87 @@ def simulate(
     """
     if not 1 <= wanted.sites <= MOST_SITES:
         raise Misuse(f"{wanted.sites} sites; the simulator runs 1 to {MOST_SITES}")
+    if wanted.workers is not None and wanted.workers < 1:
+        raise Misuse(f"{wanted.workers} workers; there is at least one")
+    names = site_names(wanted.sites)
     for site in wanted.site_datasets:
-        if site not in (names := _names(wanted.sites)):
+        if site not in names:
             raise NotFound(f"no site {site} here (they are {names[0]} to {names[-1]})")
-    clock = clock or SystemClock()
     with tempfile.TemporaryDirectory(prefix="flprov-simulation-") as folder:
-        kits = _provision(Path(folder), wanted, clock.now())
-        with _running(kits, wanted.sites, clock) as connect:
-            person = load_kit(kits / _PERSON, now=clock.now())
-            with contextlib.closing(Admin(person, connect(), clock=clock)) as admin:
-                job = admin.submit(wanted.app, settings=wanted.settings, min_sites=wanted.min_sites)
-                done = admin.wait(job.job_id, on_change=on_change)
-                files, _ = admin.download(job.job_id, wanted.output)
-                return done, files
+        simulating = _Simulating(wanted, Path(folder), clock or SystemClock())
+        return simulating.run(on_change or (lambda _job: None))
 
 
-def _provision(folder: Path, wanted: Simulation, now: datetime) -> Path:
-    project = Project(
-        name="simulation",
-        trust_domain="simulation.invalid",
-        organisations=(Organisation(name=_ORG),),
-        server=ServerParty(name="server", org=_ORG, listen="127.0.0.1:0", endpoints=("localhost:1",)),
-        sites=tuple(SiteParty(name=name, org=_ORG) for name in _names(wanted.sites)),
-        people=(Person(name=_PERSON, org=_ORG, role="project_admin"),),
-        validity=Validity(),
-        source=folder / "project.yml",
-    )
-    provision(project, folder / "workspace", now=now)
-    kits = folder / "workspace" / "kits"
-    for name in _names(wanted.sites):
-        mine = {**wanted.datasets, **wanted.site_datasets.get(name, {})}
-        datasets = {data: str(path.resolve()) for data, path in mine.items()}
-        local = kits / f"{name}.local"
-        local.mkdir()
-        (local / "policy.yml").write_text(_POLICY)
-        if datasets:
-            text = json.dumps({"datasets": datasets}, ensure_ascii=False)  # which is YAML too
-            (local / "site.yml").write_text(text, encoding="utf-8")
-    return kits
-
-
-def _names(sites: int) -> list[str]:
+def site_names(sites: int) -> list[str]:
+    """site-1, site-2, ..."""
     return [f"site-{number}" for number in range(1, sites + 1)]
 
 
-@contextlib.contextmanager
-def _running(kits: Path, sites: int, clock: Clock) -> Iterator[Callable[[], Connection]]:
-    """Server and agents in a loop of their own thread; yields how the person connects."""
-    ready: Future[Callable[[], Connection]] = Future()
-    federation = _Federation(kits, _names(sites), clock, ready)
-    thread = threading.Thread(target=lambda: asyncio.run(federation.run()), name="simulation", daemon=True)
-    thread.start()
-    try:
-        yield ready.result()
-    finally:
-        federation.stop()
-        thread.join()
+class _Simulating:
+    """A loop in a thread of its own, so that a notebook, which has one already, can simulate too."""
 
-
-class _Federation:
-    """The parties of one simulation."""
-
-    def __init__(
-        self, kits: Path, names: list[str], clock: Clock, ready: Future[Callable[[], Connection]]
-    ) -> None:
-        self._kits = kits
-        self._names = names
+    def __init__(self, wanted: Simulation, folder: Path, clock: Clock) -> None:
+        self._wanted = wanted
+        self._folder = folder
         self._clock = clock
-        self._ready = ready
-        self._network: InProcessNetwork | None = None
-        self._parties: list[Server | Agent] = []
+        self._said: queue.SimpleQueue[JobDocument | None] = queue.SimpleQueue()
+        self._found: tuple[JobDocument, list[Path]] | None = None
+        self._error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._begun = threading.Event()
 
-    async def run(self) -> None:
-        """Run until `stop`; what goes wrong at the start comes out of the future."""
-        self._loop = asyncio.get_running_loop()
+    def run(self, on_change: Callable[[JobDocument], None]) -> tuple[JobDocument, list[Path]]:
+        """Until the end; an exception of `on_change`, or Ctrl-C, ends every process first."""
+        thread = threading.Thread(target=self._serve, name=_NAME, daemon=True)
+        thread.start()
         try:
-            await self._run()
-        except Exception as error:  # the thread's outermost loop
-            if not self._ready.done():
-                self._ready.set_exception(error)
-            else:
-                raise
-
-    def stop(self) -> None:
-        """From any thread."""
-        assert self._loop is not None
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(lambda: [party.stop() for party in self._parties])
-
-    async def _run(self) -> None:
-        now = self._clock.now()
-        server = Server(
-            load_server_config(self._kits / "server", now=now),
-            serve_on=self._serve,
-            store=lambda _: MemoryStore(clock=self._clock),
-            local_status=False,
-        )
-        agents = [self._agent(name, now) for name in self._names]
-        self._parties = [server, *agents]
-        running = [asyncio.create_task(party.run()) for party in self._parties]
-        try:
-            await self._started(server, agents, running)
-            person = load_kit(self._kits / _PERSON, now=now).identity
-            network = self._network
-            assert network is not None
-            self._ready.set_result(lambda: network.connect(person))
-            await asyncio.gather(*running)
+            while (document := self._said.get()) is not None:
+                on_change(document)
         finally:
-            for party in self._parties:
-                party.stop()
-            await asyncio.gather(*running, return_exceptions=True)
+            self._stop()
+            thread.join()
+        if self._error is not None:
+            raise self._error
+        assert self._found is not None
+        return self._found
 
-    async def _serve(self, service: object, **options: object) -> InProcessNetwork:
-        self._network = InProcessNetwork(service, **options)  # type: ignore[arg-type]
-        return self._network
+    def _stop(self) -> None:
+        self._begun.wait()
+        assert self._loop is not None
+        assert self._main is not None
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._main.cancel)
 
-    def _agent(self, name: str, now: datetime) -> Agent:
-        config = load_agent_config(self._kits / name, now=now)
+    def _serve(self) -> None:
+        try:
+            asyncio.run(self._main_task())
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:  # the thread's outermost loop: it is raised in the caller's
+            self._error = error
+        finally:
+            self._begun.set()
+            self._said.put(None)
 
-        def connect() -> Connection:
-            if self._network is None:
-                raise LocalError("the simulated server has not started")
-            return self._network.connect(config.kit.identity)
+    async def _main_task(self) -> None:
+        self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
+        self._begun.set()
+        warming = Warming("site", [*_OURS, *_heavy(self._wanted.app)])
+        from flprov.simulator.placing import python
 
-        return Agent(
-            config,
-            connect_to=connect,
-            store=lambda _: MemoryStore(clock=self._clock),
-            local_status=False,
-            orphan_seconds=0.0,  # nobody comes back to a simulation
-        )
+        warming.prepare(python())  # it begins while we import what we need ourselves
+        try:
+            from flprov.simulator.job import simulate_job
 
-    async def _started(self, server: Server, agents: list[Agent], running: list[asyncio.Task[None]]) -> None:
-        for ready in (server.ready, *(agent.ready for agent in agents)):
-            waiting = asyncio.ensure_future(ready.wait())
-            await asyncio.wait({waiting, *running}, return_when=asyncio.FIRST_COMPLETED)
-            for party in running:
-                if party.done():
-                    waiting.cancel()
-                    party.result()
+            self._found = await simulate_job(
+                self._wanted, self._folder, clock=self._clock, warming=warming, show=self._said.put
+            )
+        finally:
+            await warming.close()
+
+
+def _heavy(app: Path) -> list[str]:
+    """What the app's code imports, as far as it is known to take long."""
+    texts = [path.read_bytes() for path in app.rglob("*.py") if path.is_file()] if app.is_dir() else []
+    return [name for name in ("torch",) if any(f"import {name}".encode() in text for text in texts)]

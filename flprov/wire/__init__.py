@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         encode_series,
         read_series,
     )
+    from flprov.wire.spans import PIECE, each_span, pieces
     from flprov.wire.tensor_file import TensorFile
     from flprov.wire.tensor_header import TensorInfo
     from flprov.wire.tensors import encode_tensors, read_metadata, read_tensors, write_tensors
@@ -46,6 +47,7 @@ __all__ = [
     "LIVE",
     "MAX_FRAME",
     "OLDEST",
+    "PIECE",
     "PROTOCOL",
     "ROUND",
     "Message",
@@ -59,6 +61,7 @@ __all__ = [
     "TensorFile",
     "TensorInfo",
     "dtype_name",
+    "each_span",
     "encode_series",
     "encode_tensors",
     "error_of",
@@ -76,6 +79,7 @@ __all__ = [
     "parse_kinds",
     "parse_message",
     "pb",
+    "pieces",
     "read_encodings",
     "read_metadata",
     "read_series",
@@ -92,6 +96,7 @@ __all__ = [
 
 _LATE = {
     "LIVE": "series",
+    "PIECE": "spans",
     "ROUND": "series",
     "SeriesEnd": "series",
     "SeriesFull": "series",
@@ -103,6 +108,7 @@ _LATE = {
     "TensorFile": "tensor_file",
     "TensorInfo": "tensor_header",
     "dtype_name": "dtypes",
+    "each_span": "spans",
     "encode_series": "series",
     "encode_tensors": "tensors",
     "format_kinds": "update_checks",
@@ -113,6 +119,7 @@ _LATE = {
     "narrow": "floats",
     "numpy_dtype": "dtypes",
     "parse_kinds": "update_checks",
+    "pieces": "spans",
     "read_encodings": "encoding_header",
     "read_metadata": "tensors",
     "read_series": "series",

@@ -806,23 +806,25 @@ class IssuingKey(_message.Message):
     def __init__(self, certificate: _Optional[bytes] = ..., private: _Optional[bytes] = ...) -> None: ...
 
 class ToWorker(_message.Message):
-    __slots__ = ("start_site", "start_workflow", "task", "answer", "saved", "quit")
+    __slots__ = ("start_site", "start_workflow", "task", "answer", "saved", "quit", "site")
     START_SITE_FIELD_NUMBER: _ClassVar[int]
     START_WORKFLOW_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     SAVED_FIELD_NUMBER: _ClassVar[int]
     QUIT_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
     start_site: StartSite
     start_workflow: StartWorkflow
     task: TaskOrder
     answer: SiteAnswer
     saved: RoundSaved
     quit: Quit
-    def __init__(self, start_site: _Optional[_Union[StartSite, _Mapping]] = ..., start_workflow: _Optional[_Union[StartWorkflow, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., answer: _Optional[_Union[SiteAnswer, _Mapping]] = ..., saved: _Optional[_Union[RoundSaved, _Mapping]] = ..., quit: _Optional[_Union[Quit, _Mapping]] = ...) -> None: ...
+    site: str
+    def __init__(self, start_site: _Optional[_Union[StartSite, _Mapping]] = ..., start_workflow: _Optional[_Union[StartWorkflow, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., answer: _Optional[_Union[SiteAnswer, _Mapping]] = ..., saved: _Optional[_Union[RoundSaved, _Mapping]] = ..., quit: _Optional[_Union[Quit, _Mapping]] = ..., site: _Optional[str] = ...) -> None: ...
 
 class FromWorker(_message.Message):
-    __slots__ = ("ready", "answer", "progress", "broadcast", "close", "finished", "failure", "resumed", "withdraw", "refuse")
+    __slots__ = ("ready", "answer", "progress", "broadcast", "close", "finished", "failure", "resumed", "withdraw", "refuse", "site")
     READY_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
@@ -833,6 +835,7 @@ class FromWorker(_message.Message):
     RESUMED_FIELD_NUMBER: _ClassVar[int]
     WITHDRAW_FIELD_NUMBER: _ClassVar[int]
     REFUSE_FIELD_NUMBER: _ClassVar[int]
+    SITE_FIELD_NUMBER: _ClassVar[int]
     ready: Ready
     answer: TaskAnswer
     progress: Progress
@@ -843,7 +846,8 @@ class FromWorker(_message.Message):
     resumed: Resumed
     withdraw: Withdraw
     refuse: Refuse
-    def __init__(self, ready: _Optional[_Union[Ready, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., broadcast: _Optional[_Union[Broadcast, _Mapping]] = ..., close: _Optional[_Union[CloseRound, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ...) -> None: ...
+    site: str
+    def __init__(self, ready: _Optional[_Union[Ready, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., broadcast: _Optional[_Union[Broadcast, _Mapping]] = ..., close: _Optional[_Union[CloseRound, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ..., withdraw: _Optional[_Union[Withdraw, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., site: _Optional[str] = ...) -> None: ...
 
 class StartSite(_message.Message):
     __slots__ = ("job_id", "site", "spec", "datasets", "statistics", "he_secret")

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether an update fits the task it answers: the checks before any aggregator sees it.
 
-Run by our code at the agent and at the server, never by the job's. Files are read in pieces, not
-mapped: whoever can truncate a mapped file kills the process that looks at it.
+Run by our code at the agent and at the server, never by the job's. Files are read in pieces, by all
+processors, and not mapped: whoever can truncate a mapped file kills the process that looks at it.
 """
 
 from __future__ import annotations
 
-import io
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,14 @@ from flprov.messages import UpdateKind
 from flprov.wire.dtypes import numpy_dtype
 from flprov.wire.encoding_header import DATA, INDICES, SCALES, EncodedTensor, decoded_infos, read_encoded
 from flprov.wire.encodings import LARGEST
+from flprov.wire.spans import each_span
 from flprov.wire.tensor_header import TensorHeader, TensorInfo, open_tensor_file, read_header
 
 MAX_SAMPLES = 1 << 53  # the whole numbers that a double holds exactly
 MAX_METRICS = 256
 MAX_METRIC_NAME = 128
 MAX_METRIC = 1e100  # so that sums over sites and samples stay finite
-_PIECE = 1 << 20  # bytes looked at in one go; a multiple of every item size
+_PIECE = 1 << 18  # bytes looked at in one go; a multiple of every item size
 
 
 def format_kinds(kinds: Iterable[UpdateKind]) -> str:
@@ -66,23 +67,14 @@ def verify_update(
     if kind not in known or (taken and known[kind] not in taken):
         raise UpdateRefused(f"the update is of kind {kind[:40]!r}, the task takes {expects or 'none'}")
     try:
-        with io.BytesIO(update) if isinstance(update, bytes) else open_tensor_file(update) as file:
-            header = read_header(update if isinstance(update, bytes) else file)
-            if not taken and header.tensors:
-                raise UpdateRefused(f"tensor {min(header.tensors)!r} came, but the task takes no tensors")
-            encoded = read_encoded(header)
-            infos = decoded_infos(header, encoded)
-            if known[kind] is UpdateKind.OPAQUE and encoded:
-                raise UpdateRefused(f"tensor {min(encoded)!r} of an opaque update is encoded")
-            if taken and known[kind] is not UpdateKind.OPAQUE:
-                _verify_names(model or {}, infos, known[kind])
-                _verify_bounded(model, encoded)
-                _verify_finite(file, header)
-                for name, tensor in sorted(encoded.items()):
-                    _verify_encoded(file, header, name, tensor)
+        if isinstance(update, bytes):
+            header = read_header(update)
+            return _verify_contents(_Contents(header, update), model, known[kind], taken)
+        with open_tensor_file(update) as file:
+            header = read_header(file)
+            return _verify_contents(_Contents(header, file.fileno()), model, known[kind], taken)
     except (ProtocolError, NotFound) as error:
         raise UpdateRefused(f"the update is no tensor file: {error}") from error
-    return infos
 
 
 def verify_numbers(
@@ -121,6 +113,56 @@ def verify_numbers(
             raise UpdateRefused(f"metric {name!r} is {value}; no metric is beyond {MAX_METRIC:g}")
 
 
+def _verify_contents(
+    update: _Contents,
+    model: Mapping[str, TensorInfo] | None,
+    kind: UpdateKind,
+    taken: tuple[UpdateKind, ...],
+) -> Mapping[str, TensorInfo]:
+    header = update.header
+    if not taken and header.tensors:
+        raise UpdateRefused(f"tensor {min(header.tensors)!r} came, but the task takes no tensors")
+    encoded = read_encoded(header)
+    infos = decoded_infos(header, encoded)
+    if kind is UpdateKind.OPAQUE and encoded:
+        raise UpdateRefused(f"tensor {min(encoded)!r} of an opaque update is encoded")
+    if taken and kind is not UpdateKind.OPAQUE:
+        _verify_names(model or {}, infos, kind)
+        _verify_bounded(model, encoded)
+        _verify_finite(update)
+        for name, tensor in sorted(encoded.items()):
+            _verify_encoded(update, name, tensor)
+    return infos
+
+
+class _Contents:
+    """The numbers of a tensor file, or of its bytes, piece by piece; several threads may ask at once."""
+
+    def __init__(self, header: TensorHeader, source: bytes | int) -> None:
+        self.header = header
+        self._source = source  # bytes, or the number of an open file
+
+    def pieces(self, name: str, info: TensorInfo, where: slice | None = None) -> Iterator[NDArray[Any]]:
+        """Those of one tensor, or of these bytes of it; one after the other in the same memory."""
+        where = where or slice(0, info.end - info.start)
+        dtype, first = numpy_dtype(info.dtype), self.header.data_start + info.start
+        buffer = memoryview(bytearray(min(_PIECE, where.stop - where.start)))
+        for start in range(where.start, where.stop, _PIECE):
+            piece = buffer[: min(_PIECE, where.stop - start)]
+            self._fill(name, piece, first + start)
+            yield np.frombuffer(piece, dtype)
+
+    def _fill(self, name: str, piece: memoryview, offset: int) -> None:
+        if isinstance(self._source, bytes):
+            piece[:] = self._source[offset : offset + len(piece)]
+            return
+        while piece:
+            taken = os.preadv(self._source, [piece], offset)
+            if not taken:
+                raise UpdateRefused(f"tensor {name!r} ends before its last byte")
+            piece, offset = piece[taken:], offset + taken
+
+
 def _verify_names(model: Mapping[str, TensorInfo], found: Mapping[str, TensorInfo], kind: UpdateKind) -> None:
     if not found:
         raise UpdateRefused("the update has no tensors")
@@ -144,53 +186,38 @@ def _verify_bounded(model: Mapping[str, TensorInfo] | None, encoded: Mapping[str
         raise UpdateRefused(f"tensor {sparse[0]!r} is sparse, but its task carried no model that bounds it")
 
 
-def _verify_finite(file: BinaryIO, header: TensorHeader) -> None:
-    for name, info in sorted(header.tensors.items(), key=lambda item: item[1].start):
-        test = _FINITE.get(info.dtype)
-        if test is None:
-            continue
-        for piece in _pieces(file, header, name, info):
-            if not test(piece):
+def _verify_finite(update: _Contents) -> None:
+    infos = sorted(update.header.tensors.items(), key=lambda item: item[1].start)
+    tested = {name: info for name, info in infos if info.dtype in _FINITE}
+
+    def verify(name: str, where: slice) -> None:
+        info = tested[name]
+        for piece in update.pieces(name, info, where):
+            if not _FINITE[info.dtype](piece):
                 raise UpdateRefused(f"tensor {name!r} holds NaN or infinity")
 
+    each_span({name: info.end - info.start for name, info in tested.items()}, verify)
 
-def _verify_encoded(file: BinaryIO, header: TensorHeader, name: str, tensor: EncodedTensor) -> None:
+
+def _verify_encoded(update: _Contents, name: str, tensor: EncodedTensor) -> None:
     """What being finite does not say: scales that scale, places that are in the tensor, once each."""
     if tensor.scales is not None:
         most = LARGEST[tensor.info.dtype] / 126  # 127 of them may round up to beyond the largest number
-        for piece in _pieces(file, header, name + SCALES, tensor.scales):
+        for piece in update.pieces(name + SCALES, tensor.scales):
             if not ((piece > 0) & (piece.astype(np.float64) <= most)).all():
                 raise UpdateRefused(f"tensor {name!r} has a scale that is not above 0 and at most {most:.3g}")
-        for piece in _pieces(file, header, name + DATA, tensor.data):
+        for piece in update.pieces(name + DATA, tensor.data):
             if (piece == -128).any():
                 raise UpdateRefused(f"tensor {name!r} holds -128, which no 8-bit number of a tensor is")
     if tensor.indices is not None:
         last = -1
-        for piece in _pieces(file, header, name + INDICES, tensor.indices):
+        for piece in update.pieces(name + INDICES, tensor.indices):
             places = piece.astype(np.int64)
             if places[0] <= last or (np.diff(places) <= 0).any():
                 raise UpdateRefused(f"tensor {name!r} has places that do not increase")
             last = int(places[-1])
             if last >= tensor.size:
                 raise UpdateRefused(f"tensor {name!r} has a number at place {last} of {tensor.size}")
-
-
-def _pieces(file: BinaryIO, header: TensorHeader, name: str, info: TensorInfo) -> Iterator[NDArray[Any]]:
-    """One tensor piece after piece, in the same memory."""
-    buffer = bytearray(min(_PIECE, info.end - info.start))
-    file.seek(header.data_start + info.start)
-    for start in range(info.start, info.end, _PIECE):
-        view = memoryview(buffer)[: min(_PIECE, info.end - start)]
-        _fill(file, view, name)
-        yield np.frombuffer(view, numpy_dtype(info.dtype))
-
-
-def _fill(file: BinaryIO, view: memoryview, name: str) -> None:
-    while view:
-        taken = file.readinto(view)  # type: ignore[attr-defined]  # both kinds of file have it
-        if not taken:
-            raise UpdateRefused(f"tensor {name!r} ends before its last byte")
-        view = view[taken:]
 
 
 def _all_finite(values: NDArray[Any]) -> bool:

@@ -135,8 +135,36 @@ class Session:
         if self.open is not None and self.open.taken:
             self.fail(JobFailed(f"the next task was asked for before an update was sent for {self.open}"))
         while self.open is None and (order := self._wait_order()) is not None:
-            self._begin(order)
+            self.begin(order)
         return self.open
+
+    def begin(self, order: pb.TaskOrder) -> None:
+        """Open the task; do it, if it is a function's. Whatever fails on the way fails the task."""
+        self._kept.clear()  # who says the next thing has heard the last one
+        expects = parse_kinds(order.expects)
+        self.open = OpenTask(order=order, task=read_task(order, self.spec, self.site.name), takes=expects)
+        try:
+            source = open_payload(order.model, self._folder)
+            self.open.format = read_metadata(source).get("format", "")
+            task = replace(self.open.task, params=self._read(source))
+            if order.HasField("extra"):
+                task = replace(task, extra=self._read(open_payload(order.extra, self._folder)))
+            if is_runtime_task(task.name):
+                self.open.task = task
+                verify_agreed(task.name, self.spec.workflow.type, self.spec.workflow.options)
+                self.answer(run_runtime_task(task, self.site))
+                return
+            self.open.takes = self._envelope.takes(expects)
+            task = filter_task(self._task_filters, self._envelope.open(task, self.site), self.site)
+            self.open.task = note_reads(task, self.open.looked)
+            if order.name in self.functions:
+                self._run_function(self.open.task, self.functions[order.name])
+            elif order.name not in self.spec.tasks:
+                raise Misuse(f"the workflow sent task {order.name!r}, which job.yml does not name")
+        except Exception as error:  # the job's code runs in here; the next task may go well
+            if self.open is None:
+                raise  # answered already: the parent is gone
+            self.fail(error)
 
     def answer(self, update: Update) -> None:
         """Send `update` for the open task.
@@ -219,40 +247,13 @@ class Session:
         finally:
             self._waiting = False
         if message is not None:
-            self._kept.clear()  # who says the next thing has heard the last one
+            self._kept.clear()  # as in `begin`
         if message is not None and message.WhichOneof("body") == "task":
             return message.task
         self.over = True
         if message is not None and message.WhichOneof("body") != "quit":
             raise ProtocolError(f"a job's process was sent {message.WhichOneof('body')!r}, not a task")
         return None
-
-    def _begin(self, order: pb.TaskOrder) -> None:
-        """Open the task; do it, if it is a function's. Whatever fails on the way fails the task."""
-        expects = parse_kinds(order.expects)
-        self.open = OpenTask(order=order, task=read_task(order, self.spec, self.site.name), takes=expects)
-        try:
-            source = open_payload(order.model, self._folder)
-            self.open.format = read_metadata(source).get("format", "")
-            task = replace(self.open.task, params=self._read(source))
-            if order.HasField("extra"):
-                task = replace(task, extra=self._read(open_payload(order.extra, self._folder)))
-            if is_runtime_task(task.name):
-                self.open.task = task
-                verify_agreed(task.name, self.spec.workflow.type, self.spec.workflow.options)
-                self.answer(run_runtime_task(task, self.site))
-                return
-            self.open.takes = self._envelope.takes(expects)
-            task = filter_task(self._task_filters, self._envelope.open(task, self.site), self.site)
-            self.open.task = note_reads(task, self.open.looked)
-            if order.name in self.functions:
-                self._run_function(self.open.task, self.functions[order.name])
-            elif order.name not in self.spec.tasks:
-                raise Misuse(f"the workflow sent task {order.name!r}, which job.yml does not name")
-        except Exception as error:  # the job's code runs in here; the next task may go well
-            if self.open is None:
-                raise  # answered already: the parent is gone
-            self.fail(error)
 
     def _read(self, source: Path | bytes) -> Tensors:
         """A task's tensors. None of them may be sparse: nothing here would bound what becomes of it."""

@@ -34,26 +34,26 @@ def run_site(channel: WorkerChannel, folder: Path) -> int:
         try:
             _serve(session)
         finally:
-            _close(session)
+            close_functions(session)
     except Unavailable:  # the parent is gone: nobody left to tell
         return 1
     except BaseException as error:  # the outermost loop: the job's code may raise anything
         if isinstance(error, SystemExit) and session.over:
             return SIGTERM_STATUS
-        session.give_up(_plain(error))
+        session.give_up(plain_error(error))
         channel.settle()
         return 1
     return 0
 
 
-def _plain(error: BaseException) -> BaseException:
+def plain_error(error: BaseException) -> BaseException:
     """A SystemExit says nothing by itself."""
     if not isinstance(error, SystemExit):
         return error
     return JobFailed(f"the job's code called sys.exit({error.code!r})").with_traceback(error.__traceback__)
 
 
-def _close(session: Session) -> None:
+def close_functions(session: Session) -> None:
     """Let the instances that have a `close()` know that no more tasks come."""
     for executor in dict.fromkeys(session.functions.values()):
         close = getattr(executor, "close", None)
@@ -63,13 +63,7 @@ def _close(session: Session) -> None:
 
 def _serve(session: Session) -> None:
     script = _find_script(session)
-    session.load_filters()
-    made: dict[str, Executor] = {}  # by entry: a class that several tasks name has one instance
-    for name, text in session.spec.tasks.items():
-        if is_entry(text):
-            if text not in made:
-                made[text] = _load_function(session, name, text, script)
-            session.functions[name] = made[text]
+    load_functions(session, script)
     if script is None:
         session.wait_task()  # does one after the other; there is none to hand to a script
         return
@@ -88,6 +82,17 @@ def _serve(session: Session) -> None:
         if session.wait_task() is None:
             return
         # A script may serve one task and end; it is started again for the next.
+
+
+def load_functions(session: Session, script: Script | None = None) -> None:
+    """Find the filters, and what the tasks name that is no script. Raises whatever the app's code raises."""
+    session.load_filters()
+    made: dict[str, Executor] = {}  # by entry: a class that several tasks name has one instance
+    for name, text in session.spec.tasks.items():
+        if is_entry(text):
+            if text not in made:
+                made[text] = _load_function(session, name, text, script)
+            session.functions[name] = made[text]
 
 
 def _find_script(session: Session) -> Script | None:

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 # What our mains import when a job has come so far: better now.
 OURS = {
-    "site": ("flprov.workers.site_main", "flprov.client", "flprov.sdk.torch_tensors"),
-    "workflow": ("flprov.workers.workflow_main", "flprov.sdk.workflows.fedavg"),
+    "site": ("flprov.workers.site_main", "flprov.client", "numpy.random"),
+    "workflow": ("flprov.workers.workflow_main", "flprov.sdk.workflows.fedavg", "numpy.random"),
 }
 _SHIMS = ("flprov.workers.broker", "flprov.workers.logsegments")
 _LOWEST = 19  # nice(2)
@@ -61,8 +61,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     gc.freeze()  # a collection in a child would write to, and so copy, every page with an object
     with contextlib.suppress(AttributeError):  # another libc
         ctypes.CDLL(None).malloc_trim(0)
-    foreign = [name for name in modules if name not in lacking and not name.startswith("flprov.")]
-    send(line, {"ready": foreign, "lacking": lacking})
+    send(line, {"ready": [name for name in modules if name not in lacking], "lacking": lacking})
     poller = select.poll()
     poller.register(line, select.POLLIN)
     while True:
@@ -206,13 +205,14 @@ def _be_different() -> None:
 
     The seed of str's hashes and the layout of the memory stay those of the template.
     """
-    if "numpy.random" in sys.modules:
-        sys.modules["numpy.random"].seed()
-    if process := sys.modules.get("multiprocessing.process"):
-        process.current_process().authkey = os.urandom(32)
-        process.ORIGINAL_DIR = os.getcwd()  # noqa: PTH109 - as the module itself: for children it spawns
-    if "tempfile" in sys.modules:
-        sys.modules["tempfile"].tempdir = None
+    seen: dict[str, Any] = dict(sys.modules)
+    if "numpy.random" in seen:
+        seen["numpy.random"].seed()
+    if "multiprocessing.process" in seen:
+        seen["multiprocessing.process"].current_process().authkey = os.urandom(32)
+        seen["multiprocessing.process"].ORIGINAL_DIR = os.getcwd()  # noqa: PTH109 - where its children begin
+    if "tempfile" in seen:
+        seen["tempfile"].tempdir = None
 
 
 _OPENBLAS = [

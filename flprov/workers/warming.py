@@ -52,18 +52,19 @@ class Warming:
     Args:
         kind: whose mains it imports: `site` or `workflow`.
         modules: of the interpreter, to import as well; None: no template is wanted.
+        delay: seconds until the first one is started: what begins at the same time has precedence.
     """
 
-    def __init__(self, kind: str, modules: Sequence[str] | None) -> None:
+    def __init__(self, kind: str, modules: Sequence[str] | None, *, delay: float = 1.0) -> None:
         self._kind = kind
         self._modules = modules
+        self._delay = delay
         self._python: Path | None = None
         self._template: _Template | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._tasks = Tasks("warming")
-        self._stamp: tuple[int, ...] = ()  # of the interpreter's packages, before the template began
-        self._off = False  # there will be no template
-        self._note = ""  # why not, or why the last one has ended
+        self._off = ""  # why there will be no template
+        self._note = ""  # why there is none now
 
     def prepare(self, python: Path) -> None:
         """A job for this interpreter may come soon."""
@@ -80,7 +81,7 @@ class Warming:
         template = self._template
         if template is None or not template.ready:
             return None
-        if await asyncio.to_thread(_stamp, python) != self._stamp:
+        if await asyncio.to_thread(_stamp, python) != template.stamp:
             logger.info("the packages of %s have changed: a new template is started", python)
             template.end()
             return None
@@ -94,11 +95,12 @@ class Warming:
         """How it is now."""
         template, python = self._template, str(self._python or "")
         if template is None or not template.ready:
-            return WarmStart(state="off" if self._off else "starting", python=python, note=self._note)
+            state = "off" if self._off else "starting"
+            return WarmStart(state=state, python=python, note=self._off or self._note)
         return WarmStart(
             state="ready",
             python=python,
-            modules=template.modules,
+            modules=tuple(name for name in template.modules if name not in OURS[self._kind]),
             memory=_resident(template.process.pid),
             note=template.lacking,
         )
@@ -106,56 +108,46 @@ class Warming:
     async def _keep(self, python: Path) -> None:
         """A template of `python`, and another one when that has ended."""
         waits = backoff(first=_FIRST_WAIT, most=_MOST_WAIT)
-        self._off = False
-        while not self._off:
+        self._off = ""
+        await asyncio.sleep(self._delay)
+        while True:
             self._note = ""
             try:
-                await asyncio.to_thread(self._look, python)
-                if self._off:
-                    return
-                if await self._serve(await asyncio.to_thread(_start, python, self._wanted)):
+                self._off = await asyncio.to_thread(_look, python)
+                if self._modules is None:
+                    self._off = "switched off (`warm: false`)"
+                if not self._off and await self._serve(python, self._modules or ()):
                     waits = backoff(first=_FIRST_WAIT, most=_MOST_WAIT)
             except (FlprovError, OSError) as error:
                 self._note = str(error)
+            if self._off:
+                return
             logger.warning("the template of %s has ended%s", python, f": {self._note}" if self._note else "")
             await asyncio.sleep(next(waits))
 
-    @property
-    def _wanted(self) -> tuple[str, ...]:
-        return (*OURS[self._kind], *(self._modules or ()))
-
-    def _look(self, python: Path) -> None:
-        """Ask machine and interpreter what the first launch would have to ask; not for the loop."""
-        method = detect_method()
-        if method is Method.LANDLOCK:
-            try_private_mounts()
-        self._stamp = _stamp(python)
-        if self._modules is None:
-            self._off, self._note = True, "switched off (`warm: false`)"
-        elif method is Method.BUBBLEWRAP:
-            self._off, self._note = True, "bubblewrap confines jobs here, so each one starts anew"
-
-    async def _serve(self, template: _Template) -> bool:
-        """Have this template until it ends; whether it was ever ready."""
-        self._template = template
+    async def _serve(self, python: Path, modules: Sequence[str]) -> bool:
+        """Have a template until it ends; whether it was ever ready."""
+        stamp = await asyncio.to_thread(_stamp, python)
+        self._template = template = _start(python, (*OURS[self._kind], *modules), stamp)
         try:
-            refused = await template.watch()
-            self._off, self._note = bool(refused), refused
+            self._off = await template.watch()
         finally:
             self._template = None
             template.end()
-            said = await template.wait()
-        self._note = self._note or said
+            self._note = await template.wait()
         return template.ready
 
 
 class _Template:
     """One template's process, and our line to it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], line: socket.socket, output: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], line: socket.socket, output: int, stamp: tuple[int, ...]
+    ) -> None:
         self.process = process
+        self.stamp = stamp  # of the interpreter's packages, before it began
         self.ready = False
-        self.modules: tuple[str, ...] = ()  # imported beside our own
+        self.modules: tuple[str, ...] = ()  # what it has imported
         self.lacking = ""
         self._line = line
         self._output = output
@@ -228,7 +220,7 @@ class _Template:
                 asyncio.get_running_loop().run_in_executor(None, own_shim(pid).wait)
 
 
-def _start(python: Path, modules: Sequence[str]) -> _Template:
+def _start(python: Path, modules: Sequence[str], stamp: tuple[int, ...]) -> _Template:
     """A new template's process. Raises OSError."""
     line, its_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     output, its_output = os.pipe()
@@ -252,7 +244,16 @@ def _start(python: Path, modules: Sequence[str]) -> _Template:
     finally:
         its_line.close()
         os.close(its_output)
-    return _Template(process, line, output)
+    return _Template(process, line, output, stamp)
+
+
+def _look(python: Path) -> str:
+    """Why there can be no template. Asks machine and interpreter what the first launch would have to ask."""
+    method = detect_method()
+    if method is Method.LANDLOCK:
+        try_private_mounts()
+    interpreter_folders(python)
+    return "bubblewrap confines jobs here, so each one starts anew" if method is Method.BUBBLEWRAP else ""
 
 
 async def _receive(loop: asyncio.AbstractEventLoop, line: socket.socket) -> bytes:

@@ -14,7 +14,7 @@ from flprov.jobs import JobSpec, JobState, Membership, Resources, Submission
 from flprov.kits import Kit
 from flprov.pki import Identity, Kind, Role, sign
 from flprov.project import Organisation, Person, Project, ServerParty, SiteParty
-from flprov.server.records import BlobRef, JobRecord, UpdateRecord
+from flprov.server.records import BlobRef, JobRecord, StateRef, UpdateRecord
 from flprov.wire import encode_tensors, pb
 from flprov.wire.documents import CPU, Space, Vitals
 
@@ -67,6 +67,10 @@ NO_TENSORS = encode_tensors({})
 
 def inline(data: bytes) -> BlobRef:
     return BlobRef(inline=data.hex(), size=len(data))
+
+
+def inline_state(data: bytes) -> StateRef:
+    return StateRef(inline=data.hex(), size=len(data))
 
 
 def payload(data: bytes) -> pb.Payload:

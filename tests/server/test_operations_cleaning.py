@@ -17,7 +17,7 @@ from flprov.errors import Misuse, PermissionRefused
 from flprov.jobs import JobState
 from flprov.rpc import methods as m
 from flprov.server.operations.cleaning import Cleaner
-from flprov.server.records import BlobRef, RoundRecord
+from flprov.server.records import RoundRecord, StateRef
 from flprov.store import Put
 from flprov.wire import documents as doc
 from flprov.wire import pb
@@ -113,7 +113,7 @@ async def test_blob_that_is_brought_again_counts_as_young(world, gc):
 async def test_checkpoints_beyond_those_that_are_kept_go(world, network, gc):
     await ended(world, "old", ago=timedelta(0), round=4)
     states = [await world.blobs.put(f"state {n}".encode()) for n in range(4)]
-    rounds = [round_record("old", n, BlobRef(digest=digest, size=7)) for n, digest in enumerate(states)]
+    rounds = [round_record("old", n, StateRef(digest=digest, size=7)) for n, digest in enumerate(states)]
     await world.store.commit([Put("round", one.key, to_document(one)) for one in rounds], None)
     world.jobs.load()
     network.operations.cleaner._checkpoints = 2
@@ -125,7 +125,7 @@ async def test_checkpoints_beyond_those_that_are_kept_go(world, network, gc):
     assert (row.object, row.data) == ("old", {"checkpoints": 2})
 
 
-def round_record(job: str, number: int, state: BlobRef) -> RoundRecord:
+def round_record(job: str, number: int, state: StateRef) -> RoundRecord:
     return RoundRecord(
         job_id=job,
         round=number,

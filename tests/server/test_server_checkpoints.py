@@ -7,7 +7,7 @@ import asyncio
 
 import pytest
 from server_fakes import PATIENCE
-from server_parties import ADA, LEA, LEO, inline, signed, spec, submission, tensors
+from server_parties import ADA, LEA, LEO, inline_state, signed, spec, submission, tensors
 from server_running import copy_config, put_job, running
 from server_world import broadcast, close_round, deploy, ready
 
@@ -16,7 +16,7 @@ from flprov.errors import Conflict, Misuse, NotFound, PermissionRefused
 from flprov.jobs import JobState, Origin, Workflow
 from flprov.rpc import methods as m
 from flprov.server.jobs.checkpoints import find_checkpoint, in_ranges, outdated
-from flprov.server.records import BlobRef, RoundRecord
+from flprov.server.records import BlobRef, RoundRecord, StateRef
 from flprov.store import Put, open_store
 from flprov.wire import documents as doc
 from flprov.wire import pb
@@ -24,7 +24,7 @@ from flprov.wire import pb
 TWO = ("site-1", "site-2")
 
 
-def record(number: int, state: BlobRef | None = None, job: str = "0job") -> RoundRecord:
+def record(number: int, state: StateRef | None = None, job: str = "0job") -> RoundRecord:
     return RoundRecord(
         job_id=job,
         round=number,
@@ -38,7 +38,7 @@ def record(number: int, state: BlobRef | None = None, job: str = "0job") -> Roun
     )
 
 
-STATES = [inline(tensors(number, name="state")) for number in range(5)]
+STATES = [inline_state(tensors(number, name="state")) for number in range(5)]
 ROUNDS = [record(number, state) for number, state in enumerate(STATES)]
 
 
@@ -125,7 +125,7 @@ async def test_clone_of_a_clone_is_sent_to_where_the_state_is(world, ended, kit)
 async def test_state_of_a_clone_outlives_the_job_that_it_came_from(world, kit):
     source = await world.run(state=JobState.COMPLETED, round=1, targets=TWO)
     digest = await world.blobs.put(b"z" * 70_000)
-    world.jobs._keep_round(record(0, BlobRef(digest=digest, size=70_000)))
+    world.jobs._keep_round(record(0, StateRef(digest=digest, size=70_000)))
     run = await clone(world, kit, 1)
     assert await world.jobs.delete(source, LEO.uri, "") == 1
     assert world.blobs.has(digest)

@@ -86,7 +86,7 @@ async def test_tensors_by_digest_from_a_workflow_fail_the_job(world):
     """Or else it could read any blob of the server."""
     running = await deploy(world, *TWO)
     running.workflow.say(close_round(0, pb.Payload(digest=world.app.digest, size=10)))
-    await fails_because(world, running, "neither by value nor as a file")
+    await fails_because(world, running, "which it has not made")
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "folder"])

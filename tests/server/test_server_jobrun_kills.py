@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from server_fakes import PATIENCE, FakeProcess
-from server_parties import ADA, inline, payload, tensors, update_record
+from server_parties import ADA, inline_state, payload, tensors, update_record
 from server_world import FakeSite, World, broadcast, close_round, finished, ready
 
 from flprov.jobs import JobState
@@ -215,7 +215,7 @@ def verify_whole(world: World, network: Network) -> None:
         lines = [(line.site, line.samples) for line in round_.contributors]
         assert lines == [(name, 10 * round_.round + int(name[-1])) for name in TWO]
         total = sum(samples for _, samples in lines)
-        assert round_.state == inline(tensors(round_.round, total, name="state"))
+        assert round_.state == inline_state(tensors(round_.round, total, name="state"))
     assert world.store.load("update") == {}
     assert len(world.store.load("round")) == ROUNDS
     assert set(network.trained.values()) == {1}  # nobody did a task twice

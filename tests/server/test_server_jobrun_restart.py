@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import pytest
-from server_parties import SITES, inline, spec, tensors, update_record
+from server_parties import SITES, inline, inline_state, spec, tensors, update_record
 from server_world import broadcast, close_round, ready, train
 
 from flprov.jobs import JobState, Membership
 from flprov.server.jobs import events as ev
-from flprov.server.records import BlobRef
+from flprov.server.records import BlobRef, StateRef
 
 TWO = ("site-1", "site-2")
 
@@ -43,7 +43,7 @@ async def test_deploying_job_deploys_again_what_had_been_ready(world):
 
 async def test_running_job_goes_on_in_its_round_with_the_saved_state(world):
     state = tensors(5, name="state")
-    await world.put_job(targets=TWO, state=JobState.RUNNING, members=TWO, round=3, model=inline(state))
+    await world.put_job(targets=TWO, state=JobState.RUNNING, members=TWO, round=3, model=inline_state(state))
     run = await restarted(world)
     workflow = await world.launcher.process()
     workflow.say(ready())
@@ -59,7 +59,7 @@ async def test_running_job_goes_on_in_its_round_with_the_saved_state(world):
 async def test_saved_state_that_is_a_blob_is_linked_into_the_workflows_folder(world):
     digest = await world.blobs.put(b"x" * 70_000)
     await world.put_job(
-        targets=TWO, state=JobState.RUNNING, members=TWO, round=1, model=BlobRef(digest=digest, size=70_000)
+        targets=TWO, state=JobState.RUNNING, members=TWO, round=1, model=StateRef(digest=digest, size=70_000)
     )
     await restarted(world)
     workflow = await world.launcher.process()

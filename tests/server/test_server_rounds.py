@@ -9,12 +9,12 @@ from server_world import broadcast, close_round
 
 from flprov.errors import ProtocolError
 from flprov.server.jobs.rounds import Rounds
-from flprov.server.records import BlobRef
+from flprov.server.records import BlobRef, StateRef
 from flprov.testing.clock import FakeClock
 from flprov.wire import pb
 from flprov.wire.documents import Missing
 
-STATE = BlobRef(inline="00", size=1)
+STATE = StateRef(inline="00", size=1)
 
 
 class FakeWorkflow:

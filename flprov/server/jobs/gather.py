@@ -73,6 +73,7 @@ class Gather:
         takes_late: bool = True,
     ) -> None:
         self.asked = asked
+        self._open = dict.fromkeys(sorted(asked.sites))  # whose answer is awaited; asked about at each answer
         self._takes_late = takes_late
         self._quorum = 0 if asked.optional else min(quorum, len(asked.sites))
         self._required = frozenset(required) & frozenset(asked.sites)
@@ -88,45 +89,57 @@ class Gather:
     def take(self, update: UpdateRecord) -> None:
         """Record an accepted update; that its site was given up is withdrawn."""
         self.taken[update.site] = update
+        self._open.pop(update.site, None)
         self.absent.pop(update.site, None)
         self.given_up.discard(update.site)
 
     def fail(self, site: str, reason: str) -> None:
         """Record that the task failed at this site."""
         self.failed[site] = reason
+        self._open.pop(site, None)
 
     def refuse(self, site: str, reason: str) -> None:
         """Record that this site's update was not acceptable, also one that had been taken."""
         self.taken.pop(site, None)
         self.refused[site] = reason
+        self._open.pop(site, None)
 
     def lose(self, site: str, reason: str) -> None:
         """Record that this site will not answer."""
         self.absent[site] = reason
+        self._open.pop(site, None)
         self.given_up.discard(site)
 
     def give_up(self, site: str, reason: str) -> None:
         """Record that this site is not waited for any more."""
         self.absent[site] = reason
+        self._open.pop(site, None)
         self.given_up.add(site)
 
     def withdraw(self) -> None:
         """The workflow goes on without those who have not answered; nobody lacks."""
         self.spared = self.open
+        self._open.clear()
         self.withdrawn = True
         self.given_up.clear()
 
     def takes_late(self, site: str) -> bool:
         """Whether an answer of this site, which was given up, still counts."""
-        return self._takes_late and site in self.given_up and bool(self.open)
+        return self._takes_late and site in self.given_up and self.is_open
+
+    def awaits(self, site: str) -> bool:
+        """Whether this site's answer is still awaited."""
+        return site in self._open
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any site's answer is still awaited."""
+        return bool(self._open)
 
     @property
     def open(self) -> tuple[str, ...]:
         """Sites whose answer is still awaited, in canonical order."""
-        if self.withdrawn:
-            return ()
-        done = self.taken.keys() | self.failed.keys() | self.refused.keys() | self.absent.keys()
-        return tuple(site for site in sorted(self.asked.sites) if site not in done)
+        return tuple(self._open)
 
     @property
     def missing(self) -> dict[str, str]:
@@ -144,9 +157,8 @@ class Gather:
             still: sites that are connected and do not move.
         """
         still = {site: found for site, found in (still or {}).items() if site not in away}
-        waited = self.open
-        possible = len(self.taken) + len(waited)
-        lost_required = sorted(self._required & self.missing.keys())
+        possible = len(self.taken) + len(self._open)
+        lost_required = sorted(self._required & self.missing.keys()) if self._required else []
         if self.withdrawn:
             return Verdict()
         if possible < self._quorum or lost_required:
@@ -154,9 +166,9 @@ class Gather:
         give_up: dict[str, str] = {}
         deadlines: list[datetime] = []
         held: list[str] = []
+        # Of those who are here and move, nothing follows.
+        waited = sorted(self._open.keys() & (away.keys() | still.keys()))
         for site in waited:
-            if site not in away and site not in still:
-                continue
             deadline = away[site] + self._absence if site in away else still[site].until
             spare = possible - len(give_up) > self._quorum and site not in self._required
             if now < deadline:

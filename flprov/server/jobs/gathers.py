@@ -38,7 +38,7 @@ class Gathers:
     @property
     def open(self) -> tuple[Gather, ...]:
         """Those in which a site's answer is awaited."""
-        return tuple(gather for gather in self._unsettled.values() if gather.open)
+        return tuple(gather for gather in self._unsettled.values() if gather.is_open)
 
     @property
     def unsettled(self) -> tuple[Gather, ...]:
@@ -59,7 +59,7 @@ class Gathers:
 
     def awaiting(self, site: str) -> Gather | None:
         """The one that waits for this site's answer."""
-        return next((gather for gather in self.open if site in gather.open), None)
+        return next((gather for gather in self._unsettled.values() if gather.awaits(site)), None)
 
     def taking(self, site: str) -> Gather | None:
         """The one for which the site's answer counts: awaited, or given up and taken all the same."""
@@ -81,8 +81,8 @@ class Gathers:
         if len(self._all) >= _MOST:
             raise ProtocolError(f"the workflow made {_MOST} broadcasts in one round; no more are taken")
         for gather in self.open:
-            for site in gather.open:
-                if site in sites:
+            for site in sites:
+                if gather.awaits(site):
                     raise ProtocolError(
                         f"the workflow broadcast task {task_id!r} to {site},"
                         f" which has not answered task {gather.asked.task_id!r}"

@@ -44,7 +44,7 @@ class Membership:
     async def granted(self, sites: tuple[str, ...]) -> None:
         """The scheduler gave the job further sites: on disk before any of them hears of it."""
         parts = self._parts
-        parts.sites.granted |= set(sites)
+        parts.sites.grant(sites)
         await self._save_granted()
         parts.deploy(*sites)
 
@@ -70,7 +70,7 @@ class Membership:
     def _waits(self, site: str, reason: str) -> None:
         """A site that has no room just now: the scheduler proposes it again. No row: it may say so often."""
         parts = self._parts
-        parts.sites.granted.discard(site)
+        parts.sites.ungrant(site)
         parts.sites.set(site, "waiting", reason)
         parts.ledger.note(granted=tuple(name for name in parts.record.granted if name != site))
         if site in parts.record.members:
@@ -121,7 +121,7 @@ class Membership:
             await self._ending.fail(site, event.code, message, noted=True)
             return
         for gather in parts.rounds.gathers.open:
-            waited = site in gather.open
+            waited = gather.awaits(site)
             if waited or site in gather.given_up:
                 gather.lose(site, f"refused the job: {reason}")
             if waited:
@@ -142,7 +142,7 @@ class Membership:
         for gather, verdict in verdicts:
             for site, reason in verdict.give_up.items():
                 await self._give_up(gather, site, reason)
-            if not gather.open:
+            if not gather.is_open:
                 parts.rounds.gathers.settle(gather)
         if verdicts:
             waiting = dict.fromkeys(verdict.waiting for _, verdict in verdicts if verdict.waiting)

@@ -17,7 +17,7 @@ from flprov.server.jobs.run import JobRun
 from flprov.server.logs import LogBook
 from flprov.server.records import RoundRecord
 from flprov.server.series import FILE
-from flprov.server.sights.jobs import job_document, result_files
+from flprov.server.sights.jobs import Shown, job_document, result_files
 from flprov.wire.documents import ResultFile, ResultsDocument
 from flprov.workers import log_size, log_start, read_log
 
@@ -101,7 +101,7 @@ def _read_segments(path: Path, offset: int) -> Iterator[bytes]:
         at = found + len(data)
 
 
-def metrics_json(run: JobRun, rounds: list[RoundRecord]) -> bytes:
+def metrics_json(run: Shown, rounds: list[RoundRecord]) -> bytes:
     """Per round: the global metrics, and each site's own with its samples."""
     document = {
         "job_id": run.record.id,
@@ -121,7 +121,7 @@ def metrics_json(run: JobRun, rounds: list[RoundRecord]) -> bytes:
     return json.dumps(document, indent=2).encode() + b"\n"
 
 
-def record_json(run: JobRun, rounds: list[RoundRecord]) -> bytes:
+def record_json(run: Shown, rounds: list[RoundRecord]) -> bytes:
     """Everything that the server recorded of the run, with the submission as it was signed."""
     document = {
         "flprov": __version__,

@@ -141,12 +141,12 @@ class Rounds:
     def awaited(self, task_id: str, site: str) -> Gather | None:
         """The broadcast in which this site's answer to this task is still wanted."""
         gather = self.gathers.get(task_id)
-        return gather if gather is not None and site in gather.open else None
+        return gather if gather is not None and gather.awaits(site) else None
 
     def taking(self, task_id: str, site: str) -> Gather | None:
         """The same, or the one that takes the answer although it had given the site up."""
         gather = self.gathers.get(task_id)
-        return gather if gather is not None and (site in gather.open or gather.takes_late(site)) else None
+        return gather if gather is not None and (gather.awaits(site) or gather.takes_late(site)) else None
 
     def reopen(self) -> None:
         """The workflow begins the round anew: what was taken is kept for when it asks again."""
@@ -166,7 +166,7 @@ class Rounds:
 
     async def pass_on(self, gather: Gather, site: str, *, more: bool = False) -> None:
         """Hand one site's outcome in a broadcast to the workflow; `more`: another one follows."""
-        answer = pb.SiteAnswer(task_id=gather.asked.task_id, site=site, last=not (more or gather.open))
+        answer = pb.SiteAnswer(task_id=gather.asked.task_id, site=site, last=not (more or gather.is_open))
         update = gather.taken.get(site)
         if update is None:
             answer.absent.CopyFrom(pb.Failure(code="absent", message=gather.missing[site]))
@@ -185,7 +185,7 @@ class Rounds:
 
     async def withdraw(self, gather: Gather) -> None:
         """Nobody is waited for any more in this broadcast, and the workflow hears that."""
-        if gather.open:  # else the last answer is on its way to it
+        if gather.is_open:  # else the last answer is on its way to it
             gather.withdraw()
             last = pb.SiteAnswer(task_id=gather.asked.task_id, last=True)
             last.absent.CopyFrom(pb.Failure(code="absent", message=SPARED))

@@ -108,7 +108,7 @@ class JobRun:
 
     def choose(self, sites: tuple[str, ...]) -> None:
         """The scheduler starts this job at these sites."""
-        self.sites.granted |= set(sites)
+        self.sites.grant(sites)
         self.tell(ev.Chosen())
 
     def note_queued(self, reason: str, sites: Mapping[str, str]) -> None:

@@ -236,9 +236,13 @@ def _queued(run: JobRun) -> bool:
 
 
 def _standing(run: JobRun) -> object:
-    """What a plan follows from: where the job is, what it holds, and what it lacks."""
-    state, held = run.record.state, [site for site in run.record.targets if run.sites.holds(site)]
-    return None if state.terminal else (state, held, run.sites.lacking)
+    """What a plan follows from: where the job is, and whether it may hold or lack other sites than before.
+
+    It is asked at every step of every site, so nothing is counted: records are frozen, and the same refusals
+    are the same object.
+    """
+    record = run.record
+    return None if record.state.terminal else (record.state, run.sites.turn, record.refusals)
 
 
 def org_of(uri: str) -> str:

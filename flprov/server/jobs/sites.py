@@ -48,6 +48,7 @@ class JobSites:
         self.parts = {site: SitePart() for site in ledger.record.targets}
         # Sites that the scheduler gave to this job; what is written down of it is record.granted.
         self.granted = {*ledger.record.granted, *ledger.record.members}
+        self.turn = 0  # grows whenever the job may hold other sites than before
         self.away: dict[str, datetime] = {}  # members without a control stream
         self._paces: dict[str, Pace] = {}
 
@@ -69,10 +70,21 @@ class JobSites:
         held = site in self.granted and site not in record.refusals
         return held and not record.state.terminal and self.parts[site].state != "stopped"
 
+    def grant(self, sites: Iterable[str]) -> None:
+        """The scheduler has given these sites to the job."""
+        self.granted |= set(sites)
+        self.turn += 1
+
+    def ungrant(self, site: str) -> None:
+        """The site is not the job's any more."""
+        self.granted.discard(site)
+        self.turn += 1
+
     def set(self, site: str, state: str, reason: str = "") -> None:
         """A site is somewhere else now."""
-        now, older = self._clock.now(), self.parts[site].deployed_at
-        deployed = (older or now) if state in _DEPLOYED else None
+        part, now = self.parts[site], self._clock.now()
+        self.turn += "stopped" in (part.state, state)
+        deployed = (part.deployed_at or now) if state in _DEPLOYED else None
         self.parts[site] = SitePart(state=state, reason=reason, since=now, deployed_at=deployed)
         self._ledger.changed()
 

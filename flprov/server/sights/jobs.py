@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from flprov.blobs import digest_of
-from flprov.server.jobs.run import JobRun
-from flprov.server.records import BlobRef, RoundRecord
+from flprov.server.jobs.rounds import Rounds
+from flprov.server.jobs.sites import JobSites
+from flprov.server.records import BlobRef, JobRecord, RoundRecord
 from flprov.wire.documents import (
     Contribution,
     JobDocument,
@@ -16,8 +19,25 @@ from flprov.wire.documents import (
 )
 
 
+class Shown(Protocol):
+    """What is shown of a job: `JobRun`, and what stands for it in a simulation."""
+
+    sites: JobSites
+    rounds: Rounds
+
+    @property
+    def record(self) -> JobRecord:
+        """The job as it is written down."""
+        ...
+
+    @property
+    def doing(self) -> str:
+        """What the workflow says that it does."""
+        ...
+
+
 def job_document(
-    run: JobRun, rounds: list[RoundRecord] | None = None, contributions: tuple[Contribution, ...] = ()
+    run: Shown, rounds: list[RoundRecord] | None = None, contributions: tuple[Contribution, ...] = ()
 ) -> JobDocument:
     """A job as it is now; with its rounds, and who gave what, when they are given."""
     job = run.record
@@ -46,7 +66,7 @@ def job_document(
     )
 
 
-def job_site(run: JobRun, site: str) -> JobSiteDocument:
+def job_site(run: Shown, site: str) -> JobSiteDocument:
     """What a job is at one site; once it is over, what is proven about it there."""
     part, proof = run.sites.parts[site], run.record.proofs.get(site)
     state, reason, since = part.state, part.reason, part.since
@@ -75,7 +95,7 @@ def job_site(run: JobRun, site: str) -> JobSiteDocument:
     )
 
 
-def _answered(run: JobRun, site: str) -> bool:
+def _answered(run: Shown, site: str) -> bool:
     """Whether the newest task of the open round that went to the site has its answer on our disk."""
     asked = [gather for gather in run.rounds.gathers if site in gather.asked.sites]
     return bool(asked) and site in asked[-1].taken
@@ -96,7 +116,7 @@ def round_document(record: RoundRecord) -> RoundDocument:
     )
 
 
-def result_files(run: JobRun) -> list[ResultFile]:
+def result_files(run: Shown) -> list[ResultFile]:
     """What the workflow left, by name; metrics, record and logs come on top (results.py)."""
     return [_result_file(name, ref) for name, ref in sorted(run.record.results.items())]
 

@@ -44,6 +44,7 @@ class SiteDocument:
     host: str = ""
     datasets: tuple[str, ...] = ()
     confinement: str = ""
+    warm: WarmStart | None = None  # None from an older agent
     notes: tuple[str, ...] = ()
     drained: str = ""  # why it gets no new jobs, by whom and since when; empty: it does
     safe_to_stop: bool = False  # no job would lose anything if it stopped now

@@ -20,7 +20,7 @@ _MOST_THREADS = 8  # more wait for memory
 
 
 def each_span(sizes: Mapping[str, int], do: Callable[[str, slice], None]) -> None:
-    """Call `do(name, where)` for every span of every tensor: name -> how many numbers.
+    """Call `do(name, where)` for every span of every tensor: name -> how many numbers, or bytes.
 
     What raises comes out; of several, what comes first in the order of the tensors.
     """

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How this process's C library keeps freed memory, set once at the start of a server or an agent."""
+
+from __future__ import annotations
+
+import ctypes
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3)
+_KEPT = 32 << 20
+
+
+def keep_freed_memory() -> None:
+    """Use the memory of one chunk of a blob again for the next.
+
+    glibc gives each piece of 128 KiB and more back to the system when it is freed, and gets fresh pages for
+    the next one, which the kernel fills with zeros: a seventh of what moving a blob costs. What is kept
+    instead is 32 MiB at most. Nothing happens where the C library is another one.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _KEPT)
+        mallopt(_TRIM_THRESHOLD, _KEPT)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a process of its own would keep for a site, kept apart for each of many sites in one process.
+
+That is what the app's own modules hold (`DATA = None` at the top of train.py, filled by the first task), and
+where the random number generators are. Modules of packages are shared, as is all that they hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+
+class AppModules:
+    """Finds modules as Python does, and notes which of them are the app's. Put it into `sys.meta_path`."""
+
+    def __init__(self, app: Path) -> None:
+        self._inside = f"{app}/"
+        self._names: dict[str, None] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """See importlib.abc.MetaPathFinder."""
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None:
+            return None
+        places = [spec.origin or "", *(f"{place}/" for place in spec.submodule_search_locations or ())]
+        if not any(place.startswith(self._inside) for place in places):
+            return None
+        self._names[name] = None
+        return spec
+
+    def take_away(self) -> dict[str, ModuleType]:
+        """Forget the app's modules, as if none had been imported; they are the caller's now."""
+        return {name: sys.modules.pop(name) for name in self._names if name in sys.modules}
+
+
+class Belongings:
+    """One site's."""
+
+    def __init__(self, modules: AppModules) -> None:
+        self._app = modules
+        self._modules: dict[str, ModuleType] = {}
+        self._generators: dict[str, Any] = {}
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, everything is where this site has left it."""
+        sys.modules.update(self._modules)
+        _put_generators(self._generators)
+        try:
+            yield
+        finally:
+            self._generators = _take_generators()
+            self._modules = self._app.take_away()
+
+
+def _put_generators(states: dict[str, Any]) -> None:
+    """As the site has left them; else as they are in a new process: torch's are always the same there."""
+    if states:
+        version, numbers, following = states["random"]
+        random.setstate((version, tuple(numbers.tolist()), following))
+        np.random.set_state(states["numpy"])  # noqa: NPY002 - the old generator is what apps may use
+    else:
+        random.seed()
+        np.random.seed()  # noqa: NPY002
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_rng_state(states.get("torch", torch.Generator().get_state()))
+        if "cuda" in states:
+            torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def _take_generators() -> dict[str, Any]:
+    version, numbers, following = random.getstate()
+    states: dict[str, Any] = {
+        "random": (version, np.array(numbers, dtype=np.uint32), following),  # a tenth of the tuple's memory
+        "numpy": np.random.get_state(),  # noqa: NPY002
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        states["torch"] = torch.get_rng_state()
+        if torch.cuda.is_initialized():
+            states["cuda"] = torch.cuda.get_rng_state_all()
+    return states

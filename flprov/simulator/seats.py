@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main of a process in which many simulated sites live, and do their tasks one after the other.
+
+Each site has a session, executors, a folder, a log, modules and random numbers of its own, as if the process
+were its own. Scripts are not run here: a script keeps what it knows on its stack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from flprov.errors import Misuse, ProtocolError, Unavailable
+from flprov.simulator.belongings import AppModules, Belongings
+from flprov.wire import pb
+from flprov.workers.channel import WorkerChannel
+from flprov.workers.failures import describe_failure
+from flprov.workers.scripts import SIGTERM_STATUS
+from flprov.workers.session import Session, use_session
+from flprov.workers.site_main import close_functions, load_functions, plain_error
+from flprov.workers.start import run_main
+
+LOGS = "logs"  # in the folder out/: one file per site that has printed something
+
+
+def run_seats(channel: WorkerChannel, folder: Path) -> int:
+    """Serve the sites that the parent names, in the job's `folder`, until it says quit; the exit status."""
+    room = _Room(channel, folder)
+    signal.signal(signal.SIGTERM, room.on_sigterm)
+    try:
+        return room.serve()
+    except Unavailable:  # the parent is gone: nobody left to tell
+        return 1
+    except SystemExit:
+        return SIGTERM_STATUS
+
+
+class _Seat:
+    """One site."""
+
+    def __init__(self, start: pb.StartSite, belongings: Belongings) -> None:
+        self.start = start
+        self.belongings = belongings
+        self.session: Session | None = None
+
+
+class _Room:
+    """All of them."""
+
+    def __init__(self, channel: WorkerChannel, folder: Path) -> None:
+        self._channel = channel
+        self._folder = folder
+        app = folder / "app"
+        self._modules = AppModules(app)
+        self._seats: dict[str, _Seat] = {}
+        self._busy: Session | None = None
+        self._over = False
+        self._output = os.dup(1)
+        (folder / "out" / LOGS).mkdir(exist_ok=True)
+        sys.path.insert(0, str(app))  # after our own imports: an app cannot replace what we use
+        sys.meta_path.insert(0, self._modules)
+        sys.pycache_prefix = str(folder / "work" / ".pycache")  # what one site compiles, all of them have
+
+    def serve(self) -> int:
+        """Do what the parent says; the exit status."""
+        while (message := self._channel.receive()) is not None:
+            match message.WhichOneof("body"):
+                case "start_site":
+                    self._seats[message.site] = _Seat(message.start_site, Belongings(self._modules))
+                case "task":
+                    self._do(message.site, message.task)
+                case "quit":
+                    break
+                case other:
+                    raise ProtocolError(f"a process of simulated sites was sent {other!r}")
+        self._over = True
+        for name, seat in self._seats.items():
+            if seat.session is not None:
+                with self._at(name, seat):
+                    close_functions(seat.session)
+        return 0
+
+    def _do(self, name: str, order: pb.TaskOrder) -> None:
+        seat = self._seats[name]
+        with self._at(name, seat):
+            try:
+                if seat.session is None:
+                    seat.session = self._open(name, seat)
+                use_session(seat.session)
+                self._busy = seat.session
+                seat.session.begin(order)
+            except Unavailable:
+                raise
+            except BaseException as error:  # the outermost loop: the job's code may raise anything
+                if self._over:
+                    raise
+                self._give_up(name, seat, plain_error(error))
+            finally:
+                self._busy = None
+                use_session(None)
+
+    def _open(self, name: str, seat: _Seat) -> Session:
+        session = Session(_Frames(self._channel, name), self._folder, seat.start)
+        session.site = replace(session.site, folder=Path.cwd())
+        load_functions(session)
+        return session
+
+    def _give_up(self, name: str, seat: _Seat, error: BaseException) -> None:
+        """The task has failed in a way that ends a process: the site's next one finds a new one."""
+        if seat.session is not None and seat.session.open is not None:
+            seat.session.fail(error)
+        else:
+            failure = describe_failure(error, self._folder / "app")
+            self._channel.send(pb.FromWorker(site=name, failure=failure))
+        seat.session, seat.belongings = None, Belongings(self._modules)
+
+    @contextlib.contextmanager
+    def _at(self, name: str, seat: _Seat) -> Iterator[None]:
+        """Inside, this process is the site's: its folder, its output, its belongings."""
+        work = self._folder / "work" / name
+        work.mkdir(exist_ok=True)
+        os.chdir(work)
+        log = self._folder / "out" / LOGS / f"{name}.log"
+        self._print_to(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+        try:
+            with seat.belongings.in_place():
+                yield
+        finally:
+            self._print_to(os.dup(self._output))
+
+    def _print_to(self, descriptor: int) -> None:
+        for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or taken away by the job
+                stream.flush()
+            os.dup2(descriptor, number)
+        os.close(descriptor)
+
+    def on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        """The handler of SIGTERM: as in a process that is one site's."""
+        self._over = True
+        if self._busy is None:
+            raise SystemExit(SIGTERM_STATUS)
+        self._busy.on_sigterm(number, frame)
+
+
+class _Frames:
+    """What a session needs of a channel; the sites share one."""
+
+    def __init__(self, channel: WorkerChannel, site: str) -> None:
+        self._channel = channel
+        self._site = site
+
+    def send(self, message: pb.FromWorker) -> None:
+        message.site = self._site
+        self._channel.send(message)
+
+    def receive(self) -> pb.ToWorker | None:
+        raise Misuse("a function was given its task; there is no other to receive")
+
+
+def main() -> NoReturn:
+    """What the process calls."""
+    run_main(run_seats)
+
+
+if __name__ == "__main__":
+    main()
