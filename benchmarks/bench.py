@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """flprov beside NVIDIA FLARE and Flower, on this machine, in one run: `make bench`. See docs/benchmarks.md.
 
-    python benchmarks/bench.py [--only SYSTEM]... [--rows PATTERN]... [--quick] [--runs N] [-o benchmarks/results]
+    python benchmarks/bench.py [--only SYSTEM] [--rows PATTERN] [--quick] [--runs N] [-o benchmarks/results]
 
-Phase by phase the systems take turns, flprov before and after its peers, so that a machine that drifts does so
-for all. Results are kept after every row; what is not measured again stays as it was.
+Phase by phase the systems take turns, flprov before and after its peers, so that a machine that drifts does
+so for all. Results are kept after every row; what is not measured again stays as it was.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import limits
@@ -53,18 +54,26 @@ def main() -> int:
             _measure(run, systems, only, options.runs)
         except KeyboardInterrupt:
             print("interrupted; what was measured is kept", file=sys.stderr)
-    draw_all(book, options.output)
-    table = write_table(book, options.output)
+        finally:
+            draw_all(book, options.output)
+            table = write_table(book, options.output)
     print(f"\n{table.read_text()}\n{table}, after {time.monotonic() - began:.0f} s")
-    return int(any({"MISSED", "behind"} & set(verdict(ROWS[key], cells).split(", ")) for key, cells in book.cells.items() if key in ROWS))
+    verdicts = [verdict(ROWS[key], cells) for key, cells in book.cells.items() if key in ROWS]
+    return int(any("MISSED" in one or "behind" in one for one in verdicts))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="flprov beside NVIDIA FLARE and Flower.")
     parser.add_argument("--only", action="append", choices=PARTS, help="measure this; may be repeated")
-    parser.add_argument("--rows", action="append", metavar="PATTERN", help="such as 'round/*/2'; may be repeated")
-    parser.add_argument("--quick", action="store_true", help="three minutes: flprov and the probes, two sites")
-    parser.add_argument("--runs", type=int, default=2, help="turns of flprov in each phase; its peers have one")
+    parser.add_argument(
+        "--rows", action="append", metavar="PATTERN", help="such as 'round/*/2'; may be repeated"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="three minutes: flprov and the probes, two sites"
+    )
+    parser.add_argument(
+        "--runs", type=int, default=2, help="turns of flprov at two sites; its peers have one"
+    )
     parser.add_argument("-o", "--output", type=Path, default=HERE / "results")
     return parser.parse_args()
 
@@ -72,10 +81,10 @@ def _options() -> argparse.Namespace:
 def _measure(run: phases.Run, systems: list[System], only: tuple[str, ...], runs: int) -> None:
     if "probe" in only:
         limits.probe(run)
-    take_turns(systems, runs, lambda system: phases.commands(run, system))
+    take_turns(systems, runs, partial(phases.commands, run))
     for sites in NETWORKS:
-        take_turns(systems, runs, lambda system, sites=sites: phases.network(run, system, sites))  # type: ignore[misc]
-    take_turns(systems, runs, lambda system: phases.simulation(run, system))
+        take_turns(systems, runs if sites == NETWORKS[0] else 1, partial(phases.network, run, sites))
+    take_turns(systems, 1, partial(phases.simulation, run))
     if "probe" in only:
         limits.probe(run)
     if "herd" in only:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from report import machine, show
-from rows import Row
+from rows import ROWS, Row
 
 FORMAT = 1
 
@@ -60,7 +60,9 @@ class Book:
         self.head["versions"] = self.head.get("versions", {}) | dict(versions)
         self.save()
 
-    def add(self, key: str, system: str, values: Sequence[float], *, rss: float = 0.0, note: str = "") -> None:
+    def add(
+        self, key: str, system: str, values: Sequence[float], *, rss: float = 0.0, note: str = ""
+    ) -> None:
         """Numbers of this run; more of them join those of its earlier turns."""
         before = self.cells.get(key, {}).get(system) if (key, system) in self._fresh else None
         earlier = before.values if before else ()
@@ -79,8 +81,9 @@ class Book:
         self._fresh.add((key, system))
         self.cells.setdefault(key, {})[system] = cell
         self.save()
-        said = show_number(cell.median, "MB" if key.startswith("memory/") else "s")
-        print(f"{key:28} {system:7} {cell.failed or cell.not_run or said}", flush=True)
+        unit = ROWS[key].unit if key in ROWS else "s"
+        said = cell.failed or cell.not_run or show(cell.median or 0.0, unit)
+        print(f"{key:28} {system:7} {said}", flush=True)
 
     def median(self, key: str, system: str) -> float | None:
         """Of a cell that may not be there."""
@@ -101,13 +104,6 @@ class Book:
         partial = self.path.with_suffix(".part")
         partial.write_text(json.dumps(document, indent=1) + "\n")
         partial.replace(self.path)
-
-
-def show_number(value: float | None, unit: str) -> str:
-    """`1.23 s`, `4.5 ms`, `120 MB`."""
-    if value is None:
-        return "-"
-    return show(value) if unit == "s" else f"{value:,.0f} MB"
 
 
 def verdict(row: Row, cells: Mapping[str, Cell]) -> str:

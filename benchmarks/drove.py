@@ -107,6 +107,7 @@ class Drove:
     async def run(self) -> None:
         """Until nobody asks any more."""
         running = [asyncio.create_task(agent.run()) for agent in self._agents]
+        await asyncio.gather(*(agent.ready.wait() for agent in self._agents))
         reader = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What commands cost before they do anything: the processor time of each import and each command.
 
-    python benchmarks/imports.py [--runs 20] [--json FILE]
+    python benchmarks/imports.py [--runs 20] [--json FILE] [--docs]
 
 Each figure is the median over processes of its own, in turn with an empty one, which is subtracted. Processor
 time, since it hardly depends on what else the machine does. Commands that need one get a network of two
-sites, which is started in a temporary folder. The first table is the one in docs/operating.md.
+sites, which is started in a temporary folder. `--docs` puts both tables into docs/quick-commands.md.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import signal
 import statistics
 import sys
 import tempfile
@@ -44,7 +46,8 @@ PACKAGES = (
     "matplotlib.figure",
     "torch",
 )
-COMMANDS = ("--help", "job --help", "status", "site ls", "job ls", "events", "audit ls")
+COMMANDS = ("--help", "status", "site ls", "job ls", "events", "audit ls")
+PAGE = Path(__file__).parents[1] / "docs" / "quick-commands.md"
 _FLPROV = (sys.executable, "-P", "-m", "flprov")
 _TAB = {"_FLPROV_COMPLETE": "bash_complete", "COMP_CWORD": "2"}
 
@@ -98,9 +101,10 @@ def measure_imports(runs: int) -> list[Cost]:
     """A row for each of PACKAGES that is installed, everything that it imports included."""
     rows = []
     for names in PACKAGES:
-        command = (sys.executable, "-c", f"import {names}")
+        code = f"import gc; gc.disable(); import {names}; gc.freeze()"  # as in a command: flprov.cli.garbage
+        command = (sys.executable, "-c", code)
         try:
-            rows.append(measure(names, command, runs=runs, environment=os.environ))
+            rows.append(measure(f"`{names}`", command, runs=runs, environment=os.environ))
         except RuntimeError:
             print(f"not installed: {names}", file=sys.stderr)
     return rows
@@ -114,13 +118,13 @@ def measure_commands(runs: int) -> list[Cost]:
         run_once((*_FLPROV, "poc", "up", "-n", "2", *network), environment)
         try:
             rows = [
-                measure(f"flprov {words}", (*_FLPROV, *words.split()), runs=runs, environment=environment)
+                measure(f"`flprov {words}`", (*_FLPROV, *words.split()), runs=runs, environment=environment)
                 for words in COMMANDS
             ]
-            for line in ("job ", "site show "):
+            for what, line in (("command", "job "), ("site", "site show ")):
                 tab = {**_TAB, "COMP_WORDS": f"flprov {line}", "COMP_CWORD": str(len(line.split()) + 1)}
                 rows.append(
-                    measure(f"flprov {line}<Tab>", _FLPROV, runs=runs, environment={**environment, **tab})
+                    measure(f"Tab, for a {what}", _FLPROV, runs=runs, environment={**environment, **tab})
                 )
         finally:
             run_once((*_FLPROV, "poc", "down", *network), environment)
@@ -130,18 +134,31 @@ def measure_commands(runs: int) -> list[Cost]:
 def table(title: str, rows: Sequence[Cost]) -> str:
     """Markdown."""
     lines = [f"| {title} | processor, ms | wall, ms |", "|---|---|---|"]
-    lines += [f"| `{row.name}` | {row.processor:.0f} | {row.wall:.0f} |" for row in rows]
+    lines += [f"| {row.name} | {row.processor:.0f} | {row.wall:.0f} |" for row in rows]
     return "\n".join(lines)
+
+
+def write_docs(tables: Mapping[str, str]) -> None:
+    """Replace the tables between the page's marks."""
+    text = PAGE.read_text()
+    for name, rows in tables.items():
+        text = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", rf"\g<1>{rows}\g<2>", text, flags=re.DOTALL)
+    PAGE.write_text(text)
 
 
 def main() -> None:
     """Measure and print."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the network is taken down all the same
     parser = argparse.ArgumentParser(description="What imports and commands cost.")
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--json", type=Path, help="write the rows there")
+    parser.add_argument("--docs", action="store_true", help="write the tables into docs/quick-commands.md")
     asked = parser.parse_args()
     commands, imports = measure_commands(asked.runs), measure_imports(asked.runs)
-    print(table("command", commands), table("import", imports), sep="\n\n")
+    tables = {"commands": table("command", commands), "imports": table("import", imports)}
+    print(*tables.values(), sep="\n\n")
+    if asked.docs:
+        write_docs(tables)
     if asked.json:
         rows = {"commands": [asdict(row) for row in commands], "imports": [asdict(row) for row in imports]}
         asked.json.write_text(json.dumps(rows, indent=1) + "\n")

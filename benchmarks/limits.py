@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this machine can carry at all, and what a thousand sites cost: measured beside the rows, for flprov alone."""
+"""What this machine can carry at all, and what a thousand sites cost flprov: measured beside the rows."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 
 from phases import PROBLEMS, Run, short
 from rows import MB, ROUNDS, SIZES
@@ -14,7 +15,7 @@ TLS = "tls/{size}/{sites}"
 
 
 def probe(run: Run) -> None:
-    """Raw TLS with the bytes of each row of rounds, a write to disk, a commit, a copy in memory; twice in a run."""
+    """Raw TLS with the bytes of a round, a write to disk, a commit, a copy in memory; twice in a run."""
     import probe as probes
 
     wanted: dict[str, Callable[[], float]] = {
@@ -25,11 +26,11 @@ def probe(run: Run) -> None:
     }
     for row in ROUNDS:
         if SIZES[row.size] and row.sites == 2:
-            size, sites = SIZES[row.size], row.sites
-            wanted[TLS.format(size=row.size, sites=sites)] = lambda size=size, sites=sites: probes.tls_round(size, sites)  # type: ignore[misc]
+            key = TLS.format(size=row.size, sites=row.sites)
+            wanted[key] = partial(probes.tls_round, SIZES[row.size], row.sites)
     kept = run.book.extra.setdefault("probes", {})
     for key, once in wanted.items():
-        if not any(pattern == "*" for pattern in run.patterns) and key == TLS.format(size="1GB", sites=2):
+        if key.startswith("tls/1GB") and not run.wants("round/1GB/2"):
             continue
         try:
             value = once()

@@ -14,7 +14,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from book import Book
@@ -47,7 +48,7 @@ class Run:
     folder: Path  # on the disk that is measured
     patterns: tuple[str, ...] = ("*",)
     leaves: tuple[str, ...] = ()  # rows that are left out all the same
-    starts: int = 2  # times that a first task is measured in each turn
+    starts: int = 1  # times that a first task is measured in each turn
     probed: set[str] = field(default_factory=set)  # probes that this run has made before
 
     def wants(self, key: str) -> bool:
@@ -68,7 +69,7 @@ def commands(run: Run, system: System) -> None:
     for sites in PROVISIONED:
         key = f"provision/{sites}"
         if run.wants(key):
-            _note(run, system, key, lambda sites=sites: _provision(run, system, sites))  # type: ignore[misc]
+            _note(run, system, key, partial(_provision, run, system, sites))
 
 
 def _provision(run: Run, system: System, sites: int) -> list[float]:
@@ -80,9 +81,12 @@ def _provision(run: Run, system: System, sites: int) -> list[float]:
         return [first, timed(lambda: system.provision(folder, sites))]
 
 
-def network(run: Run, system: System, sites: int) -> None:
+def network(run: Run, sites: int, system: System) -> None:
     """All rows of a network with so many sites."""
-    keys = [f"start/{sites}", *(["status", "first/numpy", "first/torch", "abort"] if sites == NETWORKS[0] else [])]
+    keys = [
+        f"start/{sites}",
+        *(["status", "first/numpy", "first/torch", "abort"] if sites == NETWORKS[0] else []),
+    ]
     rounds = [row for row in ROUNDS if row.sites == sites and run.wants(row.key)]
     wanted = [key for key in keys if run.wants(key)]
     if not wanted and not rounds:
@@ -95,7 +99,7 @@ def network(run: Run, system: System, sites: int) -> None:
                 trial.note("status", lambda net: _times(COMMANDS, net.status))
             for key in ("first/numpy", "first/torch"):
                 if key in wanted:
-                    trial.note(key, lambda net, key=key: _first_tasks(net, run.starts, torch=key == "first/torch"))
+                    trial.note(key, partial(_first_tasks, times=run.starts, torch=key == "first/torch"))
             for row in rounds:
                 trial.rounds(row)
             if "abort" in wanted:
@@ -175,7 +179,7 @@ def _note_memory(book: Book, name: str, row: RoundRow, peaks: Mapping[str, Peak]
             key = f"memory/{row.size}/{row.sites}/{role.replace(', ', '-')}"
             book.add(key, name, [peaks[role].anon], rss=peaks[role].rss)
     if peaks:
-        found = {role: {"rss": round(p.rss, 1), "anon": round(p.anon, 1), "processes": p.processes} for role, p in peaks.items()}
+        found = {role: asdict(peak) for role, peak in peaks.items()}
         book.extra.setdefault("memory", {}).setdefault(row.key, {})[name] = found
         book.save()
 
@@ -198,10 +202,10 @@ def simulation(run: Run, system: System) -> None:
     """Virtual sites."""
     for row in SIMULATIONS:
         if run.wants(row.key):
-            _note(run, system, row.key, lambda row=row: [_simulate(run, system, row)])  # type: ignore[misc]
+            _note(run, system, row.key, partial(_simulate, run, system, row))
 
 
-def _simulate(run: Run, system: System, row: SimulationRow) -> float:
+def _simulate(run: Run, system: System, row: SimulationRow) -> list[float]:
     rounds = row.rounds[system.name]
     if not rounds:
         few = SIMULATIONS[0]
@@ -213,10 +217,10 @@ def _simulate(run: Run, system: System, row: SimulationRow) -> float:
         moments = system.simulate(folder, sites=row.sites, rounds=rounds, size=row.size)
         took = time.monotonic() - began
     missing = SIMULATED - rounds
-    return took + missing * (moments[1] - moments[0]) if missing else took
+    return [took + missing * (moments[1] - moments[0]) if missing else took]
 
 
-def _first_tasks(network: Network, times: int, *, torch: bool) -> list[float]:
+def _first_tasks(network: Network, *, times: int, torch: bool) -> list[float]:
     return [network.run(Job(rounds=1, torch=torch)).first_task for _ in range(times)]
 
 

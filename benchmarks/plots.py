@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plots of bench.md: the cost of a round against model size and sites, and memory. PNG, for light paper."""
+"""The plots of bench.md: the cost of a round against model size and sites, and memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from table import TITLES
 COLOURS = {"flprov": "#0072B2", "flare": "#009E73", "flower": "#D55E00", "limit": "#555555"}
 MARKS = {"flprov": "o", "flare": "s", "flower": "^"}
 HATCHES = {"flprov": "", "flare": "//", "flower": ".."}
-TINY = 0.01  # MB at which a model of ten numbers is drawn, so that a log axis can
+_SIZES = ("ten\nnumbers", "1 MB", "10 MB", "100 MB", "1 GB")
+TINY = 0.1  # MB at which a model of ten numbers is drawn, so that a log axis can
 
 
 def draw_all(book: Book, folder: Path) -> list[Path]:
@@ -37,24 +38,34 @@ def draw_all(book: Book, folder: Path) -> list[Path]:
 def _draw_rounds(plt: Any, book: Book, path: Path) -> Path:
     figure, (by_size, by_sites) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
     for name in SYSTEMS:
-        style = {"color": COLOURS[name], "marker": MARKS[name], "label": TITLES[name]}
-        by_size.plot(*_against_size(book, name), **style)
-        for size, line in (("empty", "-"), ("100MB", "--")):
-            points = _against_sites(book, name, size)
-            label = {"label": f"{TITLES[name]}, {'no work' if size == 'empty' else size}"}
-            by_sites.plot(*points, linestyle=line, **(style | label))
-    by_size.plot(*_limit(book), color=COLOURS["limit"], linestyle=":", label="raw TLS, the same bytes")
-    by_size.set(title="2 sites", xlabel="model, MB (leftmost: ten numbers)", xscale="log")
-    by_sites.set(title="by sites", xlabel="sites", xscale="log", xticks=[2, 8, 32])
-    by_sites.set_xticklabels(["2", "8", "32"])
-    by_sites.minorticks_off()
-    for axes in (by_size, by_sites):
-        axes.set(ylabel="seconds a round", yscale="log")
-        axes.legend(fontsize=9, frameon=False)
+        style = {"color": COLOURS[name], "marker": MARKS[name]}
+        _line(by_size, _against_size(book, name), TITLES[name], **style)
+        _line(by_sites, _against_sites(book, name, "empty"), f"{TITLES[name]}, no work", **style)
+        hollow = style | {"linestyle": "--", "markerfacecolor": "white"}
+        _line(by_sites, _against_sites(book, name, "100MB"), f"{TITLES[name]}, 100 MB", **hollow)
+    _line(by_size, _limit(book), "raw TLS, the same bytes", color=COLOURS["limit"], linestyle=":")
+    _scale(by_size, "2 sites", "model", dict(zip((TINY, 1, 10, 100, 1000), _SIZES, strict=True)))
+    _scale(by_sites, "as sites come", "sites", {2: "2", 8: "8", 32: "32"})
     figure.suptitle("What a round costs")
     figure.savefig(path, dpi=120)
     plt.close(figure)
     return path
+
+
+def _line(axes: Any, points: tuple[list[float], list[float]], label: str, **style: Any) -> None:
+    if points[0]:
+        axes.plot(*points, label=label, **style)
+
+
+def _scale(axes: Any, title: str, across: str, ticks: dict[float, str]) -> None:
+    axes.set(title=title, xlabel=across, ylabel="seconds a round", xscale="log", yscale="log")
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.minorticks_off()
+    low, high = axes.get_ylim()
+    decades = [10.0**power for power in range(-4, 5) if low / 10 < 10.0**power < high * 10]
+    axes.set_yticks(decades, [f"{value:g}" for value in decades])
+    axes.set_ylim(max(low / 1.5, decades[0]), high * 1.5)
+    axes.legend(fontsize=9, frameon=False)
 
 
 def _against_size(book: Book, name: str) -> tuple[list[float], list[float]]:
@@ -82,12 +93,14 @@ def _columns(points: list[tuple[float, float | None]]) -> tuple[list[float], lis
 def _draw_memory(plt: Any, book: Book, path: Path) -> Path:
     rows = [row for row in ROUNDS if row.watch and f"memory/{row.size}/{row.sites}/server" in book.cells]
     figure, panels = plt.subplots(
-        1, len(rows), figsize=(4 * len(rows), 4.6), layout="constrained", squeeze=False
+        1, len(rows), figsize=(max(8, 4 * len(rows)), 4.6), layout="constrained", squeeze=False
     )
     for axes, row in zip(panels[0], rows, strict=True):
         _bars(axes, book, f"memory/{row.size}/{row.sites}")
         axes.set(title=f"{row.size}, {row.sites} sites", yscale="log", ylim=(10, 20_000))
-    panels[0][0].set_ylabel("MB, log")
+        axes.set_yticks([10, 100, 1000, 10_000], ["10", "100", "1,000", "10,000"])
+        axes.minorticks_off()
+    panels[0][0].set_ylabel("MB")
     panels[0][0].legend(fontsize=9, frameon=False, loc="upper left")
     figure.suptitle("The most memory of a process: RssAnon (solid) and all that is resident (outline)")
     figure.savefig(path, dpi=120)
@@ -104,7 +117,13 @@ def _bars(axes: Any, book: Book, prefix: str) -> None:
         whole = [cell.rss or 0.0 if cell else 0.0 for cell in cells]
         axes.bar(places, whole, 0.25, fill=False, edgecolor=COLOURS[name], linewidth=1)
         bars = axes.bar(
-            places, anon, 0.25, color=COLOURS[name], hatch=HATCHES[name], edgecolor="white", label=TITLES[name]
+            places,
+            anon,
+            0.25,
+            color=COLOURS[name],
+            hatch=HATCHES[name],
+            edgecolor="white",
+            label=TITLES[name],
         )
         labels = [f"{value:.0f}" if value else "" for value in anon]
         axes.bar_label(bars, labels=labels, fontsize=7, rotation=90, padding=8)

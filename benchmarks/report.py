@@ -17,13 +17,14 @@ from flprov import __version__
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """One thing that was measured several times, in seconds."""
+    """One thing that was measured several times, in seconds unless `unit` says otherwise."""
 
     name: str
     definition: str  # from when to when
     values: tuple[float, ...]
     target: float | None = None  # None: there is none
     notes: tuple[str, ...] = field(default=())
+    unit: str = "s"  # s | MB
 
     @property
     def median(self) -> float:
@@ -86,7 +87,7 @@ def write_report(
             {
                 "name": m.name,
                 "definition": m.definition,
-                "unit": "s",
+                "unit": m.unit,
                 "median": m.median,
                 "target": m.target,
                 "values": list(m.values),
@@ -110,9 +111,10 @@ def render_table(measures: Sequence[Measure]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for m in measures:
-        spread = f"{show(min(m.values))} - {show(max(m.values))}" if len(m.values) > 1 else "-"
-        target = "-" if m.target is None else f"<= {show(m.target)}"
-        lines.append(f"| {m.name} | {show(m.median)} | {spread} | {len(m.values)} | {target} | {m.verdict} |")
+        low, median, high = (show(value, m.unit) for value in (min(m.values), m.median, max(m.values)))
+        spread = f"{low} - {high}" if len(m.values) > 1 else "-"
+        target = "-" if m.target is None else f"<= {show(m.target, m.unit)}"
+        lines.append(f"| {m.name} | {median} | {spread} | {len(m.values)} | {target} | {m.verdict} |")
     return "\n".join(lines) + "\n"
 
 
@@ -122,6 +124,8 @@ def render_definitions(measures: Sequence[Measure]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def show(seconds: float) -> str:
-    """`1.23 s`, `4.5 ms`."""
-    return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
+def show(value: float, unit: str = "s") -> str:
+    """`1.23 s`, `4.5 ms`, `120 MB`."""
+    if unit != "s":
+        return f"{value:,.0f} {unit}"
+    return f"{value * 1000:.1f} ms" if value < 0.1 else f"{value:.2f} s"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from book import Book, Cell, best_peer, show_number, verdict
+from book import Book, Cell, best_peer, verdict
 from report import show
 from rows import ROUNDS, ROWS, SIZES, SYSTEMS, Row
 
@@ -25,8 +25,10 @@ def render(book: Book) -> Iterator[str]:
     versions = book.head.get("versions", {})
     named = ", ".join(f"{TITLES[name]} {versions[name]}" for name in SYSTEMS if name in versions)
     yield from ("# flprov beside its peers", "")
-    yield f"{named}. {book.head.get('machine')}; load average before the start {book.head.get('load_before')}."
-    yield from (f"Made by `{book.head.get('command')}`; each number's moment and every value are in `bench.json`.", "")
+    head = book.head
+    yield f"{named}. {head.get('machine')}; load average before the start {head.get('load_before')}."
+    yield f"Made by `{head.get('command')}`; each number's moment and every value are in `bench.json`."
+    yield ""
     yield from ("![cost of a round](bench-rounds.png)", "", "![memory](bench-memory.png)", "")
     yield from _times(book)
     yield from _memory(book)
@@ -47,7 +49,7 @@ def _times(book: Book) -> Iterator[str]:
 
 def _line(row: Row, cells: Mapping[str, Cell]) -> str:
     shown = " | ".join(_cell(cells.get(name)) for name in SYSTEMS)
-    target = "-" if row.target is None else f"<= {show_number(row.target, row.unit)}"
+    target = "-" if row.target is None else f"<= {show(row.target, row.unit)}"
     return f"| {row.name} | {shown} | {_factor(cells)} | {target} | {verdict(row, cells)} |"
 
 
@@ -72,7 +74,7 @@ def _memory(book: Book) -> Iterator[str]:
     if not rows:
         return
     yield from ("", "## Memory", "")
-    yield "The most that any process of a role had, in MB: RssAnon (what no file backs) / resident in all (VmHWM)."
+    yield "The most that any process of a role had, in MB: RssAnon (no file backs it) / all resident (VmHWM)."
     yield from ("", f"| whose | {' | '.join(TITLES[name] for name in SYSTEMS)} | target for RssAnon | |")
     yield "|---|---|---|---|---|---|"
     for row in rows:
@@ -92,15 +94,16 @@ def _limits(book: Book) -> Iterator[str]:
     probes = book.extra.get("probes", {})
     if not probes:
         return
-    yield from ("", "## What this machine can carry", "", "| probe | median | flprov's round | times the probe |")
+    yield from ("", "## What this machine can carry", "")
+    yield "| probe | median | flprov's round | times the probe |"
     yield "|---|---|---|---|"
     for row in ROUNDS:
         probed = probes.get(f"tls/{row.size}/{row.sites}")
         ours = book.median(row.key, "flprov")
         if probed and SIZES[row.size] and ours:
             yield (
-                f"| raw TLS, the bytes of a round of {row.size}, {row.sites} sites | {show(probed['median'])} "
-                f"| {show(ours)} | {ours / probed['median']:.2f} |"
+                f"| raw TLS, the bytes of a round of {row.size}, {row.sites} sites "
+                f"| {show(probed['median'])} | {show(ours)} | {ours / probed['median']:.2f} |"
             )
     named = {
         "tls/trip": "a message over TLS and back",
@@ -124,10 +127,8 @@ def _herd(book: Book) -> Iterator[str]:
     yield from ("| what | median | target | |", "|---|---|---|---|")
     for one in found["measures"]:
         unit = one.get("unit", "s")
-        number = show(one["median"]) if unit == "s" else f"{one['median']:,.0f} {unit}"
-        limit = one["target"]
-        target = "-" if limit is None else f"<= {show(limit) if unit == 's' else f'{limit:,.0f} {unit}'}"
-        yield f"| {one['name']} | {number} | {target} | {one['verdict']} |"
+        target = "-" if one["target"] is None else f"<= {show(one['target'], unit)}"
+        yield f"| {one['name']} | {show(one['median'], unit)} | {target} | {one['verdict']} |"
 
 
 def _reasons(book: Book) -> Iterator[str]:
@@ -153,5 +154,5 @@ def _explained(book: Book) -> Iterator[str]:
         group = row.key.partition("/")[0]
         if row.key in book.cells and row.unit == "s" and row.definition not in seen:
             seen.add(row.definition)
-            named = row.name if group not in ("round", "provision", "start") or row.key == "round/p99" else group
-            yield f"- **{named}**: {row.definition}"
+            many = group in ("round", "provision", "start") and row.key != "round/p99"
+            yield f"- **{group if many else row.name}**: {row.definition}"

@@ -42,15 +42,17 @@ class Trial:
         """End every process and remove the files."""
         self.command("poc", "down", "-o", str(self.folder), "--delete")
 
-    def command(self, *words: str, allowed: Iterable[int] = (0,)) -> str:
+    def command(self, *words: str, allowed: Iterable[int] = (0,), patience: float | None = None) -> str:
         """Run `flprov ...`; what it printed.
 
         Raises:
             CommandFailed: its exit status is not one of `allowed`.
+            subprocess.TimeoutExpired: it took longer than `patience`, in seconds, and was ended.
         """
         done = subprocess.run(
-            [*FLPROV, *words], env=self._environment, capture_output=True, text=True, check=False
-        )
+            [*FLPROV, *words],
+            env=self._environment, capture_output=True, text=True, check=False, timeout=patience,
+        )  # fmt: skip
         if done.returncode not in allowed:
             raise CommandFailed(f"flprov {' '.join(words)} ended with {done.returncode}:\n{done.stderr}")
         return done.stdout
@@ -83,14 +85,17 @@ class Trial:
         found: dict[str, Any] = json.loads(self.command("job", "submit", str(app), "--json", *options))
         return found
 
-    def run(self, app: Path, *options: str) -> dict[str, Any]:
+    def run(self, app: Path, *options: str, patience: float | None = None) -> dict[str, Any]:
         """Submit, wait for its end, and return what `job show --json` says.
 
         Raises:
             CommandFailed: the job did not complete.
+            subprocess.TimeoutExpired: it had not ended after `patience`, in seconds.
         """
         job = self.submit(app, *options)["job_id"]
-        self.command("job", "logs", job, "--follow")  # ends with the job; nobody watches its rounds
+        self.command(
+            "job", "logs", job, "--follow", patience=patience
+        )  # ends with the job; nobody watches its rounds
         found: dict[str, Any] = json.loads(self.command("job", "show", job, "--json"))
         if found["state"] != "completed":
             raise CommandFailed(f"job {job} is {found['state']}: {found['reason']}")

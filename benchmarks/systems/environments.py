@@ -11,7 +11,8 @@ from pathlib import Path
 PEERS = Path(__file__).resolve().parents[2] / ".peers"
 # With torch's own requirements; a peer's own copy of one of them comes first on its path.
 _TORCH = (
-    "torch", "torchgen", "functorch", "sympy", "mpmath", "networkx", "filelock", "fsspec", "jinja2", "markupsafe",
+    "torch", "torchgen", "functorch", "sympy", "mpmath", "networkx", "filelock", "fsspec", "jinja2",
+    "markupsafe",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ class Flare:
     title = "NVIDIA FLARE"
     settings = (
         "`nvflare poc`, so gRPC with mutual TLS, as its kits would have it; streaming in chunks as shipped.",
-        "The job that `NumpyFedAvgRecipe` exports (FedAvg with in-time aggregation, the trainer in the site's job "
-        "process, full models as numpy), without the parts that only draw curves, and with a model of ten tensors.",
+        "The job that `NumpyFedAvgRecipe` exports (FedAvg with in-time aggregation, the trainer inside the "
+        "site's job process, full models as numpy), without what draws curves, its model in ten tensors.",
         "Rows that say 'short polls' set task_request_interval and default_task_fetch_interval to 0.05 s and "
         "task_check_period to 0.02 s, instead of 2, 0.5 and 0.5 s; all others leave them.",
         "Simulation with as many threads as sites, which was four times as fast as one for each core.",
@@ -108,18 +109,14 @@ class FlareNetwork:
         """`nvflare job submit`, `nvflare job wait`."""
         self._place.marks.unlink(missing_ok=True)
         write_job(self._place.folder / "job", job, self._sites)
-        peaks = Peaks(self._roots()) if watch else None
-        submitted = time.time()
-        name = self._submit()
-        if peaks is None:
-            self._wait(name, job)
-        else:
-            with peaks:
-                self._wait(name, job)
+        peaks = Peaks(self._roots())
+        with peaks if watch else nullcontext():
+            submitted = time.time()
+            self._wait(self._submit(), job)
         began = read_marks(self._place.marks)
         if len(began) != job.rounds:
             raise Failed(f"{len(began)} of {job.rounds} rounds were begun")
-        return Ran(submitted=submitted, began=began, peaks=peaks.by_role() if peaks else {})
+        return Ran(submitted=submitted, began=began, peaks=peaks.by_role() if watch else {})
 
     def abort(self) -> float:
         """`nvflare job abort --force`."""
@@ -157,7 +154,9 @@ class FlareNetwork:
 def write_job(folder: Path, job: Job, sites: int) -> None:
     """The job of the workload, as files."""
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(HERE / "flare_app", folder / "app" / "custom", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        HERE / "flare_app", folder / "app" / "custom", ignore=shutil.ignore_patterns("__pycache__")
+    )
     config = folder / "app" / "config"
     config.mkdir()
     words = [name for name, given in (("torch", job.torch), ("stubborn", job.stubborn)) if given]

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from systems.environments import lend_torch, make_environment
@@ -27,19 +28,20 @@ class Flower:
     name = "flower"
     title = "Flower"
     settings = (
-        "`--insecure`, as in its tutorials: no TLS and no authentication, which spares it what the others pay.",
+        "`--insecure`, as in its tutorials: no TLS and no authentication; the others pay for both.",
         "State in memory, which is its default: nothing is durable.",
-        "Its message API with `FedAvg`, and `fraction_evaluate=0`: without its second exchange in each round.",
-        "No telemetry, no look for updates, and `--disable-runtime-dependency-installation`: each would add time.",
-        "The moment at which all are ready is read from the SuperLink's log, since a command takes seconds to ask.",
+        "Its message API with `FedAvg`, and `fraction_evaluate=0`: no second exchange in each round.",
+        "No telemetry, no look for updates, no installation of dependencies for a run: each would add time.",
+        "When all are ready is read from the SuperLink's log, since asking by a command takes seconds.",
         "Simulation with one core for each virtual site instead of two, so that both cores work.",
     )
 
     def _place(self, folder: Path) -> Place:
         commands = make_environment("flower", REQUIREMENT) / "bin"
         extra = {
-            "FLWR_HOME": str(folder / "home"), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "PYTHONPATH": str(folder / "app"), "RAY_USAGE_STATS_ENABLED": "0",
+            "FLWR_HOME": str(folder / "home"), "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONPATH": str(folder / "app"),
         }  # fmt: skip
         place = Place(folder, commands, extra)
         (folder / "home").mkdir(exist_ok=True)
@@ -56,7 +58,7 @@ class Flower:
         commands = make_environment("flower", REQUIREMENT) / "bin"
         subprocess.run([commands / "flwr", "--help"], check=True, capture_output=True)
 
-    def provision(self, folder: Path, sites: int) -> None:
+    def provision(self, folder: Path, sites: int) -> None:  # noqa: ARG002
         """There is no such command."""
         raise NotRun("has no provisioning")
 
@@ -125,18 +127,14 @@ class FlowerNetwork:
     def run(self, job: Job, *, watch: bool = False) -> Ran:
         """`flwr run`, and `flwr list` until the run is finished."""
         self._place.marks.unlink(missing_ok=True)
-        peaks = Peaks(self._roots) if watch else None
-        submitted = time.time()
-        name = self._submit(job)
-        if peaks is None:
-            self._wait(name, job)
-        else:
-            with peaks:
-                self._wait(name, job)
+        peaks = Peaks(self._roots)
+        with peaks if watch else nullcontext():
+            submitted = time.time()
+            self._wait(self._submit(job), job)
         began = read_marks(self._place.marks)
         if len(began) != job.rounds:
             raise Failed(f"{len(began)} of {job.rounds} rounds were begun")
-        return Ran(submitted=submitted, began=began, peaks=peaks.by_role() if peaks else {})
+        return Ran(submitted=submitted, began=began, peaks=peaks.by_role() if watch else {})
 
     def abort(self) -> float:
         """`flwr stop`."""
@@ -167,7 +165,9 @@ class FlowerNetwork:
     def _wait(self, name: str, job: Job) -> None:
         deadline = time.monotonic() + job.patience
         while time.monotonic() < deadline:
-            said = json.loads(self._place.command("flwr", "list", "here", "--run-id", name, "--format", "json"))
+            said = json.loads(
+                self._place.command("flwr", "list", "here", "--run-id", name, "--format", "json")
+            )
             status = said["runs"][0]["status"]
             if status.startswith("finished"):
                 if not status.endswith("completed"):

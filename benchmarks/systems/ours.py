@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from systems.processes import SERVER, SITE, Peaks
-from systems.system import Failed, Job, Ran
 from trial import FLPROV, CommandFailed, Trial, Watch, large_project
 
 from flprov import __version__
+from systems.processes import SERVER, SITE, Peaks
+from systems.system import Failed, Job, Ran
 
 APPS = Path(__file__).resolve().parents[1] / "apps"
 PATIENCE = 60.0  # seconds, for the end of an aborted job
@@ -87,18 +88,17 @@ class OurNetwork:
         """`flprov job submit`, and what `flprov job show` says after its end."""
         words = ["--set", f"rounds={job.rounds}", "--set", f"args.size={job.size}"]
         words += ["--set", f"args.torch={str(job.torch).lower()}"]
-        peaks = Peaks(self._roots()) if watch else None
-        submitted = time.time()
-        try:
-            if peaks is None:
-                done = self._trial.run(APPS / "rounds", *words)
-            else:
-                with peaks:
-                    done = self._trial.run(APPS / "rounds", *words)
-        except CommandFailed as error:
-            raise Failed(str(error)) from error
+        peaks = Peaks(self._roots())
+        with peaks if watch else nullcontext():
+            submitted = time.time()
+            try:
+                done = self._trial.run(APPS / "rounds", *words, patience=job.patience)
+            except CommandFailed as error:
+                raise Failed(str(error)) from error
+            except subprocess.TimeoutExpired as error:
+                raise Failed(f"the job had not ended after {job.patience:.0f} s") from error
         began = tuple(_first_began(record) for record in done["rounds"])
-        return Ran(submitted=submitted, began=began, peaks=peaks.by_role() if peaks else {})
+        return Ran(submitted=submitted, began=began, peaks=peaks.by_role() if watch else {})
 
     def abort(self) -> float:
         """`flprov job abort`; a child at each site has escaped into its own session, too."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the two peers have in common: an environment with their commands, a folder, and processes that carry its name.
+"""What the two peers have in common: commands in an environment of their own, a folder, and processes.
 
-Whatever is started has the folder in its environment, so it can be found, and ended, whoever its parent is now.
+Whatever is started has the folder in its environment, so it can be found, and ended, whoever its parent is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class Place:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.marks = folder / "marks"
         self._commands = commands
-        kept = {name: os.environ[name] for name in ("LANG", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
+        kept = {
+            name: os.environ[name] for name in ("LANG", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ
+        }
         self.environment = {
             **kept,
             "PATH": f"{commands}:{os.environ['PATH']}",

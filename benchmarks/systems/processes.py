@@ -20,7 +20,7 @@ ROLES = (SERVER, SERVER_WARM, SERVER_JOB, SITE, SITE_WARM, SITE_JOB)
 ALL = "all processes"
 _EVERY = 0.02  # seconds between two looks
 _SHARE = 0.05  # of one core, that looking may take at most
-_MB = 1000 / 1024**2 * 1000  # the kernel's kB are 1,024 bytes: this many of them are a MB
+_MB = 1_000_000 / 1024  # this many of the kernel's kB, of 1,024 bytes each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Peaks:
         """What was seen."""
         found = {}
         for role in ROLES:
-            seen = [peak for pid, peak in self._found.items() if self._role[pid] == role]
+            seen = [peak for pid, peak in list(self._found.items()) if self._role[pid] == role]
             if seen:
                 found[role] = Peak(
                     rss=max(rss for rss, _ in seen), anon=max(anon for _, anon in seen), processes=len(seen)

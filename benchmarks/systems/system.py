@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the benchmark asks of a system, whichever it is: see `System` and `Network`.
 
-The workload is one: a model of float32 tensors goes to every site, the site adds a constant to each number and
-sends all of them back, the server averages. Each system runs it with its own FedAvg, its own way to write a
-trainer, and its defaults, unless `settings` says otherwise.
+The workload is one: a model of float32 tensors goes to every site, the site adds a constant to each number
+and sends all of them back, the server averages. Each system runs it with its own FedAvg, its own way to
+write a trainer, and its defaults, unless `settings` says otherwise.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class System(Protocol):
         """Start a network from nothing; return when the server and every site are ready."""
 
     def simulate(self, folder: Path, *, sites: int, rounds: int, size: int) -> tuple[float, ...]:
-        """Run the workload over virtual sites, without a network; the moments at which rounds began, if known."""
+        """Run the workload over virtual sites, without a network; when rounds began, if known."""
 
 
 def read_marks(marks: Path) -> tuple[float, ...]:

@@ -29,8 +29,12 @@ def to_document(value: object) -> Any:  # noqa: ANN401 - a JSON value is any of 
     kind: Any = type(value)
     if kind in _PLAIN:
         return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: to_document(getattr(value, name)) for name in _names(kind)}
+    names = _names(kind)
+    if names is not None:  # a record is turned into JSON at every step of a job: this is the path
+        return {
+            name: item if type(item := getattr(value, name)) in _PLAIN else to_document(item)
+            for name in names
+        }
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, datetime):
@@ -49,7 +53,10 @@ _PLAIN = frozenset({str, bool, int, float, type(None)})
 
 
 @functools.cache
-def _names(kind: type[Any]) -> tuple[str, ...]:
+def _names(kind: type[Any]) -> tuple[str, ...] | None:
+    """The fields of a dataclass; None: it is another type."""
+    if not dataclasses.is_dataclass(kind):
+        return None
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
@@ -220,10 +227,10 @@ def _expect(holds: bool, kind: Any, value: Any) -> None:  # noqa: ANN401
 
 def canonical_json(value: object) -> bytes:
     """The one spelling of a document: sorted keys, no spaces, UTF-8, no NaN (RFC 8785's intent)."""
-    text = json.dumps(
-        to_document(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return text.encode()
+    return _CANONICAL.encode(to_document(value)).encode()
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def parse_json(data: bytes | str) -> Any:  # noqa: ANN401

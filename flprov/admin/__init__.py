@@ -12,11 +12,10 @@ from flprov.admin.jobcalls import LogText
 if TYPE_CHECKING:
     from flprov.admin.audit import verify_export
     from flprov.admin.invites import NewInvite, fingerprint_of
-    from flprov.admin.jobs import verify_use
     from flprov.admin.live import apply_live, look_at_live
     from flprov.admin.log import Wanted
     from flprov.admin.parties import write_crls
-    from flprov.admin.plots import draw_curves, draw_metrics
+    from flprov.admin.plots import draw_curves, draw_metrics, prepare_drawing
     from flprov.admin.rotation import Rotated, Step, rotate, verify_same_project
     from flprov.admin.series import is_wanted, make_curves
     from flprov.admin.trust import PersonTrust
@@ -37,10 +36,10 @@ __all__ = [
     "look_at_live",
     "make_curves",
     "open_admin",
+    "prepare_drawing",
     "rotate",
     "verify_export",
     "verify_same_project",
-    "verify_use",
     "write_crls",
 ]
 
@@ -58,10 +57,10 @@ _LATE = {
     "is_wanted": "series",
     "look_at_live": "live",
     "make_curves": "series",
+    "prepare_drawing": "plots",
     "rotate": "rotation",
     "verify_export": "audit",
     "verify_same_project": "rotation",
-    "verify_use": "jobs",
     "write_crls": "parties",
 }
 

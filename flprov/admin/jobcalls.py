@@ -98,8 +98,10 @@ class JobCalls:
             NotFound: no such app or site.
             Conflict: the token was used for another job.
         """
+        from flprov.workers import change_spec  # late: see `upload`
+
         digest, spec = self._resolve(app, progress)
-        spec = jobs.change_spec(spec, settings, min_sites)
+        spec = change_spec(spec, settings, min_sites)
         return jobs.submit_job(
             self._link, self.kit, self._clock, app=digest, spec=spec, sites=self._targets(sites), token=token
         )
@@ -119,8 +121,10 @@ class JobCalls:
             ConfigError, Misuse: the job's own mistakes.
             NotFound: no such app or site.
         """
+        from flprov.workers import change_spec  # late: see `upload`
+
         digest, spec = self._resolve(app, progress)
-        spec = jobs.change_spec(spec, settings, min_sites)
+        spec = change_spec(spec, settings, min_sites)
         return jobs.plan_job(
             self._link, self.kit, self._clock, app=digest, spec=spec, sites=self._targets(sites)
         )
@@ -160,8 +164,9 @@ class JobCalls:
             PermissionRefused: the job belongs to another organisation.
             ConfigError: the clone would have fewer rounds in all than are done.
         """
-        from flprov.jobs import Origin  # late, as the next: see `upload`
+        from flprov.jobs import Origin  # late, as the next two: see `upload`
         from flprov.kits import own_anchors
+        from flprov.workers import change_spec
 
         source = self.job(job_id)
         newest = self._trust.newest if self._trust else None
@@ -174,7 +179,7 @@ class JobCalls:
             self.kit,
             self._clock,
             app=signed.app,
-            spec=jobs.change_spec(signed.spec, settings, min_sites),
+            spec=change_spec(signed.spec, settings, min_sites),
             sites=tuple(sites) or signed.sites,
             token=token,
             origin=Origin(job_id=source.id, round=from_round or 0),

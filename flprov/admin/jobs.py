@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -26,31 +25,6 @@ _COMMAND_LIFE = timedelta(minutes=2)  # a command that arrives later is not carr
 _SUBMISSION_LIFE = timedelta(days=7)  # so long a site may be away before its part is refused
 _PLAN_LIFE = timedelta(minutes=5)  # clocks may be so far apart; nobody is to start a job with it later
 _MOST_RECORD = 64 << 20  # bytes of a record.json
-
-
-def verify_use(spec: JobSpec) -> None:
-    """Check that what a job uses of flprov is there and takes what the job gives it: workflow and filters.
-
-    Raises:
-        ConfigError: it is not, or it does not; the message says what to write.
-    """
-    from flprov.sdk import verify_filters, verify_workflow  # late: many commands need none of this
-
-    workflow, filters = spec.workflow, spec.filters
-    verify_workflow(workflow.type, workflow.options, tasks=spec.tasks, model=spec.model)
-    verify_filters(filters.task_server, "filters.task.server")
-    verify_filters(filters.task_site, "filters.task.site")
-    verify_filters(filters.result_site, "filters.result.site")
-    verify_filters(filters.result_server, "filters.result.server")
-
-
-def change_spec(spec: JobSpec, settings: Mapping[str, str] | None, min_sites: int | None) -> JobSpec:
-    """The job with what `--set` and `--min-sites` say. Raises ConfigError, also for an unknown workflow."""
-    from flprov.jobs import override  # late: many commands need none of this
-
-    spec = override(spec, settings or {})
-    verify_use(spec)
-    return spec if min_sites is None else replace(spec, sites=replace(spec.sites, min=min_sites))
 
 
 def submit_job(

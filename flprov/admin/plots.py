@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import warnings
@@ -19,6 +20,13 @@ _LETTER = 0.62  # the width of a letter, in parts of its height; more than most 
 _MOST_PANELS = 60  # the picture has to be held in memory
 _MOST_LABELS = 20  # in a legend that still leaves room for the curves
 _DENSE = 60  # points in a curve that reads better without a mark at each
+
+
+def prepare_drawing() -> None:
+    """Import what drawing takes, before there is anything to draw; nothing happens without matplotlib."""
+    with contextlib.suppress(ImportError):
+        import matplotlib.backends.backend_agg
+        import matplotlib.figure  # noqa: F401
 
 
 def draw_metrics(metrics: Mapping[str, Any]) -> bytes:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_WARM_AFTER = 1.0  # seconds after the first welcome: a machine that starts has enough to do
+
 
 class Agent:
     """Wires the parts; touches nothing until `run`."""
@@ -58,7 +60,9 @@ class Agent:
         self.config = config
         self._clock = clock or SystemClock()
         self._connect = connect_to or self._connect_mtls
-        self._warming = Warming("site", None if launcher else config.warm)
+        self._warming = Warming(
+            "site", None if launcher else config.warm, delay=_WARM_AFTER, clock=self._clock
+        )
         self._launcher = launcher or ProcessLauncher(warming=self._warming)
         self._open_store = store or (lambda folder: open_store(folder, clock=self._clock))
         self._local_status = local_status

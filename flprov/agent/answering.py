@@ -82,7 +82,8 @@ class Answering:
         try:
             telling = self._telling.of_bytes("sending update", answer.task_id)
             await asyncio.gather(
-                self._tools.bulk.send(work.job_id, digest, telling), self._tools.blobs.settle(digest)
+                self._tools.bulk.send(work.job_id, digest, telling, base=work.base),
+                self._tools.blobs.settle(digest),
             )
             self._tools.report(pb.FromSite(answer=answer))
         except FlprovError as error:  # the round was saved meanwhile and the blob is gone, or the job is over

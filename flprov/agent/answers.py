@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flprov.errors import ProtocolError, StateDamaged
@@ -23,6 +23,7 @@ class Answers:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._kept: dict[str, _Kept] = {}
+        self._dropping: set[str] = set()  # their records are on their way out
 
     def load(self) -> None:
         """Read what an earlier run of the agent kept."""
@@ -63,12 +64,26 @@ class Answers:
         self._kept[key] = _Kept(answer=answer, round=round)
 
     def due(self, job_id: str, *, up_to: int | None = None) -> list[str]:
-        """The keys of a job's answers, of rounds up to `up_to` or all."""
+        """The keys of a job's answers that may go, of rounds up to `up_to` or all."""
         return [
             key
             for key, kept in self._kept.items()
-            if key.startswith(f"{job_id}/") and (up_to is None or kept.round <= up_to)
+            if key.startswith(f"{job_id}/")
+            and (up_to is None or kept.round <= up_to)
+            and key not in self._dropping
         ]
+
+    async def forget_lost(self, has: Callable[[str], bool]) -> None:
+        """Forget answers whose blob is gone: the power was cut before it came to disk, and not to the server.
+
+        The server asks for the task again, and it is done again.
+        """
+        named = {key: kept.answer.update.tensors.digest for key, kept in self._kept.items()}
+        lost = [key for key, digest in named.items() if digest and not has(digest)]
+        if lost:
+            await self._store.write([Delete("answer", key) for key in lost], urgent=True)
+        for key in lost:
+            del self._kept[key]
 
     async def drop(self, job_id: str, *, up_to: int | None = None) -> set[str]:
         """Forget a job's answers, of rounds up to `up_to` or all; returns the digests that they named.
@@ -78,7 +93,10 @@ class Answers:
         gone = self.due(job_id, up_to=up_to)
         if not gone:
             return set()
-        await self._store.write([Delete("answer", key) for key in gone], urgent=True)
-        # Meanwhile another call may have dropped some: a round that is closed while its job is stopped.
-        dropped = [self._kept.pop(key, None) for key in gone]
-        return {kept.answer.update.tensors.digest for kept in dropped if kept is not None} - {""}
+        self._dropping.update(gone)
+        try:
+            await self._store.write([Delete("answer", key) for key in gone], urgent=True)
+        finally:
+            self._dropping.difference_update(gone)
+        dropped = [self._kept.pop(key) for key in gone]
+        return {kept.answer.update.tensors.digest for kept in dropped} - {""}

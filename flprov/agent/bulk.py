@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bulk connection: blobs both ways and logs, resumed where they broke off, beside control.
 
+Where the other side has another blob with some of the same tensors, the *base*, these are not sent again.
+Only the digest of the whole vouches for the result: when it is wrong, everything is sent once more.
+
 No more is on the way than the line carries in half a second (see pace.py): what is sent is counted until
 the server says that it has it, what is fetched is asked for in ranges.
 """
@@ -23,13 +26,15 @@ from flprov.kits import Credential
 from flprov.pki import Anchors
 from flprov.rpc import Connection
 from flprov.rpc import methods as m
-from flprov.wire import Message, pb
+from flprov.wire import Message, gaps, pb, unchanged, verify_same
 
 logger = logging.getLogger(__name__)
 
 MOST_BLOB = 64 << 30
 MOST_PIECE = 1 << 20  # in one message
 _POINTS_TIMEOUT = 60.0  # seconds; 30 KB at 64 kbit/s take four
+_COMPARE_TIMEOUT = 600.0  # seconds; the server reads two models, perhaps from a slow disk
+_WORTH_COMPARING = 1 << 20  # bytes; a question costs a trip
 _RANGES = 2  # asked for at once: the line is not idle while a question travels; more would come mixed
 
 OnBytes = Callable[[int, int], None]  # bytes done, bytes in all
@@ -78,6 +83,7 @@ class Bulk:
         on_bytes: OnBytes = _tell_nobody,
         *,
         durable: bool = False,
+        base: str = "",
     ) -> None:
         """Bring a blob here. One transfer per blob, however many jobs ask.
 
@@ -87,6 +93,7 @@ class Bulk:
             size: its bytes.
             on_bytes: told how many of them are here.
             durable: whether it is on the disk when this returns; what is not is fetched again after a boot.
+            base: a blob that the server has given us for this job before; empty: none.
 
         Raises:
             ProtocolError: it is larger than any blob may be.
@@ -98,25 +105,47 @@ class Bulk:
             )
         async with self._fetching.setdefault(digest, asyncio.Lock()):
 
-            async def attempt() -> None:
+            async def attempt(base: str) -> None:
                 if self._blobs.has(digest):
                     await self._blobs.settle(digest) if durable else None
                 else:
-                    await self._fetch_once(job_id, digest, size, on_bytes, durable=durable)
+                    upload = self._blobs.upload(digest, size, owner=job_id, durable=durable)
+                    await self._fetch_once(job_id, upload, on_bytes, base)
 
-            await self._persist(f"fetching {digest[:12]}", attempt)
+            await self._whole_without(base, f"fetching {digest[:12]}", attempt)
         self._fetching.pop(digest, None)
 
-    async def _fetch_once(
-        self, job_id: str, digest: str, size: int, on_bytes: OnBytes, *, durable: bool
-    ) -> None:
-        upload = self._blobs.upload(digest, size, owner=job_id, durable=durable)  # half goes with the job
+    async def _compare(self, job_id: str, digest: str, base: str, size: int) -> Sequence[pb.SameBytes]:
+        """What of the blob need not come, because it stands in the base."""
+        if size < _WORTH_COMPARING or not base or not self._blobs.has(base):
+            return ()
+        request = pb.CompareRequest(digest=digest, base=base, job_id=job_id)
+        try:
+            reply: pb.CompareReply = await self.ask(m.COMPARE_BLOB, request, timeout=_COMPARE_TIMEOUT)
+            verify_same(reply.same, size, self._blobs.size(base))
+        except FlprovError as error:
+            if error.nature is Nature.TRANSIENT:
+                raise
+            logger.info("fetching all of %s: %s", digest[:12], error)
+            return ()
+        return reply.same
+
+    async def _fetch_once(self, job_id: str, upload: Upload, on_bytes: OnBytes, base: str) -> None:
+        size = upload.size
+        same = await self._compare(job_id, upload.digest, base, size)
+        if same:
+            await upload.draw_on(self._blobs.path(base), same)
         asked: deque[_Range] = deque()
-        at = upload.offset
+        wanted = gaps(same, size, upload.offset)
+        at = end = 0
         try:
             while upload.offset < size:
-                while at < size and len(asked) < _RANGES:
-                    asked.append(self._ask_for(job_id, digest, at, min(self._down.piece, size - at)))
+                while len(asked) < _RANGES:
+                    if at == end:
+                        at, end = next(wanted, (size, size))
+                    if at == size:
+                        break
+                    asked.append(self._ask_for(job_id, upload.digest, at, min(self._down.piece, end - at)))
                     at += asked[-1].size
                 await self._lay_down(asked[0], upload)
                 asked.popleft()
@@ -162,28 +191,39 @@ class Bulk:
 
     # ---- to the server -------------------------------------------------------------------
 
-    async def send(self, job_id: str, digest: str, on_bytes: OnBytes = _tell_nobody) -> None:
-        """Bring a blob of ours to the server.
+    async def send(
+        self, job_id: str, digest: str, on_bytes: OnBytes = _tell_nobody, *, base: str = ""
+    ) -> None:
+        """Bring a blob of ours to the server; `base` is one that it has given us for this job, if it has.
 
         Raises:
             NotFound: it is not here.
             FlprovError: what trying again would not change.
         """
+
+        async def attempt(base: str) -> None:
+            await self._send_once(job_id, digest, on_bytes, base)
+
         self.sending += 1
         try:
-            await self._persist(f"sending {digest[:12]}", lambda: self._send_once(job_id, digest, on_bytes))
+            await self._whole_without(base, f"sending {digest[:12]}", attempt)
         finally:
             self.sending -= 1
 
-    async def _send_once(self, job_id: str, digest: str, on_bytes: OnBytes) -> None:
+    async def _send_once(self, job_id: str, digest: str, on_bytes: OnBytes, base: str) -> None:
         size = self._blobs.size(digest)
         header = pb.UploadHeader(digest=digest, size=size, job_id=job_id, kind="update")
+        if size >= _WORTH_COMPARING and base and self._blobs.has(base):
+            paths = self._blobs.path(base), self._blobs.path(digest)
+            if same := await asyncio.to_thread(unchanged, *paths):
+                header.base = base
+                header.same.extend(same)
         sending = _Sending(self._up, self._blobs.path(digest), header)
         complete = False
         try:
             async with contextlib.aclosing(self._open().stream(m.SEND_BLOB, sending.messages())) as replies:
                 async for reply in replies:
-                    self._moved += sending.confirmed(reply.offset)
+                    self._moved += sending.confirmed(reply)
                     on_bytes(min(reply.offset, size), size)
                     complete = reply.complete
         finally:
@@ -233,6 +273,16 @@ class Bulk:
         return self._up.piece
 
     # ---- trouble -------------------------------------------------------------------------
+
+    async def _whole_without(self, base: str, what: str, attempt: Callable[[str], Awaitable[None]]) -> None:
+        """Transfer with this base; without one if that fails for a reason that time does not change."""
+        try:
+            await self._persist(what, lambda: attempt(base))
+        except FlprovError as error:
+            if not base:
+                raise
+            logger.info("%s: again, all of it: %s", what, error)
+            await self._persist(what, lambda: attempt(""))
 
     async def _persist(self, what: str, attempt: Callable[[], Awaitable[None]]) -> None:
         """Try until it is done. Only what time may change is tried again; the reason is said."""
@@ -286,24 +336,28 @@ class _Sending:
         self._pace = pace
         self._path = path
         self._header = header
-        self._start: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._start: asyncio.Future[pb.UploadReply] = asyncio.get_running_loop().create_future()
         self._under_way: deque[tuple[int, int, float]] = deque()  # end, size, moment
 
     async def messages(self) -> AsyncIterator[pb.UploadHeader | bytes]:
         yield self._header
-        with self._path.open("rb") as file:
-            file.seek(offset := await self._start)
-            while offset < self._header.size:
-                size = min(self._pace.piece, MOST_PIECE, self._header.size - offset)
-                since = await self._pace.take(size)
-                offset += size
-                self._under_way.append((offset, size, since))
-                yield file.read(size)
+        first = await self._start
+        same = () if first.whole else self._header.same
+        with self._path.open("rb", buffering=0) as file:
+            for offset, end in gaps(same, self._header.size, first.offset):
+                file.seek(offset)
+                while offset < end:
+                    size = min(self._pace.piece, MOST_PIECE, end - offset)
+                    since = await self._pace.take(size)
+                    offset += size
+                    self._under_way.append((offset, size, since))
+                    yield file.read(size)
 
-    def confirmed(self, offset: int) -> int:
-        """The server has everything before `offset`; how many pieces that settles."""
+    def confirmed(self, reply: pb.UploadReply) -> int:
+        """The server has everything before an offset; how many pieces that settles."""
+        offset = reply.offset
         if not self._start.done():
-            self._start.set_result(offset)
+            self._start.set_result(reply)
         settled = 0
         while self._under_way and self._under_way[0][0] <= offset:
             _, size, since = self._under_way.popleft()

@@ -183,7 +183,8 @@ class Control:
         try:
             self._welcome(welcome)
             async for message in replies:
-                self._obey(message)
+                for each in message.several.messages if message.HasField("several") else (message,):
+                    self._obey(each)
         finally:
             beats.cancel()
             await asyncio.wait([beats])  # not `await beats`: its end must not swallow our own cancellation

@@ -19,7 +19,7 @@ from flprov.errors import FlprovError, JobFailed, LocalError, PolicyRefused
 from flprov.wire import failure_of, pb
 from flprov.workers import Process
 
-Fetch = Callable[[str, int, str], Awaitable[None]]  # digest, size, what is done, in words
+Fetch = Callable[[str, int, str, str], Awaitable[None]]  # digest, size, what is done in words, base
 
 
 class HandOver:
@@ -104,11 +104,15 @@ class HandOver:
 
     async def _fetch_tensors(self, order: pb.TaskOrder) -> None:
         """Bring here what did not come with the task; it is named first, so that it stays."""
-        older, self._work.models = self._work.models, blobs_of(order)
+        work = self._work
+        older, base = work.models, work.base
+        work.models = blobs_of(order) | ({base} - {""})  # what has not changed since need not come again
         self._tools.collect(older)
         for payload, doing in ((order.model, "fetching model"), (order.extra, "fetching tensors")):
             if payload.digest:
-                await self._fetch(payload.digest, payload.size, doing)
+                await self._fetch(payload.digest, payload.size, doing, base)
+        work.base, work.models = order.model.digest, blobs_of(order)
+        self._tools.collect({base} - {""})
 
     async def _hand_over(self, order: pb.TaskOrder) -> None:
         if self._work.order is not order:

@@ -102,6 +102,7 @@ class SiteJobs:
         self._accepted = {job_id: str(value.get("app") or "") for job_id, value in records.items()}
         self._tokens = {key: str(value["job_id"]) for key, value in self._store.load("token").items()}
         self._answers.load()
+        await self._answers.forget_lost(self._blobs.has)
         self._tasks.load()
         self.leases.load()
         # Before any process is taken back: what it then hands over is named by nobody yet.

@@ -144,11 +144,15 @@ class SiteJob:
         )
         return held.gpus
 
-    async def _fetch(self, digest: str, size: int, doing: str, *, durable: bool = False) -> None:
+    async def _fetch(
+        self, digest: str, size: int, doing: str, base: str = "", *, durable: bool = False
+    ) -> None:
         """Bring a blob here; a stop ends it."""
         self._verify_wanted()
         self._fetching = asyncio.create_task(
-            self.tools.bulk.fetch(self.job_id, digest, size, self._telling.of_bytes(doing), durable=durable)
+            self.tools.bulk.fetch(
+                self.job_id, digest, size, self._telling.of_bytes(doing), durable=durable, base=base
+            )
         )
         try:
             await self._fetching

@@ -51,6 +51,7 @@ class SiteWork:
     handed: str = ""  # the task that the process was given over its present channel
     superseded: set[str] = field(default_factory=set)  # tasks that the server has gone on from
     models: set[str] = field(default_factory=set)  # blobs that the open task needs: model, and beside it
+    base: str = ""  # the model of the newest task that has come here whole
     confinement: str = ""  # of its process, as `Process.confinement` has it
     taking: set[str] = field(default_factory=set)  # the blob of an update that is not kept yet
 

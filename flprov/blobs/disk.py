@@ -18,6 +18,7 @@ DURABLE = 0o444  # the mode of a blob that is on the disk
 UNSYNCED = 0o400  # of one that may be lost, or half lost, when the machine loses its power
 
 _PIECE = 256 << 10
+_FAR = 1 << 62
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -52,9 +53,9 @@ class OpenFile:
         """Bytes in it now."""
         return os.fstat(self.number).st_size
 
-    def read_chunks(self, offset: int, chunk: int) -> Iterator[bytes]:
-        """Its bytes from `offset` on, in pieces of `chunk`."""
-        while data := os.pread(self.number, chunk, offset):
+    def read_chunks(self, offset: int, chunk: int, end: int = _FAR) -> Iterator[bytes]:
+        """Its bytes from `offset` to `end`, or to its own, in pieces of `chunk`."""
+        while data := os.pread(self.number, min(chunk, end - offset), offset):
             yield data
             offset += len(data)
 

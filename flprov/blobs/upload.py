@@ -11,15 +11,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
 from flprov._base import sync_folder
+from flprov.blobs.digests import CHUNK
 from flprov.blobs.disk import OpenFile, disk_errors
 from flprov.blobs.shelf import SYNC_EVERY, Shelf
 from flprov.errors import Conflict, LocalError, ProtocolError
+from flprov.wire import pb
 
 _GROWING = os.O_RDWR | os.O_CREAT
 
@@ -47,6 +51,8 @@ class Upload:
         self._taken_over = False
         self._publishing: asyncio.Task[None] | None = None
         self._file: OpenFile | None = None
+        self._base: OpenFile | None = None
+        self._same: deque[pb.SameBytes] = deque()  # what is still to come out of it, in order
         self._present = shelf.blob(digest).is_file()
         self.offset = size if self._present else self._resume()
 
@@ -66,6 +72,25 @@ class Upload:
             self._file.cut(offset)
         return offset
 
+    async def draw_on(self, base: Path, same: Iterable[pb.SameBytes]) -> None:
+        """Take these ranges out of another file here, each when its turn comes; they are not to be sent.
+
+        What they hold is not looked at: the digest of the whole says whether it was right.
+
+        Args:
+            base: the other file.
+            same: in order, and apart from each other.
+
+        Raises:
+            As `write`.
+        """
+        if self._present:
+            return
+        with disk_errors(f"blob {self.digest[:12]} cannot be read"):
+            self._base = OpenFile(base, os.O_RDONLY)
+        self._same = deque(one for one in same if one.offset + one.size > self.offset)
+        await self._draw()
+
     async def write(self, data: bytes) -> None:
         """Add the next piece. Waits for the disk only when that is two steps of 8 MiB behind.
 
@@ -76,10 +101,14 @@ class Upload:
         """
         if self._present and not data:
             return
-        if self.offset + len(data) > self.size:
+        if self.offset + len(data) > (self._same[0].offset if self._same else self.size):
             self._drop()
             raise ProtocolError(f"blob {self.digest[:12]} is longer than the announced {self.size} bytes")
-        file = await self._ready()
+        self._lay_down(await self._ready(), data)
+        await self._go_on(len(data))
+        await self._draw()
+
+    def _lay_down(self, file: OpenFile, data: bytes) -> None:
         try:
             with disk_errors(self._failed):
                 file.write(data)
@@ -87,11 +116,35 @@ class Upload:
             self.close()
             raise
         self._hash.update(data)
-        before, self.offset = self.offset, self.offset + len(data)
+
+    async def _go_on(self, size: int) -> None:
+        """So many more bytes are here."""
+        file = self._verify_open()
+        before, self.offset = self.offset, self.offset + size
         if self._durable and before // SYNC_EVERY != self.offset // SYNC_EVERY:
             await self._synced()
             self._syncing = asyncio.get_running_loop().run_in_executor(None, self._sync, file)
             self._syncing.add_done_callback(_pass_over)
+
+    async def _draw(self) -> None:
+        """Copy what is due out of the base, step by step."""
+        while self._same and self._same[0].offset <= self.offset:
+            part, file = self._same[0], await self._ready()
+            end = part.offset + part.size
+            size = min(SYNC_EVERY, end - self.offset)
+            await asyncio.to_thread(self._copy, file, part.base_offset + self.offset - part.offset, size)
+            await self._go_on(size)
+            if self.offset == end:
+                self._same.popleft()
+
+    def _copy(self, file: OpenFile, start: int, size: int) -> None:
+        assert self._base is not None
+        for data in self._base.read_chunks(start, CHUNK, start + size):
+            self._lay_down(file, data)
+            size -= len(data)
+        if size:
+            self._drop()
+            raise ProtocolError(f"the base of blob {self.digest[:12]} has fewer bytes than its name says")
 
     async def finish(self) -> None:
         """Verify the digest; the blob has its name when this returns, and is durable if it is to be.

@@ -25,9 +25,9 @@ def app() -> None:
 def build(folder: Path, output: Path | None, as_json: bool) -> None:
     """Check an app and make its bundle; the same files give the same digest on every machine."""
     from flprov._base import write_atomic
-    from flprov.admin import verify_use
     from flprov.errors import Conflict
     from flprov.jobs import build_bundle, load_job
+    from flprov.workers import verify_use
 
     spec = load_job(folder)
     verify_use(spec)

@@ -128,13 +128,13 @@ def _kit(ctx: click.Context) -> Path:
 async def _ask(kit: Path, what: str) -> list[Offer]:
     import asyncio
 
-    from flprov._base import SystemClock, from_document, parse_json
+    from flprov._base import SystemClock
     from flprov.admin import PersonTrust
     from flprov.kits import load_kit
     from flprov.pki import Kind
     from flprov.project import DIRECT
     from flprov.rpc import connect
-    from flprov.wire import documents, pb
+    from flprov.wire import pb
 
     method, document, read = _questions()[what]
     loaded = load_kit(kit, now=SystemClock().now(), kind=Kind.PERSON)
@@ -150,9 +150,17 @@ async def _ask(kit: Path, what: str) -> list[Offer]:
             reply = await connection.unary(method, pb.Query())
     finally:
         await connection.close()
-    answer = from_document(getattr(documents, document), parse_json(reply.json))
-    found = next(iter(vars(answer).values()))  # what it is a list of; other fields may follow
-    return [read(item) for item in found]
+    return [read(item) for item in _items(document, reply.json)]
+
+
+def _items(document: str, answer: bytes) -> tuple[Any, ...]:
+    """What a document lists, which is its first field; others may follow."""
+    from flprov._base import from_document, parse_json
+    from flprov.wire import documents
+
+    listing = from_document(getattr(documents, document), parse_json(answer))
+    found: tuple[Any, ...] = next(iter(vars(listing).values()))
+    return found
 
 
 def _questions() -> dict[str, tuple[Method, str, Callable[[Any], Offer]]]:

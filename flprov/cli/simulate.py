@@ -29,6 +29,11 @@ from flprov.errors import Conflict, ExitCode
     "--dataset", "datasets", multiple=True, metavar="[SITE:]NAME=PATH", help="Data for all sites or one."
 )
 @click.option("--min-sites", type=click.IntRange(min=1), help="How many sites a round needs.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes that the sites share; default: one per processor, or per site up to 8.",
+)
 @json_option
 def simulate(
     app: Path,
@@ -37,13 +42,15 @@ def simulate(
     settings: tuple[str, ...],
     datasets: tuple[str, ...],
     min_sites: int | None,
+    workers: int | None,
     as_json: bool,
 ) -> None:
-    """Run an app over sites inside one process: same checks, same mathematics, no network.
+    """Run an app over sites that exist on this machine only: same checks, same mathematics, no network.
 
     \b
     Examples:
       flprov simulate my-app -n 8
+      flprov simulate my-app -n 1000 --workers 4
       flprov simulate my-app -n 4 --set rounds=20 --dataset heart=/data/heart -o run1
       flprov simulate my-app --dataset site-1:heart=/data/a --dataset site-2:heart=/data/b
     """
@@ -66,6 +73,7 @@ def simulate(
             site: {data.name: data.path for data in found if data.site == site} for site in of_sites
         },
         min_sites=min_sites,
+        workers=workers,
     )
     progress = JobProgress()
     collect_as_usual()

@@ -49,6 +49,8 @@ def from_report(report: Report) -> FlprovError:
 def clean_text(data: bytes | str) -> str:
     """Text from the other side without what moves a cursor, sets a colour or turns the direction."""
     text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
+    if text.isascii() and text.isprintable():  # as nearly all are, a hundred in each heartbeat
+        return text
     return "".join(c if c == "\n" or not unicodedata.category(c).startswith("C") else "?" for c in text)
 
 

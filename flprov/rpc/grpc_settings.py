@@ -87,6 +87,7 @@ _CHANNEL: dict[str, int | str] = {
     "grpc.keepalive_timeout_ms": 10_000,
     "grpc.http2.ping_timeout_ms": 10_000,
     "grpc.http2.max_pings_without_data": 0,  # no limit: a control stream may be silent for hours
+    "grpc.client_idle_timeout_ms": 60_000,  # of a bulk connection: 80 KB at the server
     "grpc.initial_reconnect_backoff_ms": 100,  # min_... would be the deadline of one attempt
     "grpc.max_reconnect_backoff_ms": 5_000,
     "grpc.enable_retries": 0,  # what may be repeated, and with which key, is the caller's to know

@@ -9,6 +9,7 @@ first bytes of HTTP/2, which a server of ours sends at once.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import ssl
 from datetime import datetime
@@ -123,10 +124,16 @@ class Prober:
     ) -> None:
         self._anchors = server_anchors
         self._own = _Own(chain_pem) if private_pem else None
-        self._context = tls_context(chain_pem, private_pem, server_anchors.pem) if server_anchors else None
+        anchors_pem = server_anchors.pem if server_anchors else b""
+        self._make_context = functools.partial(tls_context, chain_pem, private_pem, anchors_pem)
         self._route = route
         self._clock = clock
         self._timeout = timeout
+
+    @functools.cached_property
+    def _context(self) -> ssl.SSLContext:
+        """Made when something listens: sites that wait for their server dial again and again."""
+        return self._make_context()
 
     async def probe(self, endpoint: str) -> ProbeResult:
         """Dial `endpoint`: once, or twice when the server hung up, which it also does while it stops."""
@@ -163,7 +170,7 @@ class Prober:
             dial.stage = Stage.OWN
             self._own.verify(self._clock.now())
         connected = await dial.connect()
-        if self._context is None or self._anchors is None:
+        if self._anchors is None:
             connected.close()
             return
         await self._shake_hands(dial, connected, self._context, self._anchors)

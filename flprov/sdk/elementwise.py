@@ -14,7 +14,7 @@ from flprov.errors import JobFailed
 from flprov.messages import Tensors
 from flprov.sdk.floats import all_finite, narrow, widen
 from flprov.sdk.results import Results, open_results
-from flprov.wire import PIECE, each_span, pieces
+from flprov.wire import PIECE, each_span, give_back, pieces
 
 Array = NDArray[np.generic]
 Wide = NDArray[np.float64]
@@ -71,6 +71,9 @@ def _calculate_span(
                     hint="the run diverges: try a smaller learning rate",
                 )
             room.put(name, at.start, small)
+    for one in inputs:
+        if isinstance(one, np.ndarray):
+            give_back(one[where])
 
 
 def _flat(one: Array | float) -> Array | float:

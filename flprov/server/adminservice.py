@@ -85,7 +85,7 @@ class AdminService:
             doc.WaitingJob(
                 id=run.record.id, name=run.record.name, state=run.record.state.value, reason=run.record.reason
             )
-            for run in self._jobs.all()
+            for run in self._jobs.going()
             if run.record.state in (JobState.QUEUED, JobState.DEPLOYING) and run.record.reason
         ]
         return doc.StatusDocument(

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import resource
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_WARM_AFTER = 1.0  # seconds after it serves: a machine that starts has enough to do
+_FILES_A_SITE = 4  # two connections, and for a moment two more: one that comes back is there twice
+_FILES_BESIDE = 2_000  # for people, jobs, blobs, and strangers who say nothing until they are hung up on
 _STOP_GRACE = 1.0  # seconds for calls that are under way
 
 
@@ -100,7 +104,9 @@ class Server:
         self.config = config
         self._clock = clock or SystemClock()
         self._serve_on = serve_on or self._serve_mtls
-        self._warming = Warming("workflow", None if launcher else config.warm)
+        self._warming = Warming(
+            "workflow", None if launcher else config.warm, delay=_WARM_AFTER, clock=self._clock
+        )
         self._launcher = launcher or ProcessLauncher(warming=self._warming)
         self._open_store = store or (lambda folder: open_store(folder, clock=self._clock))
         self._local_status = local_status
@@ -345,6 +351,7 @@ class Server:
         identities = self._identities
         trust, own = identities.around.trust, identities.renewals.own.credential
         await verify_alone(self.config.kit, own, trust.current, self._clock)
+        warn_of_few_files(len(self._identities.around.registry.sites))
         return await serve(
             service,
             listen=self.config.listen,
@@ -359,7 +366,7 @@ class Server:
     def describe(self) -> ServerDocument:
         """The server's own part of `status`."""
         kit = self.config.kit
-        states = [run.record.state for run in self._jobs.all()]
+        states = [run.record.state for run in self._jobs.going()]
         usage = shutil.disk_usage(self.config.state)
         host = self.config.listen.rpartition(":")[0]
         return ServerDocument(
@@ -385,6 +392,20 @@ class Server:
         )
 
 
+def warn_of_few_files(sites: int) -> None:
+    """Say it when so many sites may use up the files that may be open here: nobody else gets in then."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = sites * _FILES_A_SITE + _FILES_BESIDE
+    if most != resource.RLIM_INFINITY and most < needed:
+        logger.warning(
+            "this process may have %d files open, and %d sites may need %d: LimitNOFILE= in the service file,"
+            " or ulimit -Hn, see docs/many-sites.md",
+            most,
+            sites,
+            needed,
+        )
+
+
 def service_table(
     site: SiteService, admin: AdminService, identities: Identities, operations: Operations, log: ServerLog
 ) -> dict[m.Method, Handler]:
@@ -396,6 +417,7 @@ def service_table(
         | {
             m.CONTROL: site.control,
             m.FETCH_BLOB: site.fetch_blob,
+            m.COMPARE_BLOB: site.compare_blob,
             m.SEND_BLOB: site.send_blob,
             m.SEND_LOGS: site.send_logs,
             m.SEND_POINTS: site.send_points,

@@ -18,6 +18,9 @@ _OFFSETS = 5  # heartbeats
 _BEATS_AT_ONCE = 100  # heartbeats
 _BEATS_A_SECOND = 4.0
 _MOST_WAITING = 10_000  # messages; a site that does not read for that long is dropped
+_MOST_TOGETHER = 64  # messages that travel as one
+_LARGEST_TOGETHER = 256 << 10  # bytes; what does not fit travels alone
+_PATIENCE = 0.02  # seconds; so long what is not urgent waits for something to travel with
 
 
 class Session:
@@ -33,7 +36,10 @@ class Session:
         self.since = since
         self.last_seen = since
         self.vitals: Vitals | None = None
-        self._outgoing: asyncio.Queue[pb.ToSite | None] = asyncio.Queue(_MOST_WAITING)
+        self._outgoing: deque[pb.ToSite] = deque()
+        self._due = asyncio.Event()  # what waits is urgent, or has waited long enough, or this is the end
+        self._timer: asyncio.TimerHandle | None = None  # until then what waits is not urgent
+        self._ended = False
         self.closed_because = ""
         self.leaving = ""  # why it goes, by its own decision; empty: it has not said so
         self.clock_off = timedelta(0)  # how far its clock is behind ours; less than is lost on the way: none
@@ -63,23 +69,60 @@ class Session:
         least = min(self._offsets, key=abs)
         self.clock_off = least if abs(least) >= _CLOCK else timedelta(0)
 
-    def send(self, message: pb.ToSite) -> None:
-        """Queue a message; it leaves in order. A site that never reads is dropped."""
-        try:
-            self._outgoing.put_nowait(message)
-        except asyncio.QueueFull:
+    def send(self, message: pb.ToSite, *, urgent: bool = True) -> None:
+        """Queue a message; it leaves in order. A site that never reads is dropped.
+
+        What is not `urgent` leaves with the next message that is, or a moment later by itself: each message
+        costs both ends as much as a small round's whole arithmetic.
+        """
+        if self._ended:
+            return
+        if len(self._outgoing) >= _MOST_WAITING:
             self.close("it stopped reading its commands")
+            return
+        self._outgoing.append(message)
+        if urgent:
+            self._due.set()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._waited)
+
+    def _waited(self) -> None:
+        self._timer = None
+        self._due.set()
 
     def close(self, reason: str) -> None:
         """End the stream after what is queued."""
         self.closed_because = self.closed_because or reason
-        if self._outgoing.full():
-            self._outgoing.get_nowait()
-        self._outgoing.put_nowait(None)
+        self._ended = True
+        self._due.set()
+
+    @property
+    def waiting(self) -> int:
+        """Messages that have not left yet."""
+        return len(self._outgoing)
 
     async def outgoing(self) -> pb.ToSite | None:
         """The next message for the site; None when the session was closed."""
-        return await self._outgoing.get()
+        while not self._outgoing:
+            if self._ended:
+                return None
+            self._due.clear()
+            await self._due.wait()
+        await self._due.wait()
+        message = self._outgoing.popleft()
+        if not self._outgoing and not self._ended:
+            self._due.clear()
+        return message
+
+    def together(self, message: pb.ToSite) -> pb.ToSite:
+        """This message and those that wait behind it, as one if they are small."""
+        found, size = [message], message.ByteSize()
+        while self._outgoing and len(found) < _MOST_TOGETHER:
+            size += self._outgoing[0].ByteSize()
+            if size > _LARGEST_TOGETHER:
+                break
+            found.append(self._outgoing.popleft())
+        return message if len(found) == 1 else pb.ToSite(several=pb.Several(messages=found))
 
 
 class Sessions:
@@ -143,8 +186,8 @@ class Sessions:
             listener(session, False)  # noqa: FBT003
         return True
 
-    def send(self, name: str, message: pb.ToSite) -> None:
-        """Send to a site.
+    def send(self, name: str, message: pb.ToSite, *, urgent: bool = True) -> None:
+        """Send to a site; see `Session.send`.
 
         Raises:
             SiteUnavailable: it is not connected.
@@ -152,4 +195,4 @@ class Sessions:
         session = self._live.get(name)
         if session is None:
             raise SiteUnavailable(f"site {name} is not connected")
-        session.send(message)
+        session.send(message, urgent=urgent)

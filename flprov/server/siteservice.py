@@ -27,6 +27,7 @@ from flprov.errors import (
 from flprov.rpc import Call, CallCancelled, CallerGone
 from flprov.rpc.methods import ObjectRule
 from flprov.server.access import verify_may_touch
+from flprov.server.comparing import Comparisons
 from flprov.server.foreign import CODE, TRACEBACK, foreign_line, foreign_text, read_vitals
 from flprov.server.jobs import events as ev
 from flprov.server.jobs.gather import Asked
@@ -49,6 +50,7 @@ _MOST_FREED = 100
 _NO_ROOM = NoRoom("").code
 _MOST_POINTS = 2_000  # in one message
 _LONGEST_SOURCE = 64  # characters
+_BEATS_A_SECOND = 50  # of all sites together; each takes half a millisecond to read
 _LONGEST_TASK = 200  # characters of a task id, as in rounds.py
 
 
@@ -83,6 +85,7 @@ class SiteService:
         self._sessions = sessions
         self._jobs = jobs
         self._blobs = blobs
+        self._comparisons = Comparisons(blobs)
         self._logs = logs
         self._installation = installation
         self._heartbeat_seconds = heartbeat_seconds
@@ -115,11 +118,19 @@ class SiteService:
                 protocol=PROTOCOL,
                 version=__version__,
                 installation=self._installation,
-                heartbeat_seconds=self._heartbeat_seconds,
+                heartbeat_seconds=self._spacing,
                 jobs=[run.record.id for run in self._jobs.active_at(session.name)],
                 standing=pb.Standing(drained=self._registry.closed(session.name)),
             )
         )
+
+    @property
+    def _spacing(self) -> float:
+        """Seconds between two heartbeats of a site: of many sites each beats less often.
+
+        Nothing waits for them: HTTP/2's pings find a dead link, and what changes comes at once.
+        """
+        return max(self._heartbeat_seconds, len(self._registry.sites) / _BEATS_A_SECOND)
 
     async def _converse(
         self, session: Session, requests: AsyncIterator[pb.FromSite]
@@ -127,7 +138,7 @@ class SiteService:
         reader = asyncio.create_task(self._read(session, requests), name=f"control {session.name}")
         try:
             while (message := await session.outgoing()) is not None:
-                yield message
+                yield session.together(message)
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
@@ -219,7 +230,7 @@ class SiteService:
     def _run(self, session: Session, job_id: str) -> JobRun | None:
         """The job, if it is one of this site's; what a site says of others is passed over."""
         run = self._jobs.get(job_id)
-        return run if run is not None and session.name in run.record.targets else None
+        return run if run is not None and session.name in run.sites.parts else None
 
     async def _tell(self, session: Session, job_id: str, event: ev.Event) -> None:
         run = self._run(session, job_id)
@@ -261,7 +272,10 @@ class SiteService:
         tensors = self._tensors(run, site, update.tensors)
         weight = update.weight if update.HasField("weight") else None
         verify_numbers(update.samples, weight, update.metrics, run.record.spec.sites.max_weight)
-        await asyncio.to_thread(self._verify_tensors, update, tensors, asked.model, asked.expects)
+        if tensors.digest or asked.model.digest:
+            await asyncio.to_thread(self._verify_tensors, update, tensors, asked.model, asked.expects)
+        else:  # small ones are checked before a thread has been woken
+            self._verify_tensors(update, tensors, asked.model, asked.expects)
         return UpdateRecord(
             job_id=run.record.id,
             task_id=asked.task_id,
@@ -303,6 +317,20 @@ class SiteService:
     async def fetch_blob(self, call: Call, request: pb.BlobRequest) -> AsyncIterator[bytes]:
         """An app, or what goes with a task that one of the site's own jobs has given it."""
         run = self._own_job(call, request.job_id)
+        self._verify_given(call, run, request)
+        async for chunk in send_blob(self._blobs, request.digest, request.offset, request.length):
+            yield chunk
+            run.sites.note_moved(call.caller.name)
+
+    async def compare_blob(self, call: Call, request: pb.CompareRequest) -> pb.CompareReply:
+        """Which bytes of a blob that the site may fetch stand in one that it was given before."""
+        run = self._own_job(call, request.job_id)
+        self._verify_given(call, run, request)
+        if not run.rounds.verify_had(call.caller.name, request.base):
+            return pb.CompareReply()
+        return await self._comparisons.compare(request.base, request.digest)
+
+    def _verify_given(self, call: Call, run: JobRun, request: pb.BlobRequest | pb.CompareRequest) -> None:
         if request.digest != run.record.app and request.digest not in run.rounds.given(call.caller.name):
             # This server, or the workflow, was started again; it may be about to ask.
             if run.active and (run.rounds.replayed or not len(run.rounds.gathers)):
@@ -312,9 +340,6 @@ class SiteService:
             raise PermissionRefused(
                 f"job {run.record.id} has no blob {request.digest[:12]!r} for {call.caller.name}"
             )
-        async for chunk in send_blob(self._blobs, request.digest, request.offset, request.length):
-            yield chunk
-            run.sites.note_moved(call.caller.name)
 
     async def send_blob(self, call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[pb.UploadReply]:
         """An update's tensors; resumable."""
@@ -336,7 +361,14 @@ class SiteService:
                 for run, _ in taken:
                     run.sites.note_moved(site)
 
-        async for reply in receive_blob(self._blobs, moving(), owner=site, verify=verify, most=_MOST_UPDATE):
+        def base_of(header: pb.UploadHeader) -> Path | None:
+            run = taken[0][0]
+            there = run.rounds.verify_had(site, header.base) and self._blobs.has(header.base)
+            return self._blobs.path(header.base) if there else None
+
+        async for reply in receive_blob(
+            self._blobs, moving(), owner=site, verify=verify, most=_MOST_UPDATE, base_of=base_of
+        ):
             if reply.complete:
                 run, digest = taken[0]
                 if run.active:

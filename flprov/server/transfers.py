@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 from flprov.blobs import BlobStore
 from flprov.errors import NotFound, ProtocolError
-from flprov.wire import pb
+from flprov.wire import pb, verify_same
 
 CHUNK = 1 << 20
+
+
+def _no_base(_header: pb.UploadHeader) -> None:
+    """Where everything is sent whole."""
 
 
 async def send_blob(blobs: BlobStore, digest: str, offset: int, length: int = 0) -> AsyncIterator[bytes]:
@@ -33,6 +38,7 @@ async def receive_blob(
     owner: str,
     verify: Callable[[pb.UploadHeader], bool],
     most: int,
+    base_of: Callable[[pb.UploadHeader], Path | None] = _no_base,
 ) -> AsyncIterator[pb.UploadReply]:
     """Take one blob: the header is answered with the bytes that are here, the end with `complete`.
 
@@ -44,6 +50,7 @@ async def receive_blob(
             blob. Who is not has to send every byte of it, also when it is here already: the name of a
             blob is no proof of having it.
         most: bytes that are taken at all.
+        base_of: the blob that the header names as its base, if it is here; raises when it may not be named.
 
     Raises:
         ProtocolError: no header, more bytes than announced, or another digest than announced.
@@ -57,14 +64,18 @@ async def receive_blob(
         raise ProtocolError(f"{header.size} bytes; at most {most} are taken here")
     if blobs.has(header.digest):
         if not known:
-            yield pb.UploadReply(offset=0)
+            yield pb.UploadReply(offset=0, whole=True)
             async for offset in _compare(blobs, header.digest, requests):
                 yield pb.UploadReply(offset=offset)
         yield pb.UploadReply(offset=header.size, complete=True)
         return
     mine = f"{header.job_id}/{owner}" if header.job_id else owner  # what is a job's goes with it
     upload = blobs.upload(header.digest, header.size, owner=mine)
-    yield pb.UploadReply(offset=upload.offset)
+    base = base_of(header) if header.same else None
+    if base is not None:
+        verify_same(header.same, header.size, base.stat().st_size)
+        await upload.draw_on(base, header.same)
+    yield pb.UploadReply(offset=upload.offset, whole=base is None)
     async for data in requests:
         await upload.write(data)
         yield pb.UploadReply(offset=upload.offset)

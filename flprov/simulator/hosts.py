@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hosts: the processes that simulated sites live in. A site stays with its host, which does one task at a time.
+"""Hosts: the processes that simulated sites live in. A site stays with its host.
 
-A host that is ended by what a site's code does fails that site's task; its other sites go on in a new process,
-which knows nothing of what they had kept in memory.
+A host does one task at a time. One that is ended by what a site's code does fails that site's task; its other
+sites go on in a new process, which knows nothing of what they had kept in memory.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from flprov.errors import FlprovError, JobFailed
 from flprov.wire import failure_of, pb
@@ -74,6 +75,11 @@ class Host:
         self._moved = asyncio.Event()  # there is more to give, or room for it
         self._launching = asyncio.Lock()
         self._stopping = False
+
+    @property
+    def folder(self) -> Path:
+        """Where it reads blobs from (in/), and writes updates (out/) and logs to."""
+        return self.order.folder
 
     def give(self, site: str, order: pb.TaskOrder) -> None:
         """Have a site do a task, after those that its host was given before."""
@@ -196,6 +202,4 @@ class Host:
         self._given.clear()
         self._waiting.clear()
         for given in waiting:
-            await self._answered(
-                given.site, pb.TaskAnswer(task_id=given.order.task_id, failure=failure)
-            )
+            await self._answered(given.site, pb.TaskAnswer(task_id=given.order.task_id, failure=failure))

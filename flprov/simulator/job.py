@@ -4,33 +4,27 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 
 from flprov._base import Clock, canonical_json
-from flprov.admin.jobs import change_spec
-from flprov.errors import FlprovError, NoRoom, NotFound
-from flprov.jobs import JobSpec, Submission, build_bundle, check_needs, job_needs, new_job_id, unpack_bundle
+from flprov.errors import NoRoom
+from flprov.jobs import JobSpec, build_bundle, check_needs, job_needs, unpack_bundle
 from flprov.messages import StatisticsRules
-from flprov.server.jobs.contributions import contributions
-from flprov.server.records import JobRecord
-from flprov.server.sights.jobs import job_document
+from flprov.server import ScratchBlobs, SimulatedRun, SimulatedSurroundings, simulated_record
+from flprov.simulator.drawing import Drawing
 from flprov.simulator.hosts import Host
 from flprov.simulator.outcome import write_results
 from flprov.simulator.placing import place, python, runs_script
-from flprov.simulator.run import SimulatedRun, Surroundings
-from flprov.simulator.scratch import ScratchBlobs
 from flprov.simulator.simulation import Simulation, site_names
 from flprov.wire import pb
 from flprov.wire.documents import JobDocument
-from flprov.workers import LaunchOrder, ProcessLauncher
-from flprov.workers.warming import Warming
+from flprov.workers import LaunchOrder, ProcessLauncher, Warming, change_spec
 
-_PERSON = "spiffe://simulation.invalid/person/simulation/project_admin/you"
-_EVERY = 0.1  # seconds between two looks at a job whose sites move
-_LIFE = timedelta(days=7)
+_EVERY = 0.1  # seconds between two looks at a job whose sites move, at least
+_SHARE = 50  # so many times as long as a look takes passes until the next one: it takes long at many sites
 
 
 async def simulate_job(
@@ -56,7 +50,7 @@ async def simulate_job(
     placed = place(spec, [site for site in names if site not in refusals], wanted.workers)
     blobs = ScratchBlobs(folder / "blobs")
     app = await blobs.put(bundle.data)
-    around = Surroundings(
+    around = SimulatedSurroundings(
         folder=folder,
         blobs=blobs,
         launcher=ProcessLauncher(warming=warming),
@@ -64,47 +58,17 @@ async def simulate_job(
         python=python(),
         show=lambda: shown.changed(),
     )
-    run = SimulatedRun(_record(spec, app, names, refusals, clock), around)
+    run = SimulatedRun(simulated_record(spec, app, names, refusals, clock), around)
     shown = _Shown(run, show)
     shown.changed()
     unpack_bundle(blobs.path(app), folder / "app")
     hosts = _Hosts(run, around, data, await _gpus(spec)).make(placed)
-    await warming.settled()
-    await run.run(hosts)
-    shown.close()
-    files = await write_results(run, blobs, hosts, wanted.output)
-    return shown.document(), files
-
-
-def _record(
-    spec: JobSpec, app: str, names: Sequence[str], refusals: Mapping[str, str], clock: Clock
-) -> JobRecord:
-    now, token = clock.now(), secrets.token_hex(16)
-    submission = Submission(
-        project_id="simulation",
-        app=app,
-        spec=spec,
-        sites=tuple(names),
-        token=token,
-        submitted_by=_PERSON,
-        made_at=now,
-        not_after=now + _LIFE,
-    )
-    return JobRecord(
-        id=new_job_id(now),
-        name=spec.name,
-        app=app,
-        spec=spec,
-        targets=tuple(names),
-        submission=submission.encode().decode(),
-        signature="",  # there is nobody who would not believe it
-        chain="",
-        token=token,
-        submitted_by=_PERSON,
-        submitted_at=now,
-        refusals=refusals,
-        granted=tuple(names),
-    )
+    with contextlib.closing(Drawing()) as drawing:
+        await warming.settled()
+        await run.run(hosts)
+        shown.close()
+        files = await write_results(run, hosts, wanted.output, drawing)
+    return run.document(), files
 
 
 def _refusals(spec: JobSpec, data: Mapping[str, Mapping[str, Path]]) -> dict[str, str]:
@@ -129,10 +93,11 @@ async def _gpus(spec: JobSpec) -> tuple[str, ...]:
         return ()
     from flprov.agent import read_gpus  # late: few ask
 
-    found = tuple(gpu.uuid for gpu in (await asyncio.to_thread(read_gpus)).gpus)
-    if len(found) < spec.resources.gpus:
-        raise NoRoom(f"a site needs {spec.resources.gpus} GPUs; this machine has {len(found)}")
-    return found
+    gpus, note = await asyncio.to_thread(read_gpus)
+    if len(gpus) < spec.resources.gpus:
+        why = f" ({note})" if note else ""
+        raise NoRoom(f"a site needs {spec.resources.gpus} GPUs; this machine has {len(gpus)}{why}")
+    return tuple(gpu.uuid for gpu in gpus)
 
 
 class _Hosts:
@@ -141,7 +106,7 @@ class _Hosts:
     def __init__(
         self,
         run: SimulatedRun,
-        around: Surroundings,
+        around: SimulatedSurroundings,
         data: Mapping[str, Mapping[str, Path]],
         gpus: Sequence[str],
     ) -> None:
@@ -172,7 +137,7 @@ class _Hosts:
         order = LaunchOrder(
             job_id=record.id,
             folder=folder,
-            main="site" if alone else "flprov.simulator.seats",
+            main="site" if alone else "seats",
             python=self._around.python,
             readable=tuple(readable),
             gpus=self._share(number),
@@ -211,6 +176,7 @@ class _Shown:
         self._show = show
         self._said: object = None
         self._timer: asyncio.TimerHandle | None = None
+        self._rest = _EVERY
 
     def changed(self) -> None:
         """Something has."""
@@ -220,17 +186,13 @@ class _Shown:
             self._said = standing
             self._tell()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_EVERY, self._tell)
+            self._timer = asyncio.get_running_loop().call_later(self._rest, self._tell)
 
     def _tell(self) -> None:
         self.close()
-        self._show(self.document())
-
-    def document(self) -> JobDocument:
-        """The job as it is now."""
-        record, closed = self._run.record, self._run.closed
-        given = contributions(record, closed) if record.state.terminal else ()
-        return job_document(self._run, closed, given)
+        began = time.perf_counter()
+        self._show(self._run.document())
+        self._rest = max(_EVERY, _SHARE * (time.perf_counter() - began))
 
     def close(self) -> None:
         """No later telling."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from flprov._base import Clock, SystemClock
 from flprov.errors import Misuse, NotFound
-from flprov.workers.warming import Warming
+from flprov.workers import Warming
 
 if TYPE_CHECKING:
     from flprov.wire.documents import JobDocument
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MOST_SITES = 10_000  # as a job may have
 _NAME = "simulation"  # of the thread
 # Imported before the first process is forked: in the template, once for all.
-_OURS = ("flprov.workers.workflow_main", "flprov.sdk.workflows.fedavg", "flprov.simulator.seats")
+_OURS = ("flprov.workers.workflow_main", "flprov.sdk.workflows.fedavg", "flprov.workers.seats")
 
 
 @dataclass(frozen=True, kw_only=True)

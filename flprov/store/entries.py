@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from flprov._base import canonical_json, from_document, from_iso, parse_json, to_iso
+from flprov._base import canonical_json, from_document, from_iso, parse_json, to_document, to_iso
 from flprov.errors import LocalError
 from flprov.store.chain import digest_row
 from flprov.store.records import Change, Delete, LogRow, Row
@@ -87,12 +88,21 @@ def _verify_mapping(name: str, value: object) -> None:
 
 
 def _encode(name: str, value: Row | Mapping[str, object]) -> str:
-    if not isinstance(value, Row):
-        _verify_mapping(name, value)
     try:
-        return canonical_json(value).decode()
+        if isinstance(value, Row):
+            return canonical_json(value).decode()
+        _verify_mapping(name, value)
+        text = _RECORDS.encode(value)
+        text.encode()  # half a surrogate pair is no text
     except (TypeError, ValueError, RecursionError) as error:
         raise LocalError(f"{name} cannot be stored: {error}") from error
+    return text
+
+
+# Of a record nobody takes a digest: what its writer has made a document of is not made one again.
+_RECORDS = json.JSONEncoder(
+    default=to_document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def seal_row(entry: Entry, head: Head) -> SealedRow | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flprov.wire.encodings import round_into
     from flprov.wire.floats import narrow, widen
     from flprov.wire.mapped import give_back, is_untouched, mapping_of
+    from flprov.wire.sameness import gaps, unchanged, verify_same
     from flprov.wire.scratch import Shaped, make_room
     from flprov.wire.series import (
         LIVE,
@@ -68,6 +69,7 @@ __all__ = [
     "failure_of",
     "format_kinds",
     "frame_length",
+    "gaps",
     "give_back",
     "is_untouched",
     "make_room",
@@ -86,8 +88,10 @@ __all__ = [
     "read_tensors",
     "round_into",
     "tensor_infos",
+    "unchanged",
     "verify_numbers",
     "verify_protocol",
+    "verify_same",
     "verify_update",
     "widen",
     "witness_bytes",
@@ -95,6 +99,9 @@ __all__ = [
 ]
 
 _LATE = {
+    "gaps": "sameness",
+    "unchanged": "sameness",
+    "verify_same": "sameness",
     "LIVE": "series",
     "PIECE": "spans",
     "ROUND": "series",

@@ -78,7 +78,7 @@ class FromSite(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., deployed: _Optional[_Union[Deployed, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., trust: _Optional[_Union[TrustHeld, _Mapping]] = ..., witness: _Optional[_Union[Witness, _Mapping]] = ..., probed: _Optional[_Union[Probed, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ...) -> None: ...
 
 class ToSite(_message.Message):
-    __slots__ = ("welcome", "deploy", "task", "ack", "closed", "stop", "trust", "renew", "head", "probe", "halt", "standing")
+    __slots__ = ("welcome", "deploy", "task", "ack", "closed", "stop", "trust", "renew", "head", "probe", "halt", "standing", "several")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     DEPLOY_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,7 @@ class ToSite(_message.Message):
     PROBE_FIELD_NUMBER: _ClassVar[int]
     HALT_FIELD_NUMBER: _ClassVar[int]
     STANDING_FIELD_NUMBER: _ClassVar[int]
+    SEVERAL_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     deploy: Deploy
     task: TaskOrder
@@ -103,7 +104,14 @@ class ToSite(_message.Message):
     probe: Probe
     halt: StopSite
     standing: Standing
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., deploy: _Optional[_Union[Deploy, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., ack: _Optional[_Union[AnswerAck, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., stop: _Optional[_Union[StopJob, _Mapping]] = ..., trust: _Optional[_Union[TrustBundle, _Mapping]] = ..., renew: _Optional[_Union[RenewNow, _Mapping]] = ..., head: _Optional[_Union[LogHead, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., halt: _Optional[_Union[StopSite, _Mapping]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ...) -> None: ...
+    several: Several
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., deploy: _Optional[_Union[Deploy, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., ack: _Optional[_Union[AnswerAck, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., stop: _Optional[_Union[StopJob, _Mapping]] = ..., trust: _Optional[_Union[TrustBundle, _Mapping]] = ..., renew: _Optional[_Union[RenewNow, _Mapping]] = ..., head: _Optional[_Union[LogHead, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., halt: _Optional[_Union[StopSite, _Mapping]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ..., several: _Optional[_Union[Several, _Mapping]] = ...) -> None: ...
+
+class Several(_message.Message):
+    __slots__ = ("messages",)
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedCompositeFieldContainer[ToSite]
+    def __init__(self, messages: _Optional[_Iterable[_Union[ToSite, _Mapping]]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol", "version", "installation", "host", "manifest", "jobs", "trust", "witness", "started_at", "disputed")
@@ -525,12 +533,14 @@ class UploadHeader(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., size: _Optional[int] = ..., job_id: _Optional[str] = ..., kind: _Optional[str] = ..., base: _Optional[str] = ..., same: _Optional[_Iterable[_Union[SameBytes, _Mapping]]] = ...) -> None: ...
 
 class UploadReply(_message.Message):
-    __slots__ = ("offset", "complete")
+    __slots__ = ("offset", "complete", "whole")
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
     offset: int
     complete: bool
-    def __init__(self, offset: _Optional[int] = ..., complete: _Optional[bool] = ...) -> None: ...
+    whole: bool
+    def __init__(self, offset: _Optional[int] = ..., complete: _Optional[bool] = ..., whole: _Optional[bool] = ...) -> None: ...
 
 class LogMessage(_message.Message):
     __slots__ = ("job_id", "site", "offset", "data", "first")

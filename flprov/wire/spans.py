@@ -8,14 +8,12 @@ threads there are.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-PIECE = (
-    1 << 16
-)  # numbers calculated with in one go: a few float64 buffers of it fit into the cache of one core
-_SPAN = 1 << 21  # numbers that one thread does in a row
-_WORTH_IT = 1 << 19  # numbers in all; below, threads cost more than they gain
+PIECE = 1 << 16  # numbers calculated with in one go: the buffers for it fit into the cache of one core
+_SPAN = 1 << 21  # numbers that one thread does in a row: of one large tensor, or of many small ones
+_WORTH_IT = 1 << 20  # numbers, in all, for each thread; below, threads cost more than they gain
 _MOST_THREADS = 8  # more wait for memory
 
 
@@ -24,14 +22,19 @@ def each_span(sizes: Mapping[str, int], do: Callable[[str, slice], None]) -> Non
 
     What raises comes out; of several, what comes first in the order of the tensors.
     """
-    spans = list(_spans(sizes))
-    threads = min(os.cpu_count() or 1, _MOST_THREADS, len(spans))
-    if threads < 2 or sum(sizes.values()) < _WORTH_IT:
-        for name, where in spans:
+    batches = list(_batches(sizes))
+    threads = min(os.cpu_count() or 1, _MOST_THREADS, len(batches), -(-sum(sizes.values()) // _WORTH_IT))
+
+    def do_all(batch: Sequence[tuple[str, slice]]) -> None:
+        for name, where in batch:
             do(name, where)
+
+    if threads < 2:
+        for batch in batches:
+            do_all(batch)
         return
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(do, *zip(*spans, strict=True)):
+        for _ in pool.map(do_all, batches):
             pass
 
 
@@ -41,7 +44,16 @@ def pieces(where: slice) -> Iterator[slice]:
         yield slice(start, min(start + PIECE, where.stop))
 
 
-def _spans(sizes: Mapping[str, int]) -> Iterator[tuple[str, slice]]:
+def _batches(sizes: Mapping[str, int]) -> Iterator[list[tuple[str, slice]]]:
+    batch: list[tuple[str, slice]] = []
+    left = _SPAN
     for name, size in sizes.items():
         for start in range(0, size, _SPAN):
-            yield name, slice(start, min(start + _SPAN, size))
+            where = slice(start, min(start + _SPAN, size))
+            batch.append((name, where))
+            left -= where.stop - where.start
+            if left <= 0:
+                yield batch
+                batch, left = [], _SPAN
+    if batch:
+        yield batch

@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from flprov.workers.order import LaunchOrder
     from flprov.workers.reaping import Leftovers, reap_leftovers
     from flprov.workers.record import ExitRecord, read_exit_record
+    from flprov.workers.seats import SEAT_LOGS
     from flprov.workers.session import Session, current_session, open_session, use_session
     from flprov.workers.tasks import OpenTask
+    from flprov.workers.usable import change_spec, verify_use
     from flprov.workers.warming import Warming
 
 __all__ = [
+    "SEAT_LOGS",
     "Channel",
     "ExitRecord",
     "Footprint",
@@ -46,6 +49,7 @@ __all__ = [
     "Warming",
     "WorkerChannel",
     "adopt_channel",
+    "change_spec",
     "confinement_gaps",
     "confinement_method",
     "current_session",
@@ -60,9 +64,13 @@ __all__ = [
     "reap_leftovers",
     "remove_log",
     "use_session",
+    "verify_use",
 ]
 
 _MODULES = {
+    "verify_use": "usable",
+    "change_spec": "usable",
+    "SEAT_LOGS": "seats",
     "Channel": "channel",
     "ExitRecord": "record",
     "Footprint": "footprint",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import secrets
 import weakref
 from collections.abc import Iterator, Mapping
@@ -50,7 +51,7 @@ class ModelFile:
     digest: str = ""  # once it is known
     arrays: Mapping[str, weakref.ref[Array]]
     data: weakref.ref[mmap.mmap]
-    removal: weakref.finalize[[bool], mmap.mmap] | None = None
+    removal: weakref.finalize[[Path, int], mmap.mmap] | None = None
 
     def is_of(self, tensors: Tensors) -> bool:
         """Whether the file holds just these tensors."""
@@ -159,9 +160,15 @@ class ModelFiles:
             data=weakref.ref(data),
         )
         if name:
-            made.removal = weakref.finalize(data, (self._out / name).unlink, True)  # noqa: FBT003
+            made.removal = weakref.finalize(data, _remove, self._out / name, os.getpid())
+            made.removal.atexit = False  # who starts the process cleans up after it
         self._known.append(made)
         return made
+
+
+def _remove(path: Path, maker: int) -> None:
+    if os.getpid() == maker:  # not in a process that the controller has forked
+        path.unlink(missing_ok=True)
 
 
 def _new_name() -> str:

@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MAINS = {"site": "flprov.workers.site_main", "workflow": "flprov.workers.workflow_main"}
+MAINS = {
+    "seats": "flprov.workers.seats",  # many simulated sites
+    "site": "flprov.workers.site_main",
+    "workflow": "flprov.workers.workflow_main",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,10 @@ import logging
 import os
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flprov._base import Tasks, backoff
+from flprov._base import Clock, SystemClock, Tasks, backoff
 from flprov.errors import FlprovError
 from flprov.wire.documents import WarmStart
 from flprov.workers.adoption import FoundShim, own_shim
@@ -53,10 +53,14 @@ class Warming:
         kind: whose mains it imports: `site` or `workflow`.
         modules: of the interpreter, to import as well; None: no template is wanted.
         delay: seconds until the first one is started: what begins at the same time has precedence.
+        clock: for this delay, and between one that has ended and the next.
     """
 
-    def __init__(self, kind: str, modules: Sequence[str] | None, *, delay: float = 1.0) -> None:
+    def __init__(
+        self, kind: str, modules: Sequence[str] | None, *, delay: float = 0.0, clock: Clock | None = None
+    ) -> None:
         self._kind = kind
+        self._clock = clock or SystemClock()
         self._modules = modules
         self._delay = delay
         self._python: Path | None = None
@@ -64,6 +68,7 @@ class Warming:
         self._keeping: asyncio.Task[None] | None = None
         self._tasks = Tasks("warming")
         self._off = ""  # why there will be no template
+        self._settled = asyncio.Event()
         self._note = ""  # why there is none now
 
     def prepare(self, python: Path) -> None:
@@ -87,6 +92,10 @@ class Warming:
             return None
         return await template.fork(lines)
 
+    async def settled(self) -> None:
+        """Wait until the template that `prepare` asked for is ready, or it is known that there is none."""
+        await self._settled.wait()
+
     async def close(self) -> None:
         """End the template; jobs that came from it go on."""
         await self._tasks.close()
@@ -109,7 +118,7 @@ class Warming:
         """A template of `python`, and another one when that has ended."""
         waits = backoff(first=_FIRST_WAIT, most=_MOST_WAIT)
         self._off = ""
-        await asyncio.sleep(self._delay)
+        await self._clock.sleep(self._delay)
         while True:
             self._note = ""
             try:
@@ -120,17 +129,18 @@ class Warming:
                     waits = backoff(first=_FIRST_WAIT, most=_MOST_WAIT)
             except (FlprovError, OSError) as error:
                 self._note = str(error)
+            self._settled.set()
             if self._off:
                 return
             logger.warning("the template of %s has ended%s", python, f": {self._note}" if self._note else "")
-            await asyncio.sleep(next(waits))
+            await self._clock.sleep(next(waits))
 
     async def _serve(self, python: Path, modules: Sequence[str]) -> bool:
         """Have a template until it ends; whether it was ever ready."""
         stamp = await asyncio.to_thread(_stamp, python)
         self._template = template = _start(python, (*OURS[self._kind], *modules), stamp)
         try:
-            self._off = await template.watch()
+            self._off = await template.watch(self._settled.set)
         finally:
             self._template = None
             template.end()
@@ -155,7 +165,7 @@ class _Template:
         self._orders = 0
         self._answers: dict[int, asyncio.Future[int]] = {}
 
-    async def watch(self) -> str:
+    async def watch(self, on_ready: Callable[[], None]) -> str:
         """Take what it says until it ends; returns why there is to be none, if it has told so."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._output, self._hear)
@@ -166,6 +176,7 @@ class _Template:
                 self.modules = tuple(message["ready"])
                 self.lacking = "; ".join(f"{name}: {why}" for name, why in message["lacking"].items())
                 self.ready = True
+                on_ready()
             elif "shim" in message:
                 self._answer(int(message["order"]), int(message["shim"]))
             else:
@@ -197,9 +208,11 @@ class _Template:
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(ConnectionError("the template has ended"))
-        await asyncio.to_thread(self.process.wait)
-        self._line.close()
-        os.close(self._output)
+        try:
+            await asyncio.to_thread(self.process.wait)
+        finally:  # also when this was cancelled
+            self._line.close()
+            os.close(self._output)
         return self._said.decode(errors="replace").strip()
 
     def _hear(self) -> None:

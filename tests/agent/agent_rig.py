@@ -235,9 +235,7 @@ class FakeServer:
             breaks()
             yield data[start : start + self.chunk]
 
-    async def _receive(
-        self, call: object, requests: AsyncIterator[Any]
-    ) -> AsyncIterator[pb.UploadReply]:
+    async def _receive(self, call: object, requests: AsyncIterator[Any]) -> AsyncIterator[pb.UploadReply]:
         breaks = self._line()
 
         async def through() -> AsyncIterator[Any]:

@@ -114,3 +114,14 @@ async def test_a_damaged_answer_is_refused_by_name(store, value):
     await store.commit([Put("answer", "j1/a", {"answer": value, "round": 0})], None)
     with pytest.raises(StateDamaged, match="j1/a"):
         Answers(store).load()
+
+
+async def test_an_answer_whose_blob_a_power_cut_took_is_not_said_again(store, answers):
+    await answers.keep(update("j1", "t1", DIGEST), round=0)
+    await answers.keep(update("j1", "t2", OTHER), round=0)
+    await answers.keep(failure("j1", "t3"), round=0)
+    again = Answers(store)
+    again.load()
+    await again.forget_lost(lambda digest: digest == OTHER)
+    assert [answer.task_id for answer in again.of("j1")] == ["t2", "t3"]
+    assert set(store.load("answer")) == {"j1/t2", "j1/t3"}

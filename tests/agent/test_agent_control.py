@@ -211,6 +211,21 @@ async def test_what_the_server_says_is_obeyed_in_order():
         assert [body.round for body in site.obeyed.of("closed")] == [0, 1, 2]
 
 
+async def test_words_that_travel_together_are_obeyed_in_order():
+    words = [pb.ToSite(closed=pb.RoundClosed(job_id="j1", round=number)) for number in range(3)]
+
+    async def orders(requests: AsyncIterator[pb.FromSite]) -> AsyncIterator[pb.ToSite]:
+        yield welcome()
+        yield pb.ToSite(several=pb.Several(messages=words))
+        async for _ in requests:
+            pass
+
+    site = Site(orders)
+    async with site.running():
+        await site.obeyed.wait("closed", 3)
+        assert [body.round for body in site.obeyed.of("closed")] == [0, 1, 2]
+
+
 async def test_what_is_reported_while_connected_arrives_and_otherwise_is_dropped():
     site = Site(stays)
     site.control.report(pb.FromSite(stopped=pb.Stopped(job_id="lost")))

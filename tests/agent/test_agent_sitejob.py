@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from agent_rig import Rig, make_gpu
 
 from flprov.blobs import digest_of
 from flprov.errors import ProtocolError
+from flprov.store import Change, MemoryStore, Row
 from flprov.wire import encode_tensors, pb
 
 SMALL = encode_tensors({"w": np.zeros(4, dtype=np.float32)})
@@ -496,3 +498,27 @@ async def test_a_task_that_is_open_when_the_job_is_stopped_is_not_answered(site:
     await site.rig.stop()
     assert site.rig.reports.of("answer") == []
     assert site.rig.store.load("answer") == {}
+
+
+# ---- what a task costs -------------------------------------------------------------------------
+
+
+async def test_a_task_costs_the_site_one_sync_of_its_disk(site: Site, monkeypatch: pytest.MonkeyPatch):
+    synced: list[list[str]] = []
+    written: list[list[str]] = []
+
+    async def commit(changes: Sequence[Change], row: Row | None, *, urgent: bool = False) -> int:
+        synced.append([change.kind for change in changes])
+        return await MemoryStore.commit(site.rig.store, changes, row, urgent=urgent)
+
+    async def write(changes: Sequence[Change], *, urgent: bool = False) -> None:
+        written.append([change.kind for change in changes])
+        await MemoryStore.commit(site.rig.store, changes, None, urgent=urgent)
+
+    monkeypatch.setattr(site.rig.store, "commit", commit)
+    monkeypatch.setattr(site.rig.store, "write", write)
+    for number in range(3):  # the order of a round says that those before it are saved
+        await site.order(f"{number}/train/1", number=number)
+        await site.says(answer=answer(task_id=f"{number}/train/1"))
+    assert synced == [["answer", "task"]] * 3
+    assert sorted(written) == [["answer"]] * 2 + [["task"]] * 3

@@ -8,17 +8,20 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
 
+from flprov._base import canonical_json
 from flprov.cli import completion, root
 from flprov.cli.acting import remember
 from flprov.errors import ServerUnavailable
 from flprov.kits import provision
 from flprov.project import Organisation, Person, Project, ServerParty, SiteParty
+from flprov.wire import documents
 
 OFFERS = {
     "sites": [("hospital-a", "connected"), ("hospital-b", "disconnected"), ("clinic", "connected")],
@@ -161,6 +164,14 @@ def test_a_failure_offers_nothing_and_says_nothing(chosen, monkeypatch, capsys, 
     assert values("job", "show", "") == []
     assert len(questions) == 1  # nor is it tried at each key
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("what", sorted(OFFERS))
+def test_what_the_server_lists_is_read_whatever_else_it_says(what):
+    _, document, _ = completion._questions()[what]
+    kind = getattr(documents, document)
+    answer = canonical_json(kind(**{fields(kind)[0].name: ()}))  # of jobs it also says whether there are more
+    assert completion._items(document, answer) == ()
 
 
 @pytest.fixture(scope="module")

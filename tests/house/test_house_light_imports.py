@@ -112,18 +112,14 @@ FAMILIES = [
     Family(
         words="job submit APP",
         code=4,
-        layers=ACTING | {"blobs", "jobs", "messages"},
+        layers=ACTING | {"blobs", "jobs", "messages", "workers"},
         heavy=CALLS | {"blake3"},
         modules=485,
     ),
     Family(words="events", code=4, layers=ACTING, heavy=CALLS, modules=460),
     Family(words="provision NONE", code=5, layers=LOADING, heavy=KIT, modules=370),
     Family(
-        words="poc status -o NONE",
-        code=5,
-        layers=(LOADING | {"messages", "poc", "policy"}) - {"kits", "wire"},
-        heavy={"cryptography", "yaml"},
-        modules=310,
+        words="poc status -o NONE", code=5, layers={"_base", "cli", "errors", "poc"}, heavy=set(), modules=190
     ),
     Family(
         words="server start NONE",

@@ -26,7 +26,7 @@ READ_ENVIRONMENT = {
     "testing": "its channel, in the scripted worker",
 }
 ENVIRONMENT_FILES = {
-    "workers": {"start.py"},
+    "workers": {"start.py", "forked.py"},
     "rpc": {"grpc_settings.py"},
     "testing": {"scripted_worker.py"},
 }

@@ -74,6 +74,17 @@ def test_mistakes_in_site_yml(tmp_path, text, problem):
     assert caught.value.problems == [f"{tmp_path / 'site.yml'}:1: {problem}"]
 
 
+def test_warm_is_on_unless_the_site_says_otherwise(tmp_path):
+    assert load(tmp_path, "datasets: {}\n").warm == ("numpy", "torch")
+    assert load(tmp_path, "warm: true\n").warm == ("numpy", "torch")
+    assert load(tmp_path, "warm: false\n").warm is None
+    assert load(tmp_path, "warm: []\n").warm == ()
+    assert load(tmp_path, "warm: [torch, sklearn.linear_model]\n").warm == ("torch", "sklearn.linear_model")
+    for text in ("torch", "[1]", "['a b']", "{torch: 1}", "3", "['']"):
+        with pytest.raises(ConfigError, match="'warm' is true, false, or a list of modules"):
+            load(tmp_path, f"warm: {text}\n")
+
+
 def test_metrics_are_on_loopback_unless_the_site_says_otherwise(tmp_path):
     assert load(tmp_path, "datasets: {}\n").metrics == "127.0.0.1:9465"
     assert load(tmp_path, "metrics: off\n").metrics == "off"

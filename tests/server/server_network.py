@@ -133,11 +133,16 @@ class WireSite:
         self.world = network.world
         self.connection = network.connect(identity or site(name))
         self._outgoing: asyncio.Queue[pb.FromSite | None] = asyncio.Queue()
-        self._replies = self.connection.stream(m.CONTROL, self._drain())
+        self._replies = self._one_by_one(self.connection.stream(m.CONTROL, self._drain()))
 
     async def _drain(self) -> AsyncIterator[pb.FromSite]:
         while (message := await self._outgoing.get()) is not None:
             yield message
+
+    async def _one_by_one(self, replies: AsyncIterator[pb.ToSite]) -> AsyncIterator[pb.ToSite]:
+        async for reply in replies:
+            for message in reply.several.messages if reply.HasField("several") else (reply,):
+                yield message
 
     def say(self, **body: Any) -> None:
         self._outgoing.put_nowait(pb.FromSite(**body))

@@ -78,11 +78,15 @@ def test_kit_that_is_not_there_is_not_found(tmp_path, made_at):
 def test_what_operations_need_has_defaults(folder, made_at):
     config = load_server_config(folder, now=made_at)
     assert (config.checkpoints, config.keep_jobs, config.metrics) == (10, None, "127.0.0.1:9464")
+    assert config.warm == ("numpy", "torch")
 
 
 def test_keys_of_operations_are_read(folder, made_at):
-    settings(folder, "checkpoints: 0\nretention: {jobs: 90d}\nmetrics: '[::1]:9000'\nquota: {jobs: 2}\n")
+    settings(
+        folder, "checkpoints: 0\nretention: {jobs: 90d}\nmetrics: '[::1]:9000'\nquota: {jobs: 2}\nwarm: []\n"
+    )
     config = load_server_config(folder, now=made_at)
+    assert config.warm == ()
     assert (config.checkpoints, config.keep_jobs) == (0, timedelta(days=90))
     assert config.metrics == "[::1]:9000"
 
@@ -98,6 +102,7 @@ def test_metrics_are_turned_off_with_or_without_quotes(folder, made_at, text):
     [
         ("checkpoint: 3", "unknown key 'checkpoint' (did you mean 'checkpoints'?)"),
         ("checkpoints: -1", "'checkpoints'"),
+        ("warm: yes", "'warm'"),
         ("checkpoints: many", "'checkpoints'"),
         ("retention: {job: 90d}", "unknown key 'job' (did you mean 'jobs'?)"),
         ("retention: {jobs: 90}", "'jobs'"),

@@ -77,6 +77,7 @@ async def test_round_boundary_is_one_transaction(world):
     for fake in running.sites.values():
         fake.updates(run, "train/0/0")
         await workflow.hears("answer")
+        await fake.hears("ack")
     assert set(world.store.load("update")) == {f"0job/train/0/0/{name}" for name in running.sites}
     state = tensors(7, name="state")
     workflow.say(close_round(0, payload(state), loss=0.5))

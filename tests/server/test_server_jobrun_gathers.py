@@ -274,6 +274,7 @@ async def test_after_a_restart_in_the_middle_of_two_tasks_nothing_is_done_twice(
         await asks(running, frame)
     running["site-1"].updates(running.run, "0/train/0")
     await answers(running, 1)
+    await running["site-1"].hears("ack")
     await world.reboot()
     run = world.jobs.find(running.run.record.id)
     workflow = await world.launcher.process()

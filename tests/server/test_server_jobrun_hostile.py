@@ -240,7 +240,7 @@ async def test_site_that_never_reads_is_dropped_and_not_queued_for(world):
         site.fails(running.run, "nothing")
     await running["site-2"].fence(running.run)
     assert site.session.closed_because == "it stopped reading its commands"
-    assert site.session._outgoing.qsize() <= 10_000
+    assert site.session.waiting <= 10_000
 
 
 async def test_flood_of_one_sites_failures_is_one_cause_and_one_row(world):

@@ -184,7 +184,7 @@ async def test_ended_job_waits_only_for_the_sites_that_have_not_confirmed(world,
     assert run.record.state is state
     [row] = world.store.told("job.stopped")
     assert (row.who, row.object) == ("site-2", "0job/site-2")
-    assert innocent.session._outgoing.empty()
+    assert innocent.session.waiting == 0
 
 
 async def test_ended_job_that_all_confirmed_has_no_loop(world):

@@ -39,7 +39,7 @@ class Held:
 
     def queued(self, name: str) -> list[pb.ToSite]:
         queue = self.live[name]._outgoing
-        return [queue.get_nowait() for _ in range(queue.qsize())]
+        return [queue.popleft() for _ in range(len(queue))]
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_task_makes_a_site_train_if_it_arrives(held):
     assert held.queued("site-1")[0].task.task_id == "t"
 
 
-def test_acknowledgement_says_why_an_update_was_not_taken(held):
+async def test_acknowledgement_says_why_an_update_was_not_taken(held):
     held.sites.acknowledge("site-1", "t")
     held.sites.acknowledge("site-1", "u", "NaN")
     taken, refused = (message.ack for message in held.queued("site-1"))
@@ -169,7 +169,7 @@ def test_stop_gives_the_reason_and_the_grace(held):
     assert (first.reason, second.reason, second.grace_seconds) == ("completed", "by ada", 0.0)
 
 
-def test_saved_round_is_told_to_those_that_are_here(held):
+async def test_saved_round_is_told_to_those_that_are_here(held):
     held.sites.close_round(4, SITES)
     for name in held.live:
         [message] = held.queued(name)

@@ -89,7 +89,7 @@ async def test_a_site_that_tells_of_the_same_room_is_asked_again_less_and_less_o
         has_no_room(scheduled, site, run)
         await site.fence(run)
         beaten = 0
-        while site.session._outgoing.empty():
+        while not site.session.waiting:
             beats(scheduled, site, roomy())
             beaten += 1
             for _ in range(10):
@@ -186,7 +186,7 @@ async def test_a_drained_site_gets_nothing_new_and_says_by_whom(scheduled, kit):
     )
     run = await submit(scheduled, kit)
     await scheduled.until(run, lambda seen: "drained by ada since" in seen.record.reason)
-    assert site.session._outgoing.empty()
+    assert site.session.waiting == 0
 
 
 # ---- what it costs -------------------------------------------------------------------------------

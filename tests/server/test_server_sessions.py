@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from server_parties import NOW, site
 from server_world import hello
@@ -81,8 +83,38 @@ def test_site_that_does_not_read_is_dropped_with_a_bounded_queue():
     for value in range(10_050):
         sessions.send("site-1", number(value))
     assert one.closed_because == "it stopped reading its commands"
-    assert one._outgoing.qsize() <= 10_000
+    assert one.waiting <= 10_000
     assert ("site-1" in sessions, [live.name for live in sessions]) == (
         True,
         ["site-1"],
     )  # until its stream ends
+
+
+async def test_what_is_not_urgent_travels_with_the_next_word():
+    one = session()
+    one.send(number(0), urgent=False)
+    one.send(number(1), urgent=False)
+    one.send(number(2))
+    first = await one.outgoing()
+    together = one.together(first)
+    assert [each.closed.round for each in together.several.messages] == [0, 1, 2]
+    assert one.waiting == 0
+
+
+async def test_what_is_not_urgent_leaves_by_itself_after_a_moment():
+    one = session()
+    one.send(number(0), urgent=False)
+    waiting = asyncio.ensure_future(one.outgoing())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    message = await waiting  # a timer of the loop, and nothing else, can bring it
+    assert one.together(message) is message
+
+
+async def test_what_is_large_travels_alone():
+    one = session()
+    large = pb.ToSite(task=pb.TaskOrder(scalars=bytes(300_000)))
+    for message in (number(0), large, number(1)):
+        one.send(message)
+    kinds = [one.together(await one.outgoing()).WhichOneof("body") for _ in range(3)]
+    assert kinds == ["closed", "task", "closed"]

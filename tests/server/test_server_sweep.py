@@ -28,7 +28,7 @@ from flprov.wire import pb
 
 # What comes out, written out by hand. The job is leo's (org-a), at site-1 (org-a) alone.
 OK, ROLE, OBJECT = "ok", "the table says no", "the object rule says no"
-SITE = {"Control", "FetchBlob", "SendBlob", "SendLogs", "SendPoints", "Renew"}
+SITE = {"Control", "FetchBlob", "CompareBlob", "SendBlob", "SendLogs", "SendPoints", "Renew"}
 INVITED = {"Join"}
 LISTS = {
     "Status",
@@ -71,7 +71,7 @@ LOG = {"ReadAudit", "ExportLog", "ShowWitnesses"}
 # caller -> what works, what the object rule refuses; the table refuses the rest
 PLAN: dict[str, tuple[set[str], set[str]]] = {
     "site-1": (SITE, set()),
-    "site-2": ({"Control", "Renew"}, {"FetchBlob", "SendBlob", "SendLogs", "SendPoints"}),
+    "site-2": ({"Control", "Renew"}, {"FetchBlob", "CompareBlob", "SendBlob", "SendLogs", "SendPoints"}),
     "ada": (
         SHOW
         | RESULTS
@@ -138,6 +138,7 @@ class Caller:
             "Renew": lambda: pb.RenewRequest(request=create_request(create_key())),
             "RenewCertificate": lambda: pb.PartyChange(name="server", key="renew"),
             "FetchBlob": lambda: pb.BlobRequest(digest=self._app.digest, job_id="0job"),
+            "CompareBlob": lambda: pb.CompareRequest(digest=self._app.digest, job_id="0job"),
             "ShowSite": lambda: pb.Query(id="site-1"),
             "WhySite": lambda: pb.Query(id="site-1"),
             "ShowApp": lambda: pb.Query(id="heart"),

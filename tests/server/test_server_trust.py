@@ -165,12 +165,12 @@ async def test_a_publication_that_comes_too_late_is_not_carried_out(parts, works
 
 async def test_a_bundle_goes_to_every_site_and_who_holds_it_is_remembered(parts, workspace):
     session = await parts.connects("site-1")
-    first = session._outgoing.get_nowait()
+    first = await session.outgoing()
     assert first.trust.document  # the bundle of the kit, which the site does not have
     parts.identities.trust.note_held(session, 1)
     prepare_rotation(PROJECT, workspace, now=LATER)
     await publish(parts, workspace)
-    assert b'"version":2' in session._outgoing.get_nowait().trust.document
+    assert b'"version":2' in (await session.outgoing()).trust.document
     parts.identities.trust.note_held(session, 2)
     await parts.identities.trust.close()
     held = {one.name: one.version for one in (await show(parts)).holders}
@@ -195,13 +195,13 @@ async def test_activated_a_site_is_asked_to_renew_once_it_holds_the_bundle(parts
     parts.identities.trust.note_held(session, 2)
     activate_rotation(PROJECT, workspace, now=LATER)
     await publish(parts, workspace)
-    kinds = [session._outgoing.get_nowait().WhichOneof("body") for _ in range(session._outgoing.qsize())]
+    kinds = [(await session.outgoing()).WhichOneof("body") for _ in range(session.waiting)]
     assert kinds == ["trust", "trust", "trust"]
     parts.identities.trust.note_held(session, 3)
-    assert "another CA" in session._outgoing.get_nowait().renew.reason
+    assert "another CA" in (await session.outgoing()).renew.reason
     await parts.renew(site("site-1"))
     parts.identities.trust.note_held(session, 3)
-    assert session._outgoing.empty()
+    assert session.waiting == 0
 
 
 async def test_whoever_is_on_the_list_is_ended_and_refused_and_others_are_not(parts, workspace):

@@ -13,7 +13,7 @@ from server_parties import site
 
 from flprov._base import to_iso
 from flprov.pki import sign
-from flprov.server.log import ServerLog
+from flprov.server.log import ServerLog, receipts, witnesses
 from flprov.server.log.witnesses import SPACING
 from flprov.store import Row
 from flprov.wire import pb, witness_bytes
@@ -134,6 +134,66 @@ async def test_spacing_holds_however_fast_the_site_is(dial, log, world, early_ki
     await asyncio.gather(answering, return_exceptions=True)
     assert 4 <= len(heads) <= 5  # five spacings passed, and fifty rows
     assert heads == sorted(set(heads))
+
+
+async def test_of_many_sites_each_is_asked_in_its_turn(dial, log, world, early_kit, monkeypatch):
+    monkeypatch.setattr(witnesses, "AT_ONCE", 1)
+    lines = {name: dial(name) for name in ("site-1", "site-2")}
+
+    async def answers(name, head):
+        lines[name].say(witness=vouch(early_kit(name), head.index, head.digest, at=world.clock.now()))
+        await kept(log, name, head.index)
+
+    for name, line in lines.items():
+        await answers(name, (await line.open()).head)
+    running = asyncio.create_task(log.witnesses.run())
+    hearing = {name: asyncio.create_task(line.hears("head")) for name, line in lines.items()}
+    asked = []
+    for _ in range(4):
+        await asyncio.wait(hearing.values(), return_when=asyncio.FIRST_COMPLETED)
+        [name] = [name for name, task in hearing.items() if task.done()]
+        asked.append(name)
+        await answers(name, hearing[name].result())
+        hearing[name] = asyncio.create_task(lines[name].hears("head"))
+        await write(world, [ROW])
+        await world.clock.elapse(SPACING)
+    for task in (running, *hearing.values()):
+        task.cancel()
+    await asyncio.gather(running, *hearing.values(), return_exceptions=True)
+    assert asked == ["site-1", "site-2", "site-1", "site-2"]
+
+
+async def test_receipt_that_comes_back_with_its_site_is_not_verified_again(
+    dial,
+    log,
+    world,
+    early_kit,
+    monkeypatch,
+):
+    one = dial()
+    head = (await one.open()).head
+    said = vouch(early_kit("site-1"), head.index, head.digest, at=world.clock.now())
+    one.say(witness=said)
+    await kept(log, "site-1", head.index)
+    await one.close()
+    verified = []
+    monkeypatch.setattr(
+        witnesses, "verify_receipt", lambda *a, **k: verified.append(a) or receipts.verify_receipt(*a, **k)
+    )
+    assert (await dial().open(witness=said)).head.witnessed_index == head.index
+    assert verified == []
+
+
+async def test_lie_about_a_receipt_is_verified_all_the_same(dial, log, world, early_kit):
+    one = dial()
+    head = (await one.open()).head
+    said = vouch(early_kit("site-1"), head.index, head.digest, at=world.clock.now())
+    one.say(witness=said)
+    await kept(log, "site-1", head.index)
+    await one.close()
+    said.signature = said.signature[:-1] + bytes([said.signature[-1] ^ 1])
+    assert (await dial().open(witness=said)).head.witnessed_index == head.index
+    assert log.refused()[0].who == site("site-1").uri
 
 
 async def test_site_whose_log_was_rewritten_meanwhile_gives_it_away(dial, log, world, early_kit):

@@ -156,9 +156,9 @@ def test_data_for_a_site_that_there_is_not_is_refused_at_once(app: Path, data: P
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("sites", [-1, 0, 257])
+@pytest.mark.parametrize("sites", [-1, 0, 10_001])
 def test_a_number_of_sites_that_cannot_be_is_refused_at_once(app: Path, tmp_path: Path, sites):
-    with pytest.raises(Misuse, match="1 to 256"):
+    with pytest.raises(Misuse, match="1 to 10000"):
         simulate(Simulation(app=app, sites=sites, output=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -182,7 +182,7 @@ def test_what_goes_wrong_at_the_start_comes_out(app: Path, tmp_path: Path, monke
     def breaks(*_: object, **__: object) -> None:
         raise LocalError("the disk is full")
 
-    monkeypatch.setattr("flprov.simulator.simulation.load_server_config", breaks)
+    monkeypatch.setattr("flprov.simulator.job.ScratchBlobs", breaks)
     with pytest.raises(LocalError, match="the disk is full"):
         simulate(Simulation(app=app, sites=1, output=tmp_path / "out"))
     assert "simulation" not in {thread.name for thread in threading.enumerate()}

@@ -22,7 +22,7 @@ while flare.is_running():
     began = time.time()
     if model is None:
         break
-    with open(os.environ["BENCHMARK_MARKS"], "a") as marks:  # noqa: PTH123
+    with open(os.environ["BENCHMARK_MARKS"], "a") as marks:
         marks.write(f"{model.current_round} {began}\n")
     while "stubborn" in sys.argv:
         time.sleep(3600)

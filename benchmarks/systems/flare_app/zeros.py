@@ -9,7 +9,7 @@ from nvflare.app_common.np.np_model_persistor import NPModelPersistor
 
 
 class Zeros(NPModelPersistor):
-    """Loads zeros; saves where, when and how often its parent does, which is once a round and without a sync."""
+    """Loads zeros; saves when and how often its parent does: once a round, without a sync."""
 
     def __init__(self, size=0):
         super().__init__()

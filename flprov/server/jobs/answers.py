@@ -1,7 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What sites answer to the open task: each answer is on disk before it is acknowledged or counts."""
+"""What sites answer to the open task.
+
+Each answer is on disk before it is acknowledged. The workflow gets it beside that, so that it folds while
+the disk is at work; what it makes of it counts only once its round is saved, and no round is saved before
+every answer in it is. When the server is killed in between, its workflow ends with it, the site still has
+its answer, and the round is run again from the saved state.
+"""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
 
 from flprov._base import to_document
 from flprov.server.jobs import events as ev
@@ -16,21 +25,48 @@ class Answers:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._unwritten: dict[str, tuple[UpdateRecord, Row]] = {}  # updates that were taken
         self._too_late: set[tuple[str, str]] = set()  # tasks and sites that were counted
 
-    async def updated(self, event: ev.SiteUpdated) -> None:
-        """An update that passed our checks."""
-        parts, site, update = self._parts, event.site, event.update
+    async def updated(self, events: Iterable[ev.SiteUpdated]) -> None:
+        """Updates that passed our checks; those that came together share a sync of the disk."""
+        for event in events:
+            await self._take(event.update)
+        await self.write()
+
+    async def _take(self, update: UpdateRecord) -> None:
+        parts, site = self._parts, update.site
+        if update.key in self._unwritten:  # the disk did not take it, and it comes once more
+            return
         gather = parts.rounds.taking(update.task_id, site) if parts.active else None
         if gather is None:
             await self.late(site, update.task_id)
             return
-        late = site in gather.given_up
-        await parts.around.store.commit([Put("update", update.key, to_document(update))], _row(update, late))
+        self._unwritten[update.key] = (update, _row(update, late=site in gather.given_up))
         gather.take(update)
-        parts.sites.acknowledge(site, update.task_id)
-        self._free(site)
         await parts.rounds.pass_on(gather, site)
+
+    async def write(self) -> None:
+        """Bring to disk what was taken, and acknowledge it.
+
+        Raises:
+            LocalError: some of it could not be written; its sites hear nothing.
+        """
+        if not self._parts.active:  # it has ended, and nothing of its round is kept
+            self._unwritten.clear()
+        waiting = tuple(self._unwritten.values())
+        if not waiting:
+            return
+        outcomes = await asyncio.gather(*(self._write(*each) for each in waiting), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _write(self, update: UpdateRecord, row: Row) -> None:
+        await self._parts.around.store.commit([Put("update", update.key, to_document(update))], row)
+        self._unwritten.pop(update.key, None)
+        self._parts.sites.acknowledge(update.site, update.task_id)
+        self._free(update.site)
 
     def _free(self, site: str, reason: str = "") -> None:
         """The site has answered; it may have its next task already."""
@@ -85,6 +121,6 @@ class Answers:
         await parts.rounds.pass_on(gather, site)
 
 
-def _row(update: UpdateRecord, late: bool) -> Row:
+def _row(update: UpdateRecord, *, late: bool) -> Row:
     data = {"samples": update.samples, **({"late": True} if late else {})}
     return Row(who=update.site, what="update.accept", object=update.key, data=data)

@@ -11,6 +11,7 @@ from flprov.errors import ProtocolError, UpdateRefused
 from flprov.jobs import JobState
 from flprov.server.foreign import CODE, TRACEBACK, foreign_line, foreign_text
 from flprov.server.jobs import events as ev
+from flprov.server.jobs.answers import Answers
 from flprov.server.jobs.checkpoints import outdated
 from flprov.server.jobs.ending import Ending
 from flprov.server.jobs.gather import Gather
@@ -28,10 +29,11 @@ MOST_RESTARTS = 3  # of the workflow's process, in one round
 class Conduct:
     """Leads the workflow's process through the rounds."""
 
-    def __init__(self, parts: Parts, ending: Ending, membership: Membership) -> None:
+    def __init__(self, parts: Parts, ending: Ending, membership: Membership, answers: Answers) -> None:
         self._parts = parts
         self._ending = ending
         self._membership = membership
+        self._answers = answers
         self._frame: pb.FromWorker | None = None
 
     # ---- its beginning -------------------------------------------------------------------
@@ -165,6 +167,7 @@ class Conduct:
 
     async def _refuse(self, frame: pb.Refuse) -> None:
         """An update that only the workflow can judge counts as one that our own checks have refused."""
+        await self._answers.write()
         parts, gather, site = self._parts, self._asked(frame.task_id), frame.site
         update = gather.taken.get(site)
         if update is None:
@@ -185,10 +188,11 @@ class Conduct:
 
     async def _close_round(self, frame: pb.CloseRound) -> None:
         self._verify_round(frame.round)
+        await self._answers.write()
         parts, record = self._parts, self._parts.record
         state = await parts.workflow.take_state(frame)
         closed = parts.rounds.summary(frame, state)
-        gone = outdated([*parts.around.rounds(record.id), closed], parts.around.checkpoints)
+        gone = outdated([*parts.around.kept(record.id), closed], parts.around.checkpoints)
         used = parts.blobs().union(*(round_.state.digests for round_ in gone if round_.state))
         let_go = [round_.without_state() for round_ in gone]
         await parts.ledger.save(

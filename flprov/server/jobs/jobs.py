@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import contextlib
 import gc
 import logging
@@ -42,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_FEW = 50  # sites of a job; who watches one with more is not shown each of their steps alone
+_PACE = 0.00025  # seconds for each site, between two looks at such a job: what is shown names every site
+_LOOK = timedelta(hours=1)  # between two looks for those
 _GIVEN_UP = timedelta(days=7)  # since an upload grew; a site may be away for long, and goes on with it
 
 
@@ -72,8 +76,11 @@ class Jobs:
         self._folder = folder
         self._cloning: Counter[str] = Counter()  # saved states that a clone is about to name
         self._runs: dict[str, JobRun] = {}
+        self._going: dict[str, JobRun] = {}  # those of them that are not over at every site
         self._loops: dict[str, asyncio.Task[None]] = {}
         self._rounds: dict[str, list[RoundRecord]] = {}
+        self._checkpoints: dict[str, dict[int, RoundRecord]] = {}  # rounds of which the state is kept
+        self._prune_at = clock.now()
         self._tokens: dict[str, str] = {}
         self._watchers = Watchers(clock)
         self.series = SeriesBook(folder, lambda job_id: series_head(self._runs[job_id].record))
@@ -96,6 +103,7 @@ class Jobs:
             on_progress=self._watchers.tell_soon,
             collect=self.collect,
             rounds=self.rounds,
+            kept=self.checkpoints,
             keep_round=self._keep_round,
             checkpoints=checkpoints,
             model_size=self._model_size,
@@ -119,6 +127,7 @@ class Jobs:
         self._tokens = {key: str(value["job_id"]) for key, value in self._store.load("token").items()}
         for record in self._read("round", RoundRecord).values():
             self._rounds.setdefault(record.job_id, []).append(record)
+            self._note_checkpoint(record)
         for rounds in self._rounds.values():
             rounds.sort(key=lambda record: record.round)
         updates: dict[str, dict[str, UpdateRecord]] = {}
@@ -148,6 +157,7 @@ class Jobs:
             for record in self.rounds(job.id):
                 self.series.note_round(record)
         if not job.state.terminal or job.unconfirmed:
+            self._going[job.id] = run
             self._loops[job.id] = asyncio.create_task(self._drive(run), name=f"job {job.id}")
         return run
 
@@ -188,9 +198,20 @@ class Jobs:
         """Every job, oldest first."""
         return list(self._runs.values())  # in order: so they are loaded, and so they come
 
+    def going(self) -> list[JobRun]:
+        """Those that are not over, or not proven to be over everywhere; oldest first.
+
+        What is done for each site or each event looks at these alone: those of past years only grow.
+        """
+        return list(self._going.values())
+
     def rounds(self, job_id: str) -> list[RoundRecord]:
         """The rounds of a job that are over."""
         return self._rounds.get(job_id, [])
+
+    def checkpoints(self, job_id: str) -> list[RoundRecord]:
+        """Those of them of which the saved state is kept."""
+        return list(self._checkpoints.get(job_id, {}).values())
 
     def find_app(self, text: str) -> AppRecord:
         """An app by digest, by name, or by a unique prefix of its digest.
@@ -212,7 +233,7 @@ class Jobs:
         """Jobs that this site may hold."""
         states = (JobState.DEPLOYING, JobState.RUNNING)
         return [
-            run for run in self._runs.values() if run.record.state in states and site in run.record.targets
+            run for run in self._going.values() if run.record.state in states and site in run.sites.parts
         ]
 
     async def watch(self, job_id: str) -> AsyncIterator[JobRun]:
@@ -225,6 +246,8 @@ class Jobs:
             if ended:
                 return
             await event.wait()
+            if (many := len(run.record.targets)) > _FEW:  # what comes meanwhile is shown with it
+                await self._clock.sleep(many * _PACE)
 
     # ---- changes -------------------------------------------------------------------------
 
@@ -338,7 +361,9 @@ class Jobs:
 
     def _forget(self, job_id: str) -> None:
         self._runs.pop(job_id)
+        self._going.pop(job_id, None)
         self._rounds.pop(job_id, None)
+        self._checkpoints.pop(job_id, None)
         self.series.forget(job_id)
         loop = self._loops.pop(job_id, None)
         if loop is not None:  # it waited for a site that has left the project
@@ -375,6 +400,7 @@ class Jobs:
             self.logs.tell(job_id, ended=True)
             self._blobs.drop_uploads(_senders(run))
             if not run.record.unconfirmed:
+                self._going.pop(job_id, None)
                 self.series.end(job_id, run.record.state.value)
         self._watchers.tell(job_id)
         self.scheduler.changed(run)
@@ -386,19 +412,27 @@ class Jobs:
         event = ev.SiteCame(site=name) if connected else ev.SiteWent(site=name, reason=_left(session))
         for job_id in self._loops:
             run = self._runs[job_id]
-            if name in run.record.targets:
+            if name in run.sites.parts:
                 run.tell(event)
         self.scheduler.wake()
 
     def _keep_round(self, record: RoundRecord) -> None:
         """A round is over, or its checkpoint has gone."""
         rounds = self._rounds.setdefault(record.job_id, [])
-        place = next((n for n, known in enumerate(rounds) if known.round == record.round), None)
-        if place is None:
+        place = bisect.bisect_left(rounds, record.round, key=lambda known: known.round)
+        if place == len(rounds):
             rounds.append(record)
             self.series.note_round(record)
         else:
             rounds[place] = record
+        self._note_checkpoint(record)
+
+    def _note_checkpoint(self, record: RoundRecord) -> None:
+        kept = self._checkpoints.setdefault(record.job_id, {})
+        if record.state is None:
+            kept.pop(record.round, None)
+        else:
+            kept[record.round] = record
 
     def _told(self, job_id: str, said: pb.Progress) -> None:
         """Numbers of a job's workflow; where it names no step, the round is one."""
@@ -415,13 +449,17 @@ class Jobs:
         """Remove these blobs, save those that a record or an open round names, and uploads given up."""
         for digest in self.unneeded(digests):
             self._blobs.remove(digest)
-        self._blobs.prune(self._clock.now() - _GIVEN_UP)
+        if (now := self._clock.now()) >= self._prune_at:
+            self._prune_at = now + _LOOK
+            self._blobs.prune(now - _GIVEN_UP)
 
     def unneeded(self, digests: Iterable[str]) -> set[str]:
         """Those of these blobs that no record and no open round names."""
         unsure = set(digests) - self.apps.keys() - self._cloning.keys()
-        for job_id, run in self._runs.items() if unsure else ():
-            unsure -= blobs_of(run.record, self._rounds.get(job_id, ())) | run.rounds.blobs()
+        for job_id, run in self._runs.items():
+            if not unsure:
+                break
+            unsure -= blobs_of(run.record, self.checkpoints(job_id)) | run.rounds.blobs()
         return unsure
 
     async def trim(self, rounds: Sequence[RoundRecord], row: Row) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from flprov._base import Clock, to_document
 from flprov.errors import error_class
@@ -24,6 +24,7 @@ class JobLedger:
         self, record: JobRecord, *, store: Store, clock: Clock, on_change: Callable[[str], None]
     ) -> None:
         self.record = record
+        self._written: dict[str, tuple[object, object]] = {}  # field -> value, and that as a document
         self._store = store
         self._clock = clock
         self._on_change = on_change
@@ -43,10 +44,18 @@ class JobLedger:
             LocalError: it could not be written; nothing has changed.
         """
         record = replace(self.record, **changes)  # type: ignore[arg-type]
-        written: Sequence[Change] = [Put("job", record.id, to_document(record)), *more]
+        written: Sequence[Change] = [Put("job", record.id, self._document(record)), *more]
         await self._store.commit(written, row, urgent=record.state in _URGENT)
         self.record = record
         self._on_change(record.id)
+
+    def _document(self, record: JobRecord) -> dict[str, object]:
+        """The record as a document. Of its thirty fields a round changes five, and none of the large ones."""
+        for field in fields(record):
+            value = getattr(record, field.name)
+            if field.name not in self._written or self._written[field.name][0] is not value:
+                self._written[field.name] = (value, to_document(value))
+        return {name: document for name, (_, document) in self._written.items()}
 
     def note(self, **changes: object) -> None:
         """What is shown but not written: a reason to wait, who has not confirmed yet."""

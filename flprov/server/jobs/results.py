@@ -3,21 +3,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from flprov import __version__
-from flprov._base import parse_json, to_document
 from flprov.blobs import BlobStore, digest_of
 from flprov.errors import NotFound
 from flprov.server.jobs.jobs import Jobs
 from flprov.server.jobs.run import JobRun
+from flprov.server.jobs.runfiles import metrics_json, record_json
 from flprov.server.logs import LogBook
-from flprov.server.records import RoundRecord
 from flprov.server.series import FILE
-from flprov.server.sights.jobs import Shown, job_document, result_files
+from flprov.server.sights.jobs import result_files
 from flprov.wire.documents import ResultFile, ResultsDocument
 from flprov.workers import log_size, log_start, read_log
 
@@ -99,36 +96,3 @@ def _read_segments(path: Path, offset: int) -> Iterator[bytes]:
             return
         yield data
         at = found + len(data)
-
-
-def metrics_json(run: Shown, rounds: list[RoundRecord]) -> bytes:
-    """Per round: the global metrics, and each site's own with its samples."""
-    document = {
-        "job_id": run.record.id,
-        "name": run.record.name,
-        "rounds": [
-            {
-                "round": record.round,
-                "metrics": dict(record.metrics),
-                "sites": {
-                    line.site: {"samples": line.samples, "metrics": dict(line.metrics)}
-                    for line in record.contributors
-                },
-            }
-            for record in rounds
-        ],
-    }
-    return json.dumps(document, indent=2).encode() + b"\n"
-
-
-def record_json(run: Shown, rounds: list[RoundRecord]) -> bytes:
-    """Everything that the server recorded of the run, with the submission as it was signed."""
-    document = {
-        "flprov": __version__,
-        "job": to_document(job_document(run, rounds)),
-        "causes": to_document(run.record.causes),
-        "submission": parse_json(run.record.submission),
-        "signature": run.record.signature,
-        "certificates": run.record.chain,
-    }
-    return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from flprov._base import Clock
-from flprov.errors import ProtocolError
+from flprov.errors import PermissionRefused, ProtocolError
 from flprov.jobs import JobState
 from flprov.server.foreign import foreign_line
 from flprov.server.jobs.gather import Asked, Gather
@@ -49,6 +49,7 @@ class Rounds:
         self._known = dict(known)  # updates that were accepted before a restart of the server
         self._began: datetime | None = None
         self._blobs = RoundBlobs(job.id)
+        self._before: dict[str, set[str]] | None = None  # what each site was given in its last round
         self.gathers = Gathers()
         self.total: int | None = None
         self.replayed = job.state is JobState.RUNNING
@@ -215,6 +216,18 @@ class Rounds:
         """Digests of what this site may fetch in this round: models, and tensors beside them."""
         return set[str]().union(*(gather.asked.given(site) for gather in self.gathers))
 
+    def verify_had(self, site: str, digest: str) -> bool:
+        """Whether this site was given this blob, in this round or its last one; false when nobody knows.
+
+        Raises:
+            PermissionRefused: it was given others, and not this one.
+        """
+        if digest in self.given(site) or (self._before and digest in self._before.get(site, ())):
+            return True
+        if self._before is None:  # this server, or the workflow, was started again
+            return False
+        raise PermissionRefused(f"job {self._job_id} has never given {site} the blob {ascii(digest)[:20]}")
+
     def blobs(self) -> set[str]:
         """Digests that the open round needs."""
         asked = set[str]().union(*(gather.asked.blobs for gather in self.gathers))
@@ -243,6 +256,9 @@ class Rounds:
 
     def drop(self) -> None:
         """Forget the round: it is saved, or the job has ended."""
+        if len(self.gathers):
+            given = {site: self.given(site) for site in self._targets}
+            self._before = (self._before or {}) | {site: blobs for site, blobs in given.items() if blobs}
         self.gathers.drop()
         self._began, self.replayed = None, False
         self._known.clear()

@@ -5,15 +5,17 @@
       any of these -> aborting -> aborted
 
 An event changes what is known (membership, answers, conduct, ending); then the job moves on as far as
-its state lets it. What must survive is in the ledger before anybody hears of it; who is ready and who
-is away is learned again from the sites after a restart of the server.
+its state lets it. What many sites say at once is one step: their updates share a sync of the disk. What must
+survive is in the ledger before anybody hears of it; who is ready and who is away is learned again from the
+sites after a restart of the server.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from flprov._base import Tasks, backoff
 from flprov.errors import FlprovError, LocalError
@@ -33,6 +35,7 @@ from flprov.wire import pb
 
 logger = logging.getLogger(__name__)
 
+_FROM_MANY = frozenset({ev.SiteDeployed, ev.SiteUpdated, ev.SiteFailed, ev.SiteLate})
 _MOST_WAITING = 100  # events; beyond it, who tells of more has to wait
 
 
@@ -71,7 +74,7 @@ class JobRun:
         self._ending = Ending(parts)
         self._membership = Membership(parts, self._ending)
         self._answers = Answers(parts)
-        self._conduct = Conduct(parts, self._ending, self._membership)
+        self._conduct = Conduct(parts, self._ending, self._membership, self._answers)
         self._tries = backoff()
         self._failures = 0  # of the disk, one after the other
         self._put_off: list[ev.Event] = []  # until the disk takes them
@@ -129,21 +132,29 @@ class JobRun:
     async def run(self) -> None:
         """Handle events until the job has ended and every site has confirmed it."""
         try:
-            await self._handle_or_fail(ev.TakenUp())
+            await self._take([ev.TakenUp()])
             while not (self.record.state.terminal and not self.record.unconfirmed):
-                event = await self._inbox.get()
+                waiting = [await self._inbox.get()]
+                while not self._inbox.empty():
+                    waiting.append(self._inbox.get_nowait())
                 self._taken.set()
-                await self._handle_or_fail(event)
+                await self._take(waiting)
         finally:
             self._over = True
             self._taken.set()
 
-    async def _handle_or_fail(self, event: ev.Event) -> None:
-        """Handle it, and move on. What the disk did not take was not acknowledged, and is tried again."""
-        again = event
+    async def _take(self, waiting: Iterable[ev.Event]) -> None:
+        """Handle what waits in the inbox, until the job has ended: nobody hears what came after that."""
+        for together in _together(waiting):
+            if not (self.record.state.terminal and not self.record.unconfirmed):
+                await self._handle_or_fail(together)
+
+    async def _handle_or_fail(self, events: Sequence[ev.Event]) -> None:
+        """Handle them, and move on. What the disk did not take was not acknowledged, and is tried again."""
+        again = events
         try:
-            await self._handle(event)
-            again = ev.MoveOn()  # the event itself is over
+            await self._handle(events)
+            again = [ev.MoveOn()]  # the events themselves are over
             await self._move_on()
         except LocalError as error:
             self._again(again, error)
@@ -151,20 +162,21 @@ class JobRun:
             logger.warning("job %s: %s", self.record.id, error, exc_info=True)
             await self._fail_of(error)
         except Exception:  # the outermost loop of a job: a fault of ours ends this job and no other
-            logger.exception("job %s: %s could not be handled", self.record.id, type(event).__name__)
+            logger.exception("job %s: %s could not be handled", self.record.id, type(events[0]).__name__)
             fault = LocalError("internal error at the server; its log has the details")
-            if isinstance(event, ev.AbortAsked):
-                settle_future(event.recorded, fault)
+            for event in events:
+                if isinstance(event, ev.AbortAsked):
+                    settle_future(event.recorded, fault)
             await self._fail_of(fault)
         else:
             self._tries, self._failures = backoff(), 0
 
-    def _again(self, event: ev.Event, error: FlprovError) -> None:
+    def _again(self, events: Iterable[ev.Event], error: FlprovError) -> None:
         self._failures += 1
         logger.warning("job %s: %s (failure %d)", self.record.id, error, self._failures)
         self._ledger.note(reason=f"{error}; tried again until it works (failure {self._failures})")
-        if event not in self._put_off:  # a site that repeats itself adds nothing
-            self._put_off.append(event)
+        # A site that repeats itself adds nothing.
+        self._put_off += [event for event in events if event not in self._put_off]
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(next(self._tries), self._retry)
 
@@ -208,7 +220,15 @@ class JobRun:
                 case JobState.FINISHING | JobState.ABORTING:
                     await self._ending.maybe_end()
 
-    async def _handle(self, event: ev.Event) -> None:
+    async def _handle(self, events: Sequence[ev.Event]) -> None:
+        updates = [event for event in events if isinstance(event, ev.SiteUpdated)]
+        if updates:
+            await self._answers.updated(updates)
+            return
+        for event in events:
+            await self._handle_one(event)
+
+    async def _handle_one(self, event: ev.Event) -> None:
         match event:
             case ev.TakenUp():
                 await self._resume()
@@ -218,8 +238,6 @@ class JobRun:
                 await self._membership.granted(event.sites)
             case ev.SiteCame() | ev.SiteWent() | ev.SiteDeployed() | ev.SiteStopped():
                 await self._handle_site(event)
-            case ev.SiteUpdated():
-                await self._answers.updated(event)
             case ev.SiteLate():
                 await self._answers.late(event.site, event.task_id)
             case ev.SiteFailed():
@@ -269,4 +287,11 @@ class JobRun:
             await self._move_on()
         except FlprovError as worse:  # the disk is full, say
             again = ev.Faulted(code=error.code, message=str(error), hint=error.hint or "")
-            self._again(again, LocalError(f"the end of the job could not be recorded: {worse}"))
+            self._again([again], LocalError(f"the end of the job could not be recorded: {worse}"))
+
+
+def _together(events: Iterable[ev.Event]) -> Iterator[tuple[ev.Event, ...]]:
+    """One after the other, save for those that sites have said with nothing between them."""
+    for kind, found in itertools.groupby(events, type):
+        alike = tuple(found)
+        yield from [alike] if kind in _FROM_MANY else ((event,) for event in alike)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -39,14 +40,17 @@ from flprov.server.sessions import Session, Sessions
 
 logger = logging.getLogger(__name__)
 
+_COSTLY = 0.005  # seconds for one plan; beyond it, the loop is left to others for a while before the next
+_REST = 4.0  # so many times as long
+
 
 class KnownJobs(Protocol):
     """The jobs of a server."""
 
     apps: dict[str, AppRecord]
 
-    def all(self) -> list[JobRun]:
-        """Every job, oldest first."""
+    def going(self) -> list[JobRun]:
+        """Every job that is not over everywhere, oldest first."""
         ...
 
     def get(self, job_id: str) -> JobRun | None:
@@ -115,12 +119,16 @@ class Scheduler:
         while True:
             self._woken.clear()
             await asyncio.sleep(0)  # whatever else happens in this go is in the same plan
+            began = time.perf_counter()
             try:
                 self._apply(self._plan())
             except Exception:  # the outermost loop of scheduling: the next event tries again
                 self._whole = True
                 logger.exception("nothing could be scheduled")
+            took = time.perf_counter() - began
             await self._woken.wait()
+            if took > _COSTLY:  # of a thousand sites that come back each one wakes us
+                await asyncio.sleep(_REST * took)
 
     # ---- the plan ------------------------------------------------------------------------
 
@@ -148,7 +156,7 @@ class Scheduler:
 
     def snapshot(self, also: Sequence[str] = ()) -> Snapshot:
         """Everything that a plan follows from, as it is now: the sites that jobs want, and `also`."""
-        runs = [run for run in self._jobs.all() if not run.record.state.terminal]
+        runs = [run for run in self._jobs.going() if not run.record.state.terminal]
         queued = [run for run in runs if _queued(run)]
         lacking = [run for run in runs if run.active and run.sites.lacking]
         targets = {site for run in (*queued, *lacking) for site in run.record.targets} | set(also)

@@ -164,10 +164,10 @@ class JobSites:
 
     # ---- what they are told --------------------------------------------------------------
 
-    def send(self, site: str, message: pb.ToSite) -> bool:
+    def send(self, site: str, message: pb.ToSite, *, urgent: bool = True) -> bool:
         """Send to one site; false when it is not connected (it is told when it comes back)."""
         try:
-            self._sessions.send(site, message)
+            self._sessions.send(site, message, urgent=urgent)
         except SiteUnavailable:
             return False
         return True
@@ -199,17 +199,20 @@ class JobSites:
     def acknowledge(
         self, site: str, task_id: str, refused: str = "", hint: str = "", *, late: bool = False
     ) -> None:
-        """Tell a site that its answer is on our disk, or why it was not taken."""
+        """Tell a site that its answer is on our disk, or why it was not taken.
+
+        It keeps the answer until the round is saved, and so does not wait to hear that it was taken.
+        """
         ack = pb.AnswerAck(job_id=self._ledger.record.id, task_id=task_id, late=late)
         if refused:
             ack.refused.CopyFrom(pb.Failure(code="update-refused", message=refused, hint=hint))
-        self.send(site, pb.ToSite(ack=ack))
+        self.send(site, pb.ToSite(ack=ack), urgent=bool(refused))
 
     def close_round(self, number: int, sites: Iterable[str]) -> None:
-        """Tell sites that a round is saved and what they kept for it may go."""
+        """Tell sites that a round is saved and what they kept for it may go; soonest with their next task."""
         message = pb.ToSite(closed=pb.RoundClosed(job_id=self._ledger.record.id, round=number))
         for site in sites:
-            self.send(site, message)
+            self.send(site, message, urgent=False)
 
     def stop(self, site: str) -> bool:
         """Tell a site to end the job there."""

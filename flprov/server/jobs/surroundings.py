@@ -42,6 +42,7 @@ class Surroundings:
     on_progress: Callable[[str], None]  # told the job's id when a site has moved, by its own word
     collect: Callable[[set[str]], None]  # blobs that this job needs no more
     rounds: Callable[[str], Sequence[RoundRecord]]  # those of a job that are over
+    kept: Callable[[str], Sequence[RoundRecord]]  # of these, the ones of which the saved state is kept
     keep_round: Callable[[RoundRecord], None]  # it is on disk, new or changed
     checkpoints: int = CHECKPOINTS  # 0: all
     model_size: Callable[[JobRecord], int] = lambda _: 0  # of a model that is a file of the app

@@ -24,7 +24,7 @@ class Safety:
 
 def site_safety(jobs: Jobs, name: str, *, drained: bool) -> Safety:
     """Of one site. What its jobs do when it goes all the same is up to their own rule on absence."""
-    there = [run for run in jobs.all() if run.sites.holds(name)]
+    there = [run for run in jobs.going() if name in run.sites.parts and run.sites.holds(name)]
     if there:
         ids = tuple(run.record.id for run in there)
         return Safety(safe=False, when=f"when {_names(there)} ended there", jobs=ids)
@@ -37,7 +37,7 @@ def site_safety(jobs: Jobs, name: str, *, drained: bool) -> Safety:
 
 def server_safety(jobs: Jobs, *, drained: bool) -> Safety:
     """Of the server: whether no job is under way anywhere."""
-    active = [run for run in jobs.all() if _is_active(run)]
+    active = [run for run in jobs.going() if _is_active(run)]
     if active:
         ids = tuple(run.record.id for run in active)
         return Safety(safe=False, when=f"when {_names(active)} ended; {_RESTARTS}", jobs=ids)

@@ -54,7 +54,7 @@ class Scene:
         """Jobs of which anything may be at a site: chosen, and not proven to be gone everywhere."""
         return tuple(
             run
-            for run in self.jobs.all()
+            for run in self.jobs.going()
             if run.record.unconfirmed
             or not (run.record.state.terminal or run.record.state is JobState.QUEUED)
         )
@@ -122,7 +122,7 @@ def _is_at(run: JobRun, site: str) -> bool:
     if run.record.state.terminal:
         return site in run.record.unconfirmed
     if run.active:
-        return site in run.record.targets
+        return site in run.sites.parts
     return run.sites.holds(site)  # it is being ended
 
 

@@ -20,7 +20,7 @@ def train(message: Message, _context: Context) -> Message:
     if config["torch"]:
         import torch  # noqa: F401
     began = time.time()
-    with open(os.environ["BENCHMARK_MARKS"], "a") as marks:  # noqa: PTH123
+    with open(os.environ["BENCHMARK_MARKS"], "a") as marks:
         marks.write(f"{config['server-round']} {began}\n")
     if config["stubborn"]:
         sleep_on()

@@ -12,15 +12,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from flprov._base import Clock, Tasks, canonical_json
 from flprov.errors import FlprovError, ProtocolError, UpdateRefused
 from flprov.jobs import JobState
 from flprov.server.foreign import foreign_line
 from flprov.server.jobs import events as ev
-from flprov.server.jobs.contributions import lacking
+from flprov.server.jobs.contributions import contributions, lacking
 from flprov.server.jobs.gather import Gather
 from flprov.server.jobs.ledger import JobLedger
 from flprov.server.jobs.rounds import Rounds
@@ -29,17 +30,18 @@ from flprov.server.jobs.workflow import Workflow, verify_names
 from flprov.server.records import BlobRef, JobRecord, RoundRecord, UpdateRecord
 from flprov.server.series import SeriesBook
 from flprov.server.sessions import Sessions
+from flprov.server.sights.jobs import job_document
 from flprov.server.sights.series import series_head
-from flprov.simulator.hosts import Host
-from flprov.simulator.points import Points
-from flprov.simulator.scratch import ScratchBlobs
+from flprov.server.simulated.points import Points
+from flprov.server.simulated.scratch import ScratchBlobs
 from flprov.store import MemoryStore
 from flprov.wire import failure_of, pb, tensor_infos, verify_numbers, verify_update
+from flprov.wire.documents import JobDocument
 from flprov.workers import Launcher
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class SimulatedSurroundings:
     """What a run works with."""
 
     folder: Path
@@ -48,6 +50,31 @@ class Surroundings:
     clock: Clock
     python: Path
     show: Callable[[], None]  # something has changed that people may want to see
+
+
+class SimulatedHost(Protocol):
+    """A process in which some of the sites live."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it reads blobs from (in/) and writes updates to (out/)."""
+        ...
+
+    def give(self, site: str, order: pb.TaskOrder) -> None:
+        """Have a site do a task; the answer comes to `SimulatedRun.answered`."""
+        ...
+
+    def forget(self, task_id: str) -> None:
+        """Nobody waits for this task any more."""
+        ...
+
+    async def run(self) -> None:
+        """Serve until `stop`."""
+        ...
+
+    async def stop(self, grace: float, reason: str) -> None:
+        """End what runs there."""
+        ...
 
 
 class SimulatedRun:
@@ -61,7 +88,7 @@ class SimulatedRun:
         series: the numbers that the job tells.
     """
 
-    def __init__(self, record: JobRecord, around: Surroundings) -> None:
+    def __init__(self, record: JobRecord, around: SimulatedSurroundings) -> None:
         self._around = around
         self._inbox: asyncio.Queue[ev.Event] = asyncio.Queue()
         store = MemoryStore(clock=around.clock)  # nothing is written to it
@@ -82,18 +109,28 @@ class SimulatedRun:
         self.doing = ""
         self.series = SeriesBook(around.folder / "series", lambda _: series_head(self.record))
         self._points = Points(record.id, self.series, around.clock)
-        self._hosts: dict[str, Host] = {}  # by site
-        self._laid: dict[tuple[Host, str], str] = {}  # blobs that hosts can read -> as which file
+        self._hosts: dict[str, SimulatedHost] = {}  # by site
+        self._laid: dict[tuple[SimulatedHost, str], str] = {}  # blobs that hosts can read -> as which file
         self._tasks = Tasks(f"simulated job {record.id}")
+
+    @property
+    def blobs(self) -> ScratchBlobs:
+        """What its tensors are in."""
+        return self._around.blobs
 
     @property
     def record(self) -> JobRecord:
         """The job."""
         return self._ledger.record
 
+    def document(self) -> JobDocument:
+        """The job as people see it now; who gave what, once it has ended."""
+        given = contributions(self.record, self.closed) if self.record.state.terminal else ()
+        return job_document(self, self.closed, given)
+
     # ---- life ----------------------------------------------------------------------------
 
-    async def run(self, hosts: Mapping[str, Host]) -> None:
+    async def run(self, hosts: Mapping[str, SimulatedHost]) -> None:
         """Until the job has ended, however it ends, and its processes with it.
 
         Args:
@@ -122,7 +159,7 @@ class SimulatedRun:
         await self.series.close()
         note(state=JobState(record.outcome), reason=reason, finished_at=self._around.clock.now())
 
-    async def _stop(self, hosts: list[Host]) -> None:
+    async def _stop(self, hosts: list[SimulatedHost]) -> None:
         """End every process, at the same time."""
         grace, reason = self.record.spec.resources.grace_seconds, self.record.reason or "finished"
         with contextlib.suppress(TimeoutError):
@@ -203,14 +240,14 @@ class SimulatedRun:
             host.give(site, order)
         self._fail_if_hopeless(gather)
 
-    def _lay_in(self, host: Host, payload: pb.Payload) -> None:
+    def _lay_in(self, host: SimulatedHost, payload: pb.Payload) -> None:
         """Put a blob of a task where the host can read it, once for all its sites."""
         if not payload.digest:
             return
         key = (host, payload.digest)
         if key not in self._laid:
             self._laid[key] = name = f"{payload.digest[:32]}.safetensors"
-            self._around.blobs.link(payload.digest, host.order.folder / "in" / name)
+            self._around.blobs.link(payload.digest, host.folder / "in" / name)
         payload.CopyFrom(pb.Payload(file=self._laid[key], size=payload.size))
 
     def _asked(self, task_id: str) -> Gather:
@@ -247,7 +284,7 @@ class SimulatedRun:
     def _clear_away(self, blobs: set[str]) -> None:
         """Remove what the round has used, and the next one does not need."""
         for host, digest in [key for key in self._laid if key[1] in blobs]:
-            (host.order.folder / "in" / self._laid.pop((host, digest))).unlink(missing_ok=True)
+            (host.folder / "in" / self._laid.pop((host, digest))).unlink(missing_ok=True)
         self._around.blobs.drop_parked()
         for digest in blobs:
             self._around.blobs.remove(digest)
@@ -275,7 +312,7 @@ class SimulatedRun:
     async def answered(self, site: str, answer: pb.TaskAnswer) -> None:
         """What a site's task has come to; an update is checked here, before anybody else sees it."""
         gather = self.rounds.awaited(answer.task_id, site)
-        folder = self._hosts[site].order.folder / "out"
+        folder = self._hosts[site].folder / "out"
         if answer.WhichOneof("outcome") == "update":
             try:
                 path = _own_file(answer.update.tensors, folder)
@@ -301,9 +338,7 @@ class SimulatedRun:
             )
         )
 
-    def _verify(
-        self, site: str, gather: Gather, update: pb.UpdateMessage, path: Path | None
-    ) -> UpdateRecord:
+    def _verify(self, site: str, gather: Gather, update: pb.UpdateMessage, path: Path | None) -> UpdateRecord:
         """The update as a record, if it fits the task that it answers; as at the server."""
         asked, blobs = gather.asked, self._around.blobs
         weight = update.weight if update.HasField("weight") else None

@@ -18,8 +18,8 @@ from types import FrameType
 from typing import NoReturn
 
 from flprov.errors import Misuse, ProtocolError, Unavailable
-from flprov.simulator.belongings import AppModules, Belongings
 from flprov.wire import pb
+from flprov.workers.belongings import AppModules, Belongings
 from flprov.workers.channel import WorkerChannel
 from flprov.workers.failures import describe_failure
 from flprov.workers.scripts import SIGTERM_STATUS
@@ -27,7 +27,7 @@ from flprov.workers.session import Session, use_session
 from flprov.workers.site_main import close_functions, load_functions, plain_error
 from flprov.workers.start import run_main
 
-LOGS = "logs"  # in the folder out/: one file per site that has printed something
+SEAT_LOGS = "logs"  # in the folder out/: one file per site that has printed something
 
 
 def run_seats(channel: WorkerChannel, folder: Path) -> int:
@@ -63,7 +63,7 @@ class _Room:
         self._busy: Session | None = None
         self._over = False
         self._output = os.dup(1)
-        (folder / "out" / LOGS).mkdir(exist_ok=True)
+        (folder / "out" / SEAT_LOGS).mkdir(exist_ok=True)
         sys.path.insert(0, str(app))  # after our own imports: an app cannot replace what we use
         sys.meta_path.insert(0, self._modules)
         sys.pycache_prefix = str(folder / "work" / ".pycache")  # what one site compiles, all of them have
@@ -127,7 +127,7 @@ class _Room:
         work = self._folder / "work" / name
         work.mkdir(exist_ok=True)
         os.chdir(work)
-        log = self._folder / "out" / LOGS / f"{name}.log"
+        log = self._folder / "out" / SEAT_LOGS / f"{name}.log"
         self._print_to(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
         try:
             with seat.belongings.in_place():

@@ -69,10 +69,10 @@ def _put_generators(states: dict[str, Any]) -> None:
     if states:
         version, numbers, following = states["random"]
         random.setstate((version, tuple(numbers.tolist()), following))
-        np.random.set_state(states["numpy"])  # noqa: NPY002 - the old generator is what apps may use
+        np.random.set_state(states["numpy"])
     else:
         random.seed()
-        np.random.seed()  # noqa: NPY002
+        np.random.seed()
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_rng_state(states.get("torch", torch.Generator().get_state()))
@@ -84,7 +84,7 @@ def _take_generators() -> dict[str, Any]:
     version, numbers, following = random.getstate()
     states: dict[str, Any] = {
         "random": (version, np.array(numbers, dtype=np.uint32), following),  # a tenth of the tuple's memory
-        "numpy": np.random.get_state(),  # noqa: NPY002
+        "numpy": np.random.get_state(),
     }
     torch = sys.modules.get("torch")
     if torch is not None:

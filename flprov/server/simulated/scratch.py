@@ -9,6 +9,8 @@ from pathlib import Path
 from flprov.blobs import BlobStore
 from flprov.server.records import BlobRef
 
+_MARK = "f" * 32  # as no digest begins, save by a chance of one in 2^128
+
 
 class ScratchBlobs(BlobStore):
     """A blob store whose files need not survive.
@@ -23,7 +25,7 @@ class ScratchBlobs(BlobStore):
 
     def park(self, path: Path) -> BlobRef:
         """The file of an update, which nobody changes any more."""
-        name = secrets.token_hex(32)
+        name = f"{_MARK}{secrets.token_hex(16)}"
         self._parked[name] = path
         return BlobRef(digest=name, size=path.stat().st_size)
 
@@ -34,6 +36,11 @@ class ScratchBlobs(BlobStore):
             super().link(digest, target)
         else:
             parked.rename(target)
+
+    def remove(self, digest: str) -> None:
+        """See BlobStore.remove; what was parked is where it was moved."""
+        if not digest.startswith(_MARK):
+            super().remove(digest)
 
     def drop_parked(self) -> None:
         """Remove what nobody wanted."""
