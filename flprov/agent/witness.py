@@ -153,6 +153,8 @@ class Witnessing:
 
     async def _vouch(self, head: pb.LogHead, session: int) -> None:
         dispute = self._compare(head)
+        if dispute is None and self._has_signed(head):
+            return
         disputes = (*self._memory.disputes, *([dispute] if dispute else []))[:_MOST_DISPUTES]
         memory = _Memory(newest=self._sign(head) if head.index else None, disputes=disputes)
         row = self._row(dispute) if dispute else None
@@ -161,6 +163,10 @@ class Witnessing:
         if memory.newest is not None and session == self._session:
             self._asked = memory.newest
             self._report(pb.FromSite(witness=memory.newest.message()))
+
+    def _has_signed(self, head: pb.LogHead) -> bool:
+        known = self._asked
+        return known is not None and (head.index, head.digest) == (known.index, known.digest)
 
     def _compare(self, head: pb.LogHead) -> _Dispute | None:
         """A dispute, unless the row that was vouched for last is still what it was."""

@@ -194,7 +194,5 @@ class Files:
 
     def _send(self, request: pb.DownloadRequest) -> list[Any]:
         data = self.data[request.name][request.offset :]
-        chunks: list[Any] = [
-            data[start : start + self.chunk] for start in range(0, len(data), self.chunk)
-        ]
+        chunks: list[Any] = [data[start : start + self.chunk] for start in range(0, len(data), self.chunk)]
         return [*chunks[:1], self.breaks.pop(0)] if self.breaks else chunks

@@ -137,7 +137,6 @@ async def test_spacing_holds_however_fast_the_site_is(dial, log, world, early_ki
 
 
 async def test_of_many_sites_each_is_asked_in_its_turn(dial, log, world, early_kit, monkeypatch):
-    monkeypatch.setattr(witnesses, "AT_ONCE", 1)
     lines = {name: dial(name) for name in ("site-1", "site-2")}
 
     async def answers(name, head):
@@ -146,6 +145,7 @@ async def test_of_many_sites_each_is_asked_in_its_turn(dial, log, world, early_k
 
     for name, line in lines.items():
         await answers(name, (await line.open()).head)
+    monkeypatch.setattr(witnesses, "AT_ONCE", 1)
     running = asyncio.create_task(log.witnesses.run())
     hearing = {name: asyncio.create_task(line.hears("head")) for name, line in lines.items()}
     asked = []
@@ -161,6 +161,40 @@ async def test_of_many_sites_each_is_asked_in_its_turn(dial, log, world, early_k
         task.cancel()
     await asyncio.gather(running, *hearing.values(), return_exceptions=True)
     assert asked == ["site-1", "site-2", "site-1", "site-2"]
+
+
+async def test_one_of_many_that_come_back_signs_later(dial, log, world, early_kit, monkeypatch):
+    one, two = dial("site-1"), dial("site-2")
+    head = (await one.open()).head
+    said = vouch(early_kit("site-1"), head.index, head.digest, at=world.clock.now())
+    one.say(witness=said)
+    await kept(log, "site-1", head.index)
+    await two.open()
+    monkeypatch.setattr(witnesses, "AT_ONCE", 1)
+    again = dial("site-1")
+    head = (await again.open(witness=said)).head
+    assert (
+        (head.index, head.digest)
+        == (head.witnessed_index, head.witnessed_digest)
+        == (said.index, said.digest)
+    )
+    running = asyncio.create_task(log.witnesses.run())
+    assert (await again.hears("head")).index > said.index
+    running.cancel()
+
+
+async def test_one_of_many_whose_row_is_not_as_it_was_is_told_at_once(
+    dial, log, world, early_kit, monkeypatch
+):
+    await write(world, [ROW] * 10)
+    row = world.store.rows(10)[0]
+    said = vouch(early_kit("site-1"), row.index, row.digest, at=world.clock.now())
+    await write(world, forge(world, 7))
+    await dial("site-2").open()
+    monkeypatch.setattr(witnesses, "AT_ONCE", 1)
+    head = (await dial("site-1").open(witness=said)).head
+    assert head.index == world.store.head
+    assert head.witnessed_digest not in ("", row.digest)
 
 
 async def test_receipt_that_comes_back_with_its_site_is_not_verified_again(

@@ -232,9 +232,7 @@ class Jobs:
     def active_at(self, site: str) -> list[JobRun]:
         """Jobs that this site may hold."""
         states = (JobState.DEPLOYING, JobState.RUNNING)
-        return [
-            run for run in self._going.values() if run.record.state in states and site in run.sites.parts
-        ]
+        return [run for run in self._going.values() if run.record.state in states and site in run.sites.parts]
 
     async def watch(self, job_id: str) -> AsyncIterator[JobRun]:
         """The job now, and again after each change and as its sites move, until it has ended."""

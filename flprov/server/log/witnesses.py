@@ -116,10 +116,12 @@ class Witnesses:
             self._live[session.name] = self._live.pop(session.name)  # to the end of the queue
             witness.under_way = True
             witness.asked = self._store.head
-            session.send(pb.ToSite(head=self._head(witness.vouched)))
+            session.send(pb.ToSite(head=self._head(witness.vouched, witness.asked)))
 
-    def _head(self, vouched: int) -> pb.LogHead:
-        index = self._store.head
+    def _is_as_said(self, witness: pb.Witness) -> bool:
+        return digest_at(self._store, witness.index) == witness.digest
+
+    def _head(self, vouched: int, index: int) -> pb.LogHead:
         return pb.LogHead(
             index=index,
             digest=digest_at(self._store, index) or START.digest,
@@ -140,8 +142,12 @@ class Witnesses:
         remark = ""
         for witness in [*([hello.witness] if vouched else []), *hello.disputed[:_MOST_DISPUTES]]:
             remark = await self._compare(session, witness) or remark
-        self._live[session.name] = _Witness(session=session, vouched=vouched, asked=self._store.head)
-        head = self._head(vouched)
+        many = len(self._live) >= AT_ONCE and (not vouched or self._is_as_said(hello.witness))
+        asked = vouched if many else self._store.head  # one of many has its turn, and need not sign just now
+        self._live[session.name] = _Witness(
+            session=session, vouched=vouched, asked=asked, under_way=asked != vouched
+        )
+        head = self._head(vouched, asked)
         head.remark = remark
         return head
 
