@@ -11,8 +11,8 @@ from flprov.agent.admission import Admitted
 from flprov.agent.redaction import Redactor
 from flprov.agent.surroundings import SiteWork
 from flprov.agent.telling import Telling
-from flprov.errors import FlprovError, error_class
-from flprov.wire import pb
+from flprov.errors import FlprovError, LocalError, error_class
+from flprov.wire import failure_of, pb
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,18 @@ class Answering:
                 self._tools.blobs.settle(digest),
             )
             self._tools.report(pb.FromSite(answer=answer))
-        except FlprovError as error:  # the round was saved meanwhile and the blob is gone, or the job is over
+        except FlprovError as error:  # if the round was saved meanwhile, or the job is over, nobody minds
             logger.info("job %s, task %s: not sent: %s", work.job_id, answer.task_id, error)
+            self._give_up(answer, failure_of(error))
+        except Exception:  # the outermost of its task: a fault of ours must not leave the server waiting
+            logger.exception("job %s, task %s: not sent", work.job_id, answer.task_id)
+            self._give_up(
+                answer, failure_of(LocalError("internal error at the site; its log has the details"))
+            )
         finally:
             self._sending.discard(answer.task_id)
+
+    def _give_up(self, answer: pb.TaskAnswer, failure: pb.Failure) -> None:
+        """The server hears that the update cannot come: it would wait for as long as this site is connected."""
+        said = pb.TaskAnswer(job_id=answer.job_id, task_id=answer.task_id, failure=failure)
+        self._tools.report(pb.FromSite(answer=said))

@@ -11,7 +11,7 @@ from flprov.errors import JobFailed, UpdateRefused
 from flprov.wire import pb, tensor_infos
 from flprov.workers import Method
 
-INLINE = 256 << 10  # bytes of tensors in a message; what is larger travels as a blob
+INLINE = 64 << 10  # bytes of tensors in a message; what is larger travels as a blob
 _MOST_UPDATE = 64 << 30
 _MOST_SECONDS = 1e9  # that an update may say it took; as at the server
 

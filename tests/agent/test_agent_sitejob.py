@@ -451,6 +451,27 @@ async def test_a_late_model_does_not_take_the_place_of_the_new_one(site: Site):
     assert site.left_in("in") == []
 
 
+@pytest.mark.parametrize(
+    ("fault", "code", "word"),
+    [
+        (ProtocolError("not that one"), "protocol-error", "not that one"),
+        (TypeError("a fault of ours"), "local-error", "internal error"),
+    ],
+)
+async def test_the_server_hears_of_an_update_that_cannot_be_sent(
+    site: Site, monkeypatch: pytest.MonkeyPatch, fault: Exception, code: str, word: str
+):
+    """It would wait for the site as long as that is connected."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(site.rig.bulk, "send", fail)
+    await site.order(model=site.offer(LARGE))
+    told = await site.says(answer=answer(site.put_out("large", LARGE)))
+    assert (told.failure.code, word in told.failure.message) == (code, True)
+
+
 # ---- progress and logs -------------------------------------------------------------------------
 
 
