@@ -165,8 +165,8 @@ class Herd:
         """End everything, and remove what the sites have written."""
         for process in (self._server, *self._drove):
             if process is not None:
-                process.kill()
-                process.wait()
+                with process:  # closes its pipes, and waits for its end
+                    process.kill()
         shutil.rmtree(self._states)
 
 

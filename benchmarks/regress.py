@@ -6,7 +6,7 @@
 
 Part of `make test`. Each time is divided by a probe of the same kind, made in the same seconds on the same
 machine: raw TLS with as many bytes, commits and messages, the start of an interpreter. Memory is divided by
-the model. The limits are generous: twice to three times what a quiet machine shows. Whoever makes something
+the model. The limits are generous: two to four times what a quiet machine shows. Whoever makes something
 faster lowers its limit.
 """
 
@@ -43,15 +43,15 @@ class Limit:
 
 
 LIMITS = (
-    Limit(name="round/100MB", most=5.0, says="a round of 100 MB / raw TLS with its bytes"),
+    Limit(name="round/100MB", most=10.0, says="a round of 100 MB / raw TLS with its bytes"),
     Limit(
-        name="round/empty", most=12.0, says="a round without work / two commits and four messages over TLS"
+        name="round/empty", most=30.0, says="a round without work / two commits and four messages over TLS"
     ),
-    Limit(name="status", most=2.5, says="`flprov status` / `python -c 'import grpc, flprov.wire'`"),
+    Limit(name="status", most=9.0, says="`flprov status` / `python -c 'import grpc, flprov.wire'`"),
     Limit(
-        name="first", most=6.0, says="submit until the first task / `python -c 'import grpc, flprov.wire'`"
+        name="first", most=9.0, says="submit until the first task / `python -c 'import grpc, flprov.wire'`"
     ),
-    Limit(name="simulate", most=10.0, says="8 sites x 10 rounds simulated / the same import"),
+    Limit(name="simulate", most=28.0, says="8 sites x 10 rounds simulated / the same import"),
     Limit(name=f"memory/{SERVER}", most=2.5, says="RssAnon of the server / the model"),
     Limit(name=f"memory/{SERVER_JOB}", most=2.5, says="RssAnon of the workflow worker / the model"),
     Limit(name=f"memory/{SITE}", most=2.5, says="RssAnon of an agent / the model"),

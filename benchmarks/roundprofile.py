@@ -27,6 +27,8 @@ from typing import Any
 from trial import Trial
 
 HERE = Path(__file__).resolve().parent
+# Told apart by all eyes (Okabe and Ito, "Color Universal Design", 2008).
+_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
 WARM = 2.0  # seconds before the marks are set: connections and processes are then what they stay
 
 STEPS = (
@@ -188,13 +190,14 @@ def table(found: dict[str, Any]) -> list[str]:
 def _plot(found: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 2.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes, left = figure.subplots(), 0.0
-    for name, value in found["steps_ms"].items():
-        axes.barh([""], [value], left=left, label=f"{name}, {value:.2f}")
+    for (name, value), colour in zip(found["steps_ms"].items(), _COLOURS * 2, strict=False):
+        hatch = "" if left == 0 or name in STEPS[: len(_COLOURS)] else "//"
+        axes.barh([""], [value], left=left, label=f"{name}, {value:.2f}", color=colour, hatch=hatch)
         left += value
     axes.set_xlabel("milliseconds, median of each step")
-    axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    figure.legend(fontsize=7, ncols=2, loc="outside lower center")
     figure.savefig(path, dpi=120)
 
 

@@ -98,6 +98,6 @@ class Answering:
             self._sending.discard(answer.task_id)
 
     def _give_up(self, answer: pb.TaskAnswer, failure: pb.Failure) -> None:
-        """The server hears that the update cannot come: else it would wait for this site as long as it is there."""
+        """The server hears that the update cannot come; it would wait for it otherwise."""
         said = pb.TaskAnswer(job_id=answer.job_id, task_id=answer.task_id, failure=failure)
         self._tools.report(pb.FromSite(answer=said))

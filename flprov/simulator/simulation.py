@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ MOST_SITES = 10_000  # as a job may have
 _NAME = "simulation"  # of the thread
 # Imported before the first process is forked: in the template, once for all.
 _OURS = ("flprov.workers.workflow_main", "flprov.sdk.workflows.fedavg", "flprov.workers.seats")
+_TORCH = re.compile(r"^(import|from) torch\b", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,8 @@ class _Simulating:
 
 
 def _heavy(app: Path) -> list[str]:
-    """What the app's code imports, as far as it is known to take long."""
-    texts = [path.read_bytes() for path in app.rglob("*.py") if path.is_file()] if app.is_dir() else []
-    return [name for name in ("torch",) if any(f"import {name}".encode() in text for text in texts)]
+    """What the app's code imports at its top, as far as it is known to take long."""
+    if not app.is_dir():
+        return []
+    texts = [path.read_text(errors="replace") for path in app.rglob("*.py") if path.is_file()]
+    return ["torch"] if any(_TORCH.search(text) for text in texts) else []

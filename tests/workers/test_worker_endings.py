@@ -18,9 +18,9 @@ class Slow:
 
 held = Slow()
 pool = ThreadPoolExecutor(1)
-pool.submit(lambda: print("pool"))
+pool.submit(lambda: sys.stdout.write("pool\\n"))  # in one go: others write meanwhile
 atexit.register(print, "atexit")
-threading.Thread(target=lambda: (time.sleep(0.1), print("thread"))).start()
+threading.Thread(target=lambda: (time.sleep(0.1), sys.stdout.write("thread\\n"))).start()
 sys.stdout.write("last words without a newline")
 end_process(7)
 """

@@ -26,5 +26,6 @@ while flare.is_running():
         marks.write(f"{model.current_round} {began}\n")
     while "stubborn" in sys.argv:
         time.sleep(3600)
-    params = {name: tensor + np.float32(0.01) for name, tensor in model.params.items()}
+    step = np.float32(np.random.default_rng().random())  # no two sites send the same bytes
+    params = {name: tensor + step for name, tensor in model.params.items()}
     flare.send(flare.FLModel(params=params, metrics={"accuracy": 0.5}, meta={"NUM_STEPS_CURRENT_ROUND": 1}))
