@@ -21,7 +21,7 @@ help:
 	@echo 'make demo      a federated network on this machine that trains a model, from nothing'
 	@echo 'make test      everything that guards this tree: ruff, mypy, pytest'
 	@echo 'make check     ruff and mypy alone;  make fix: let ruff put right what it can'
-	@echo 'make bench     how fast things are on this machine, beside NVIDIA FLARE and Flower (25 minutes)'
+	@echo 'make bench     how fast things are on this machine, beside NVIDIA FLARE and Flower (half an hour or so)'
 	@echo 'make campaign  identities tried often: invites, revocation, renewal, tampering, pkilint (20 minutes)'
 	@echo 'make faults    what breaks is broken on purpose: kills, kill points, bad links, full disks (an hour)'
 	@echo 'make proto     flprov_pb2 again from flprov/wire/flprov.proto'
