@@ -68,9 +68,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--rows", action="append", metavar="PATTERN", help="such as 'round/*/2'; may be repeated"
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="some minutes: flprov and the probes, two sites"
-    )
+    parser.add_argument("--quick", action="store_true", help="some minutes: flprov and the probes, two sites")
     parser.add_argument(
         "--runs", type=int, default=2, help="turns of flprov at two sites; its peers have one"
     )
