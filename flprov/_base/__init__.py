@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flprov._base.alarm import Alarm, sleep_unless
     from flprov._base.aside import run_aside
     from flprov._base.malloc import keep_freed_memory
+    from flprov._base.removal import remove_file
     from flprov._base.tasks import Tasks
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "keep_freed_memory",
     "lazy_names",
     "parse_json",
+    "remove_file",
     "replace_tree",
     "run_aside",
     "sleep_unless",
@@ -59,6 +61,7 @@ __getattr__ = lazy_names(
         "Alarm": "alarm",
         "Tasks": "tasks",
         "keep_freed_memory": "malloc",
+        "remove_file": "removal",
         "run_aside": "aside",
         "sleep_unless": "alarm",
     },

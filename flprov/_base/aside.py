@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -28,5 +28,5 @@ async def run_aside(work: Callable[[], T]) -> T:
             outcome.set_result(result)
 
     outcome.set_running_or_notify_cancel()  # from here on it cannot be cancelled, only left alone
-    threading.Thread(target=run, name="aside", daemon=True).start()
+    _thread.start_new_thread(run, ())  # not `threading`, which waits until the thread has begun
     return await asyncio.wrap_future(outcome)

@@ -29,7 +29,8 @@ from flprov.agent.witness import Witnessing
 from flprov.blobs import BlobStore
 from flprov.errors import FlprovError, KitRefused
 from flprov.kits import Credential
-from flprov.rpc import Connection, Monitored, MonitoringState, connect, serve_local, serve_monitoring
+from flprov.pki import Anchors
+from flprov.rpc import Connection, Monitored, MonitoringState, dialling, serve_local, serve_monitoring
 from flprov.store import Row, Store, open_store
 from flprov.wire import PROTOCOL, pb
 from flprov.wire.documents import LinkStatus, SiteStatusDocument, Vitals
@@ -76,6 +77,7 @@ class Agent:
         self._environment = Environment()
         self._gpus = GPUs()
         self._vitals: Vitals | None = None
+        self._dialling: tuple[tuple[Credential, Anchors], Callable[[], Connection]] | None = None
         self._monitoring = MonitoringState()
 
     async def run(self) -> None:
@@ -205,14 +207,19 @@ class Agent:
             raise error
 
     def _connect_mtls(self) -> Connection:
-        kit, credential = self.config.kit, self._renewal.credential
-        return connect(
-            kit.endpoints,
-            chain_pem=credential.chain_pem,
-            private_pem=credential.private_pem,
-            server_anchors=self._trust.servers,
-            route=self.config.route,
-        )
+        """With our certificate and their CAs of now; what is made of these is made again when they change."""
+        shown = self._renewal.credential, self._trust.servers
+        if self._dialling is None or self._dialling[0] != shown:
+            credential, servers = shown
+            dial = dialling(
+                self.config.kit.endpoints,
+                chain_pem=credential.chain_pem,
+                private_pem=credential.private_pem,
+                server_anchors=servers,
+                route=self.config.route,
+            )
+            self._dialling = shown, dial
+        return self._dialling[1]()
 
     def _switch(self, credential: Credential) -> None:
         """The control stream stays as it is: the server knows that its site has renewed."""
@@ -273,6 +280,8 @@ class Agent:
             self._jobs.deploy(message.deploy)
         elif kind == "task":
             self._jobs.order(message.task)
+        elif kind == "upcoming":
+            self._jobs.foretold(message.upcoming)
         elif kind == "ack":
             self._jobs.acknowledged(message.ack)
         elif kind == "closed":

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from flprov._base import Tasks
@@ -18,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_MESSAGE = 2000  # of a failure, as the job's process tells it
 _LONGEST_TRACEBACK = 64_000
+_LONG = 10.0  # seconds; an update that is on its way for longer is worth a sync of this disk
 
 
 class Answering:
@@ -79,12 +79,10 @@ class Answering:
 
     async def _send(self, answer: pb.TaskAnswer) -> None:
         work, digest = self._work, answer.update.tensors.digest
+        settling = self._tasks.spawn(self._settle(digest))
         try:
             telling = self._telling.of_bytes("sending update", answer.task_id)
-            await asyncio.gather(
-                self._tools.bulk.send(work.job_id, digest, telling, base=work.base),
-                self._tools.blobs.settle(digest),
-            )
+            await self._tools.bulk.send(work.job_id, digest, telling, base=work.base)
             self._tools.report(pb.FromSite(answer=answer))
         except FlprovError as error:  # if the round was saved meanwhile, or the job is over, nobody minds
             logger.info("job %s, task %s: not sent: %s", work.job_id, answer.task_id, error)
@@ -95,7 +93,19 @@ class Answering:
                 answer, failure_of(LocalError("internal error at the site; its log has the details"))
             )
         finally:
+            settling.cancel()
             self._sending.discard(answer.task_id)
+
+    async def _settle(self, digest: str) -> None:
+        """Bring an update to our disk that does not leave soon: the server's disk is enough for the others.
+
+        Of one that a power cut takes from both, the task is done again.
+        """
+        await self._tools.clock.sleep(_LONG)
+        try:
+            await self._tools.blobs.settle(digest)
+        except FlprovError as error:  # it is on its way all the same
+            logger.info("update %s: %s", digest[:12], error)
 
     def _give_up(self, answer: pb.TaskAnswer, failure: pb.Failure) -> None:
         """The server hears that the update cannot come; it would wait for it otherwise."""

@@ -12,6 +12,7 @@ import asyncio
 import enum
 import itertools
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 PATIENCE = 120.0
 _SOON, _LATE = 5.0, 30.0  # seconds between two dials, at most
 _SOON_TRIES = 200  # some ten minutes; 200 sites with jitter are 70 dials a second then
+_FEW = 10.0  # seconds between two beats; a server that wants them less often has many sites
+_SPREAD = 5.0  # seconds; over so many come the first beats of many sites, which may be back all at once
 _LAST_WORD = 2.0  # seconds in which a leaving site's last word reaches the server
 
 
@@ -190,6 +193,10 @@ class Control:
             await asyncio.wait([beats])  # not `await beats`: its end must not swallow our own cancellation
 
     async def _beat(self, seconds: float) -> None:
+        every = min(max(0.1, seconds), 60.0)  # in this order: NaN becomes 0.1
+        if every > _FEW:
+            wait = random.uniform(0, _SPREAD)  # noqa: S311 - spreads load, guards nothing
+            await sleep_unless(self._clock, wait, self._soon)
         while True:
             self._soon.clear()
             try:
@@ -197,8 +204,7 @@ class Control:
                 self.report(pb.FromSite(heartbeat=pb.Heartbeat(vitals=canonical_json(vitals))))
             except (FlprovError, OSError):  # a disk that answers with EIO, say: the next beat tries again
                 logger.warning("the state of this machine could not be read", exc_info=True)
-            # In this order: NaN becomes 0.1.
-            await sleep_unless(self._clock, min(max(0.1, seconds), 60.0), self._soon)
+            await sleep_unless(self._clock, every, self._soon)
 
 
 # Tries that are said in the log although nothing is new; all of them are in `site status`.

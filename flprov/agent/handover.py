@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from flprov._base import Tasks
+from flprov._base import Tasks, remove_file
 from flprov.agent.admission import Admitted
 from flprov.agent.answering import Answering
 from flprov.agent.jobrecord import Begun, blobs_of
@@ -18,6 +19,8 @@ from flprov.agent.surroundings import SiteWork
 from flprov.errors import FlprovError, JobFailed, LocalError, PolicyRefused
 from flprov.wire import failure_of, pb
 from flprov.workers import Process
+
+logger = logging.getLogger(__name__)
 
 Fetch = Callable[[str, int, str, str], Awaitable[None]]  # digest, size, what is done in words, base
 
@@ -59,6 +62,8 @@ class HandOver:
         self._worker = worker
         self._turn = asyncio.Lock()
         self._serial = 0
+        self._coming = ""  # the model that was foretold last
+        self._prefetching: asyncio.Task[None] | None = None
         self._laid: list[Path] | None = None  # what lies in the folder; None: not known
 
     def order(self, order: pb.TaskOrder) -> None:
@@ -73,6 +78,20 @@ class HandOver:
             work.order = order
             work.tries = max(1, self._tools.tasks.tries(work.job_id, order.task_id))
             self.begin(order)
+
+    def prefetch(self, model: pb.Payload) -> None:
+        """Begin to fetch the model that the next task will probably carry."""
+        work = self._work
+        if work.order is None and model.digest:
+            work.models = work.models | {model.digest}  # so that it stays
+            self._coming = model.digest
+            self._prefetching = self._tasks.spawn(self._prefetch(model, work.base))
+
+    async def _prefetch(self, model: pb.Payload, base: str) -> None:
+        try:
+            await self._fetch(model.digest, model.size, "fetching model", base)
+        except FlprovError as error:  # if the task does carry it, it is fetched then
+            logger.info("job %s: the next model is not fetched yet: %s", self._work.job_id, error)
 
     def take_up(self, begun: Begun) -> None:
         """The task that the process is at, since before this agent was started."""
@@ -105,6 +124,8 @@ class HandOver:
     async def _fetch_tensors(self, order: pb.TaskOrder) -> None:
         """Bring here what did not come with the task; it is named first, so that it stays."""
         work = self._work
+        if self._prefetching is not None and self._coming not in blobs_of(order):
+            self._prefetching.cancel()
         older, base = work.models, work.base
         work.models = blobs_of(order) | ({base} - {""})  # what has not changed since need not come again
         self._tools.collect(older)
@@ -151,7 +172,7 @@ class HandOver:
     def _clear_in(self) -> None:
         """What an earlier task brought goes; whoever is at it has it mapped."""
         for old in self._in.iterdir() if self._laid is None else self._laid:
-            old.unlink(missing_ok=True)
+            remove_file(old)
         self._laid = []
 
     async def _tell(self, process: Process, order: pb.TaskOrder, task: pb.TaskOrder) -> None:

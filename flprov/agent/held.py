@@ -315,6 +315,12 @@ class SiteJobs:
                 self._drop_up_to(message.job_id, message.round - 1)
             job.order(message)
 
+    def foretold(self, message: pb.Upcoming) -> None:
+        """The model that a job here will probably be given next."""
+        job = self._jobs.get(message.job_id)
+        if job is not None:
+            job.prefetch(message.model)
+
     def acknowledged(self, message: pb.AnswerAck) -> None:
         """The server has the answer on disk, refused it, or wants it again. It is kept all the same."""
         answer = self._answers.get(message.job_id, message.task_id)

@@ -108,6 +108,10 @@ class SiteJob:
         """Do a task. The same order again is answered again, not done again."""
         self._handover.order(order)
 
+    def prefetch(self, model: pb.Payload) -> None:
+        """Fetch the model that probably comes next."""
+        self._handover.prefetch(model)
+
     def send_answer(self, answer: pb.TaskAnswer) -> None:
         """Send a kept answer once more."""
         self._answering.send(answer)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from flprov._base import remove_file
 from flprov.blobs import BlobStore
 from flprov.errors import JobFailed, UpdateRefused
 from flprov.wire import pb, tensor_infos
@@ -52,8 +53,8 @@ def remove_out(payload: pb.Payload, out: Path) -> None:
     """
     with contextlib.suppress(JobFailed, OSError):
         path = _out_file(payload, out)
-        _kept(path).unlink(missing_ok=True)
-        path.unlink()
+        remove_file(_kept(path))
+        remove_file(path)
 
 
 def clear_out(out: Path) -> None:

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 
 from blake3 import blake3
 
+from flprov._base import remove_file
 from flprov.blobs.digests import CHUNK, digest_of, is_digest, verify_digest
 from flprov.blobs.disk import OpenFile, disk_errors
 from flprov.blobs.foreign import copy_foreign, open_foreign, remove_foreign, take_apart
@@ -282,7 +283,7 @@ class BlobStore:
             self._kept.add(digest)
             return
         with disk_errors(f"blob {digest[:12]} cannot be removed"):
-            self._shelf.blob(digest).unlink(missing_ok=True)
+            remove_file(self._shelf.blob(digest))
 
     def hold(self) -> None:
         """Remove nothing until as many `release` as `hold` have come: somebody copies what is here."""

@@ -31,7 +31,7 @@ from flprov.rpc.transport import (
 
 if TYPE_CHECKING:
     from flprov.rpc.findings import Cause, ProbeResult, Stage
-    from flprov.rpc.grpc_client import connect
+    from flprov.rpc.grpc_client import connect, dialling
     from flprov.rpc.grpc_server import GRPCListener, serve
     from flprov.rpc.inprocess import InProcessNetwork
     from flprov.rpc.local import Hold, ask_local, hold_local, serve_holds, serve_local
@@ -45,6 +45,7 @@ _LAZY = {
     "ProbeResult": "findings",
     "Stage": "findings",
     "connect": "grpc_client",
+    "dialling": "grpc_client",
     "probe": "prober",
     "Hold": "local",
     "ask_local": "local",
@@ -90,6 +91,7 @@ __all__ = [
     "ask_local",
     "clean_text",
     "connect",
+    "dialling",
     "from_report",
     "hold_local",
     "methods",

@@ -24,7 +24,10 @@ async def resolve(host: str, port: int) -> tuple[Address, ...]:
         OSError: the name does not resolve.
         UnicodeError: it is no name.
     """
-    found = await run_aside(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    try:  # an address is its own answer, and needs no thread to wait in
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await run_aside(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     return tuple((int(family), address) for family, _kind, _protocol, _name, address in found)
 
 

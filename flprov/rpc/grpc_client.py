@@ -63,6 +63,32 @@ def connect(
         Misuse: an endpoint is not spelled host:port.
         IdentityRefused: certificate and key do not belong together.
     """
+    return dialling(
+        endpoints,
+        chain_pem=chain_pem,
+        private_pem=private_pem,
+        server_anchors=server_anchors,
+        route=route,
+        clock=clock,
+        connect_timeout=connect_timeout,
+    )()
+
+
+def dialling(
+    endpoints: Sequence[str],
+    *,
+    chain_pem: bytes,
+    private_pem: bytes,
+    server_anchors: Anchors,
+    route: Route = DIRECT,
+    clock: Clock | None = None,
+    connect_timeout: float = 10.0,
+) -> Callable[[], Connection]:
+    """`connect` with these arguments, for who does so again and again: keys are read and checked once.
+
+    Raises:
+        As `connect`.
+    """
     if not endpoints:
         raise LocalError("there is no endpoint to connect to")
     targets = tuple(join_endpoint(*split_endpoint(endpoint)) for endpoint in endpoints)
@@ -81,7 +107,7 @@ def connect(
         return _Shown(prober=prober, credentials=credentials, server_anchors=server_anchors)
 
     shown = identify(chain_pem, private_pem, server_anchors)
-    return DialledConnection(_Dialler(targets, identify, shown, route))
+    return lambda: DialledConnection(_Dialler(targets, identify, shown, route))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,7 +78,7 @@ class FromSite(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., deployed: _Optional[_Union[Deployed, _Mapping]] = ..., answer: _Optional[_Union[TaskAnswer, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., stopped: _Optional[_Union[Stopped, _Mapping]] = ..., trust: _Optional[_Union[TrustHeld, _Mapping]] = ..., witness: _Optional[_Union[Witness, _Mapping]] = ..., probed: _Optional[_Union[Probed, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ...) -> None: ...
 
 class ToSite(_message.Message):
-    __slots__ = ("welcome", "deploy", "task", "ack", "closed", "stop", "trust", "renew", "head", "probe", "halt", "standing", "several")
+    __slots__ = ("welcome", "deploy", "task", "ack", "closed", "stop", "trust", "renew", "head", "probe", "halt", "standing", "several", "upcoming")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     DEPLOY_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class ToSite(_message.Message):
     HALT_FIELD_NUMBER: _ClassVar[int]
     STANDING_FIELD_NUMBER: _ClassVar[int]
     SEVERAL_FIELD_NUMBER: _ClassVar[int]
+    UPCOMING_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     deploy: Deploy
     task: TaskOrder
@@ -105,7 +106,16 @@ class ToSite(_message.Message):
     halt: StopSite
     standing: Standing
     several: Several
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., deploy: _Optional[_Union[Deploy, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., ack: _Optional[_Union[AnswerAck, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., stop: _Optional[_Union[StopJob, _Mapping]] = ..., trust: _Optional[_Union[TrustBundle, _Mapping]] = ..., renew: _Optional[_Union[RenewNow, _Mapping]] = ..., head: _Optional[_Union[LogHead, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., halt: _Optional[_Union[StopSite, _Mapping]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ..., several: _Optional[_Union[Several, _Mapping]] = ...) -> None: ...
+    upcoming: Upcoming
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., deploy: _Optional[_Union[Deploy, _Mapping]] = ..., task: _Optional[_Union[TaskOrder, _Mapping]] = ..., ack: _Optional[_Union[AnswerAck, _Mapping]] = ..., closed: _Optional[_Union[RoundClosed, _Mapping]] = ..., stop: _Optional[_Union[StopJob, _Mapping]] = ..., trust: _Optional[_Union[TrustBundle, _Mapping]] = ..., renew: _Optional[_Union[RenewNow, _Mapping]] = ..., head: _Optional[_Union[LogHead, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., halt: _Optional[_Union[StopSite, _Mapping]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ..., several: _Optional[_Union[Several, _Mapping]] = ..., upcoming: _Optional[_Union[Upcoming, _Mapping]] = ...) -> None: ...
+
+class Upcoming(_message.Message):
+    __slots__ = ("job_id", "model")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    model: Payload
+    def __init__(self, job_id: _Optional[str] = ..., model: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
 
 class Several(_message.Message):
     __slots__ = ("messages",)

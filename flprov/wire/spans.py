@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-PIECE = 1 << 16  # numbers calculated with in one go: the buffers for it fit into the cache of one core
+PIECE = 1 << 17  # numbers calculated with in one go: a core's cache holds most of the buffers for it
 _SPAN = 1 << 21  # numbers that one thread does in a row: of one large tensor, or of many small ones
 _WORTH_IT = 1 << 20  # numbers, in all, for each thread; below, threads cost more than they gain
 _MOST_THREADS = 8  # more wait for memory

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flprov.workers.processes import boot_id
-from flprov.workers.record import read_shim_record
+from flprov.workers.record import ShimRecord, read_shim_record
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -23,20 +23,22 @@ class Footprint:
 
 
 def read_footprints(folders: Iterable[Path]) -> dict[Path, Footprint]:
-    """The footprint of the job in each of these folders; /proc is read once for all of them."""
-    table = _read_table()
+    """The footprint of the job in each of these folders; /proc is read once for all of them, if at all."""
+    boot = boot_id()
+    shims = {folder: read_shim_record(folder) for folder in folders}
+    living = {folder: shim for folder, shim in shims.items() if shim is not None and shim.boot == boot}
+    table = _read_table() if living else {}
     started_by: dict[int, list[int]] = {}
     for pid, (parent, _, _) in table.items():
         started_by.setdefault(parent, []).append(pid)
-    boot = boot_id()
-    return {folder: _footprint(folder, boot, table, started_by) for folder in folders}
+    prints = {folder: _footprint(shim, table, started_by) for folder, shim in living.items()}
+    return {folder: prints.get(folder, Footprint()) for folder in shims}
 
 
 def _footprint(
-    folder: Path, boot: str, table: dict[int, tuple[int, int, int]], started_by: dict[int, list[int]]
+    shim: ShimRecord, table: dict[int, tuple[int, int, int]], started_by: dict[int, list[int]]
 ) -> Footprint:
-    shim = read_shim_record(folder)
-    if shim is None or shim.boot != boot or table.get(shim.pid, (0, -1, 0))[1] != shim.started:
+    if table.get(shim.pid, (0, -1, 0))[1] != shim.started:
         return Footprint()
     found, waiting = {shim.pid}, [shim.pid]
     while waiting:

@@ -193,8 +193,19 @@ async def test_hello_comes_first_and_beats_flow_after_the_welcome():
 async def test_a_senseless_rhythm_is_brought_to_reason(said, kept):
     site = Site(says(welcome(heartbeat_seconds=said)))
     async with site.running():
+        await site.clock.elapse(5.0)
+        assert site.clock.waits[-1] == kept
+
+
+async def test_first_beats_of_many_sites_do_not_come_all_at_once():
+    site = Site(says(welcome(heartbeat_seconds=20.0)))
+    async with site.running():
         await site.clock.wait_sleeping()
-        assert site.clock.waits == [kept]
+        assert 0 < site.clock.waits[0] <= 5.0
+        assert "heartbeat" not in [message.WhichOneof("body") for message in site.heard.all]
+        await site.clock.elapse(5.0)
+        await site.heard.wait("heartbeat")
+        assert site.clock.waits[1:] == [20.0]
 
 
 async def test_what_the_server_says_is_obeyed_in_order():

@@ -191,6 +191,9 @@ class Conduct:
         await self._answers.write()
         parts, record = self._parts, self._parts.record
         state = await parts.workflow.take_state(frame)
+        for site, model in parts.rounds.foretell(frame.round, record.model, state):
+            parts.sites.foretell(site, model)
+        await parts.workflow.sync_state(state)
         closed = parts.rounds.summary(frame, state)
         gone = outdated([*parts.around.kept(record.id), closed], parts.around.checkpoints)
         used = parts.blobs().union(*(round_.state.digests for round_ in gone if round_.state))

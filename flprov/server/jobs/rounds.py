@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -17,7 +17,7 @@ from flprov.server.jobs.gather import Asked, Gather
 from flprov.server.jobs.gathers import SPARED, Gathers
 from flprov.server.jobs.roundblobs import RoundBlobs
 from flprov.server.jobs.workflow import Workflow, to_payload
-from flprov.server.records import JobRecord, RoundRecord, StateRef, UpdateRecord
+from flprov.server.records import BlobRef, JobRecord, RoundRecord, StateRef, UpdateRecord
 from flprov.wire import pb
 from flprov.wire.documents import Contributor, Missing
 
@@ -49,6 +49,7 @@ class Rounds:
         self._known = dict(known)  # updates that were accepted before a restart of the server
         self._began: datetime | None = None
         self._blobs = RoundBlobs(job.id)
+        self._foretold: set[str] = set()  # the model that probably comes next
         self._before: dict[str, set[str]] | None = None  # what each site was given in its last round
         self.gathers = Gathers()
         self.total: int | None = None
@@ -213,8 +214,24 @@ class Rounds:
         return self._blobs.sent_by(site, digest)
 
     def given(self, site: str) -> set[str]:
-        """Digests of what this site may fetch in this round: models, and tensors beside them."""
-        return set[str]().union(*(gather.asked.given(site) for gather in self.gathers))
+        """Digests of what this site may fetch now: models, tensors beside them, the model that comes next."""
+        return self._foretold.union(*(gather.asked.given(site) for gather in self.gathers))
+
+    def foretell(
+        self, number: int, before: StateRef | None, after: StateRef
+    ) -> Iterator[tuple[str, BlobRef]]:
+        """The model that each site will probably be given next; it may be fetched from now on.
+
+        For all sites of the job, or none: when the workflow has sent each of them just the model that it had
+        saved `before`, it will do so again with that of `after`.
+        """
+        if before is None or before.model is None or after.model is None or number + 1 >= (self.total or 0):
+            return
+        gathers = tuple(self.gathers)
+        took = set(self._targets).intersection(*(gather.taken for gather in gathers))
+        if took == set(self._targets) and {gather.asked.model for gather in gathers} == {before.model}:
+            self._foretold = {after.model.digest}
+            yield from ((site, after.model) for site in self._targets)
 
     def verify_had(self, site: str, digest: str) -> bool:
         """Whether this site was given this blob, in this round or its last one; false when nobody knows.

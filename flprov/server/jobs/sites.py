@@ -12,6 +12,7 @@ from flprov.errors import SiteUnavailable
 from flprov.server.foreign import foreign_line
 from flprov.server.jobs.ledger import JobLedger
 from flprov.server.jobs.patience import Pace, Still, in_words
+from flprov.server.records import BlobRef
 from flprov.server.sessions import Sessions
 from flprov.wire import pb
 
@@ -195,6 +196,11 @@ class JobSites:
         """Give a site its task."""
         if self.send(site, pb.ToSite(task=order)):
             self._begin(site, "training", "no step yet", judged=False)
+
+    def foretell(self, site: str, model: BlobRef) -> None:
+        """Tell a site which model it will probably be given next, for it to fetch meanwhile."""
+        payload = pb.Payload(digest=model.digest, size=model.size)
+        self.send(site, pb.ToSite(upcoming=pb.Upcoming(job_id=self._ledger.record.id, model=payload)))
 
     def acknowledge(
         self, site: str, task_id: str, refused: str = "", hint: str = "", *, late: bool = False

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
+from flprov._base import remove_file
 from flprov.blobs import BlobStore
 from flprov.errors import FlprovError, ProtocolError
 from flprov.jobs import JobSpec, unpack_bundle
@@ -180,7 +181,7 @@ class Workflow:
         """Remove what was handed in; the process has committed its round."""
         with contextlib.suppress(OSError):  # an unconfined job may have taken the folder away
             for path in (self.folder / "in").iterdir():
-                path.unlink(missing_ok=True)
+                remove_file(path)
 
     async def take_out(self, payload: pb.Payload) -> BlobRef:
         """Bytes from the process, which is not trusted: out of its reach, in the blob store or by value.
@@ -213,7 +214,7 @@ class Workflow:
         digest, size = await take(path, limit=_MOST_RESULT)
         found = self._taken[name] = self._known[digest] = BlobRef(digest=digest, size=size)
         with contextlib.suppress(OSError):  # the folder is the process's own: it may have locked it
-            path.unlink(missing_ok=True)
+            remove_file(path)
         return found
 
     async def keep(self, payload: pb.Payload) -> BlobRef:
@@ -224,11 +225,19 @@ class Workflow:
         return ref
 
     async def take_state(self, frame: pb.CloseRound) -> StateRef:
-        """A state from the process, with the parts that are files of their own. Raises like `take_out`."""
-        rest = await self.keep(frame.state)
-        model = await self.keep(frame.model) if frame.HasField("model") else None
-        best = await self.keep(frame.best) if frame.HasField("best") else None
+        """A state from the process, with the parts that are files of their own. Raises like `take_out`.
+
+        It may not be on the disk yet; see `sync_state`.
+        """
+        rest = await self.take_out(frame.state)
+        model = await self.take_out(frame.model) if frame.HasField("model") else None
+        best = await self.take_out(frame.best) if frame.HasField("best") else None
         return StateRef(inline=rest.inline, digest=rest.digest, size=rest.size, model=model, best=best)
+
+    async def sync_state(self, state: StateRef) -> None:
+        """Bring a state that was taken to disk. Raises LocalError."""
+        for digest in state.digests:
+            await self._blobs.settle(digest)
 
     async def _keep(self, data: bytes) -> BlobRef:
         if len(data) <= INLINE:
