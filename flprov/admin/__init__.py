@@ -6,12 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flprov._base import lazy_names
-from flprov.admin.client import Admin, open_admin
-from flprov.admin.jobcalls import LogText
 
 if TYPE_CHECKING:
     from flprov.admin.audit import verify_export
+    from flprov.admin.client import Admin, open_admin
     from flprov.admin.invites import NewInvite, fingerprint_of
+    from flprov.admin.jobcalls import LogText
     from flprov.admin.live import apply_live, look_at_live
     from flprov.admin.log import Wanted
     from flprov.admin.parties import write_crls
@@ -43,8 +43,10 @@ __all__ = [
     "write_crls",
 ]
 
-# What few commands need.
+# What few commands need; and what draws a picture needs nothing else.
 _LATE = {
+    "Admin": "client",
+    "LogText": "jobcalls",
     "NewInvite": "invites",
     "PersonTrust": "trust",
     "Rotated": "rotation",
@@ -57,6 +59,7 @@ _LATE = {
     "is_wanted": "series",
     "look_at_live": "live",
     "make_curves": "series",
+    "open_admin": "client",
     "prepare_drawing": "plots",
     "rotate": "rotation",
     "verify_export": "audit",

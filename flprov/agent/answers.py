@@ -24,6 +24,7 @@ class Answers:
         self._store = store
         self._kept: dict[str, _Kept] = {}
         self._dropping: set[str] = set()  # their records are on their way out
+        self._forgotten: set[str] = set()  # their records go with the next answer that is kept
 
     def load(self) -> None:
         """Read what an earlier run of the agent kept."""
@@ -59,8 +60,11 @@ class Answers:
         outcome = "ok" if answer.WhichOneof("outcome") == "update" else "failed"
         row = Row(who="site", what="task.answer", object=key, outcome=outcome, reason=answer.failure.message)
         value = {"answer": answer.SerializeToString().hex(), "round": round}
+        older = self._forgotten.copy()
+        changes = [*(Delete("answer", old) for old in sorted(older)), Put("answer", key, value), *also]
         # That a task failed is a small thing to keep, also when the disk has no room for more.
-        await self._store.commit([Put("answer", key, value), *also], row, urgent=outcome != "ok")
+        await self._store.commit(changes, row, urgent=outcome != "ok")
+        self._forgotten -= older
         self._kept[key] = _Kept(answer=answer, round=round)
 
     def due(self, job_id: str, *, up_to: int | None = None) -> list[str]:
@@ -88,15 +92,24 @@ class Answers:
     async def drop(self, job_id: str, *, up_to: int | None = None) -> set[str]:
         """Forget a job's answers, of rounds up to `up_to` or all; returns the digests that they named.
 
-        Not synced: an answer that a power cut brings back is said once more, to a server that has it.
+        Of some rounds the records go with the next answer: that is one write less in each round. Nothing is
+        synced. An answer that a restart brings back is said once more, to a server that has it.
         """
         gone = self.due(job_id, up_to=up_to)
-        if not gone:
-            return set()
-        self._dropping.update(gone)
-        try:
-            await self._store.write([Delete("answer", key) for key in gone], urgent=True)
-        finally:
-            self._dropping.difference_update(gone)
+        if up_to is not None:
+            self._forgotten.update(gone)
+        else:
+            await self._delete(job_id, gone)
         dropped = [self._kept.pop(key) for key in gone]
         return {kept.answer.update.tensors.digest for kept in dropped} - {""}
+
+    async def _delete(self, job_id: str, gone: Sequence[str]) -> None:
+        older = {key for key in self._forgotten if key.startswith(f"{job_id}/")}
+        if not gone and not older:
+            return
+        self._dropping.update(gone)
+        try:
+            await self._store.write([Delete("answer", key) for key in (*sorted(older), *gone)], urgent=True)
+        finally:
+            self._dropping.difference_update(gone)
+        self._forgotten -= older

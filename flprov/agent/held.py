@@ -104,6 +104,9 @@ class SiteJobs:
         self._answers.load()
         await self._answers.forget_lost(self._blobs.has)
         self._tasks.load()
+        for job_id in records:
+            if (begun := self._tasks.get(job_id)) is not None:  # the rounds before that of its task are saved
+                await self._answers.drop(job_id, up_to=begun.order.round - 1)
         self.leases.load()
         # Before any process is taken back: what it then hands over is named by nobody yet.
         needed = {job_id: self._open_blobs(job_id) for job_id in records}
@@ -249,7 +252,7 @@ class SiteJobs:
         job: SiteJob | None = None
         try:
             job = await self._admit(message)
-            await job.deploy(message.app_size, message.model_size)
+            await job.deploy(message.app_size, message.model_size, message.app)
         except FlprovError as error:
             if job is None or not job.stopped:
                 await self._refuse(job_id, error)

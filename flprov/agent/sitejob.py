@@ -26,6 +26,7 @@ from flprov.agent.sitefilters import SiteFilters, describe_rules
 from flprov.agent.surroundings import SiteWork, Tools
 from flprov.agent.telling import Telling
 from flprov.agent.updates import clear_out
+from flprov.blobs import digest_of
 from flprov.errors import FlprovError, JobFailed, NotFound, PolicyRefused
 from flprov.jobs import check_needs, job_needs, unpack_bundle
 from flprov.wire import failure_of, pb
@@ -122,13 +123,22 @@ class SiteJob:
 
     # ---- deploy --------------------------------------------------------------------------
 
-    async def deploy(self, app_size: int, model_size: int = 0) -> None:
-        """Fetch and unpack the app, check what it needs, start its worker. Raises what stands against it."""
+    async def deploy(self, app_size: int, model_size: int = 0, brought: bytes = b"") -> None:
+        """Fetch and unpack the app, check what it needs, start its worker. Raises what stands against it.
+
+        Args:
+            app_size: bytes of the app.
+            model_size: bytes of the model in it.
+            brought: the app, if it came with the order.
+        """
         app = self.admitted.submission.app
         async with self._up:
             self._verify_wanted()
             await self._lease(app_size, model_size)
-        await self._fetch(app, app_size, "fetching app", durable=True)
+        if digest_of(brought) == app:
+            await self.tools.blobs.put(brought)
+        else:
+            await self._fetch(app, app_size, "fetching app", durable=True)
         async with self._up:
             self._verify_wanted()
             await asyncio.to_thread(self._prepare, app)

@@ -19,18 +19,17 @@ from flprov.cli.joblogs import logs
 from flprov.cli.jobplan import plan_job
 from flprov.cli.jobplot import plot
 from flprov.cli.jobshow import list_jobs, show
+from flprov.cli.jobwords import WAIT_CODES, parse_settings
 from flprov.cli.ladder import print_causes, print_hint, print_seen
 from flprov.cli.output import MOST, clean, json_option, print_json, size, talk
 from flprov.cli.progress import JobProgress, bytes_bar, files_bar
-from flprov.errors import ExitCode, FlprovError, Misuse, ProtocolError
+from flprov.errors import ExitCode, FlprovError, ProtocolError
 
 if TYPE_CHECKING:
     from flprov.admin import Admin
     from flprov.wire.documents import SubmitDocument, WhyDocument
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-WAIT_CODES = {"completed": ExitCode.DONE, "degraded": ExitCode.ATTENTION}
 
 
 @click.group()
@@ -46,17 +45,6 @@ job.add_command(list_jobs)
 job.add_command(show)
 job.add_command(logs)
 job.add_command(plot)
-
-
-def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
-    """What `--set` said. Raises Misuse."""
-    found = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise Misuse(f"--set takes key=value, not {pair!r}", hint="for example: --set rounds=5")
-        found[key] = value
-    return found
 
 
 @job.command()

@@ -10,6 +10,7 @@ import click
 
 from flprov.cli.acting import acting
 from flprov.cli.completion import complete_app_or_folder, complete_sites
+from flprov.cli.jobwords import parse_settings
 from flprov.cli.output import MOST, clean, json_option, print_fields, print_json, print_table, size
 from flprov.cli.progress import bytes_bar
 from flprov.errors import ExitCode
@@ -42,8 +43,6 @@ def plan_job(app: str, settings: tuple[str, ...], sites: str, min_sites: int | N
     The app is uploaded if it is a folder. No job is made, and nothing is leased. Every connected site is
     asked; one that does not answer within 5 s is shown as silent. Exits 7 if the job would not start now.
     """
-    from flprov.cli.job import parse_settings  # which imports this module
-
     chosen = [name.strip() for name in sites.split(",") if name.strip()]
     changes = parse_settings(settings)
     with acting() as admin, bytes_bar(f"uploading {Path(app).name}") as progress:

@@ -10,7 +10,7 @@ import click
 
 from flprov._base import from_document, parse_json
 from flprov.cli.garbage import collect_as_usual
-from flprov.cli.job import WAIT_CODES, parse_settings
+from flprov.cli.jobwords import WAIT_CODES, parse_settings
 from flprov.cli.output import clean, json_option, print_json, size, talk
 from flprov.cli.progress import JobProgress
 from flprov.errors import Conflict, ExitCode

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
 import subprocess
@@ -14,15 +13,15 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from packaging.markers import default_environment
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.version import InvalidVersion, Version
+from typing import TYPE_CHECKING
 
 from flprov._base import from_document, parse_json
 from flprov.config import shown
 from flprov.errors import LocalError, Misuse
 from flprov.jobs.job import JobSpec
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 # The extra of flprov that brings them, see pyproject.toml: pip install 'flprov[he]'.
 _OF_WORKFLOW = {"fedavg_he": ("tenseal>=0.3.14",)}
@@ -96,6 +95,8 @@ def check_needs(needs: Sequence[str], python: Path | None = None) -> tuple[str, 
 
 
 def _parse(text: str) -> Requirement:
+    from packaging.requirements import InvalidRequirement, Requirement  # late: most jobs need nothing
+
     try:
         return Requirement(text)
     except InvalidRequirement as error:
@@ -110,6 +111,8 @@ def _unmet(requirement: Requirement, survey: _Survey) -> Iterable[str]:
     if found is None:
         yield f"{wanted}, found none"
         return
+    from packaging.version import InvalidVersion, Version  # as above
+
     try:
         version = Version(found)
     except InvalidVersion:
@@ -120,12 +123,16 @@ def _unmet(requirement: Requirement, survey: _Survey) -> Iterable[str]:
 
 
 def _survey_here(names: Sequence[str]) -> _Survey:
+    from packaging.markers import default_environment  # as above
+
     markers = {key: str(value) for key, value in default_environment().items()}
     versions = {name: _version_here(name) for name in names}
     return _Survey(python=platform.python_version(), versions=versions, markers=markers)
 
 
 def _version_here(name: str) -> str | None:
+    import importlib.metadata  # as above
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -50,8 +50,11 @@ class Exchange(Protocol):
         """Tell the caller that the call was let in, before any reply."""
         ...
 
-    async def read(self) -> bytes | None:
-        """The next message; None when the caller will send no more. May be cancelled and repeated."""
+    async def read(self, *, ahead: bool = False) -> bytes | None:
+        """The next message; None when the caller will send no more. May be cancelled and repeated.
+
+        `ahead`: the one after it may be read meanwhile.
+        """
         ...
 
     async def write(self, data: bytes) -> None:
@@ -167,9 +170,10 @@ class _Requests(AsyncIterator[Any]):
         self._exchange = exchange
         self._kind: type[Message] | type[bytes] = method.request
         self._next = bytes if method.brings_bytes else method.request
+        self._ahead = method.brings_bytes  # one comes while another is written to disk
 
     async def __anext__(self) -> Any:  # noqa: ANN401 - the type is the table row's
-        data = await self._exchange.read()
+        data = await self._exchange.read(ahead=self._ahead)
         if data is None:
             raise StopAsyncIteration
         kind, self._kind = self._kind, self._next
@@ -183,6 +187,7 @@ async def _send_all(replies: AsyncIterator[Message | bytes], exchange: Exchange)
             stack.push_async_callback(close)
         async for reply in replies:
             await exchange.write(encode(reply))
+            del reply  # the next one may be hours away
 
 
 def decode(kind: type[Message] | type[bytes], data: bytes) -> Message | bytes:

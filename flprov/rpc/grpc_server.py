@@ -210,13 +210,14 @@ class _Exchange:
         with _gone():
             await self._context.send_initial_metadata(PROTOCOL_METADATA)
 
-    async def read(self) -> bytes | None:
+    async def read(self, *, ahead: bool = False) -> bytes | None:
         # gRPC cannot take a second read after a cancelled one: the first goes on, the next waits for it.
         if self._reading is None:
             self._reading = asyncio.ensure_future(self._context.read())
         with _gone():
             message = await asyncio.shield(self._reading)
-        self._reading = None
+        more = ahead and message is not EOF
+        self._reading = asyncio.ensure_future(self._context.read()) if more else None
         return None if message is EOF else cast(bytes, message)
 
     async def write(self, data: bytes) -> None:

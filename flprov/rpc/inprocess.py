@@ -179,7 +179,7 @@ class _Call:
     async def accept(self) -> None:
         """Nothing to tell: the caller speaks the same protocol."""
 
-    async def read(self) -> bytes | None:
+    async def read(self, *, ahead: bool = False) -> bytes | None:  # noqa: ARG002
         return await self._requests.get()
 
     async def write(self, data: bytes) -> None:

@@ -57,7 +57,7 @@ def weighted_mean(
         name: _fold(name, ordered, shares, base) if is_float(array, name) else _take(heaviest, name, base)
         for name, array in chosen.items()
     }
-    return _calculate(rules, chosen, {name: array.dtype for name, array in chosen.items()})
+    return _calculate(rules, chosen, {name: array.dtype for name, array in chosen.items()}, len(ordered))
 
 
 def mean_difference(
@@ -84,7 +84,7 @@ def mean_difference(
     _verify_alike(ordered, base)
     chosen = [name for name, array in base.items() if is_float(array, name)] if names is None else names
     rules = {name: _fold(name, ordered, shares, base, UpdateKind.DIFF) for name in chosen}
-    return _calculate(rules, base, {name: moment_dtype(base[name]) for name in chosen})
+    return _calculate(rules, base, {name: moment_dtype(base[name]) for name in chosen}, len(ordered))
 
 
 def moment_dtype(array: Array) -> np.dtype[Any]:
@@ -148,10 +148,13 @@ def _verify_shapes(update: Update, other: Tensors, whose: str) -> None:
             )
 
 
-def _calculate(rules: Mapping[str, Rule], like: Tensors, dtypes: Mapping[str, np.dtype[Any]]) -> Tensors:
-    """The tensors that `rules` make, in the shapes of those in `like`."""
+def _calculate(
+    rules: Mapping[str, Rule], like: Tensors, dtypes: Mapping[str, np.dtype[Any]], deep: int
+) -> Tensors:
+    """The tensors that `rules` make of so many updates, in the shapes of those in `like`."""
     with open_results({name: (dtypes[name], like[name].shape) for name in rules}) as results:
-        each_span({name: like[name].size for name in rules}, lambda name, where: rules[name](results, where))
+        sizes = {name: like[name].size for name in rules}
+        each_span(sizes, lambda name, where: rules[name](results, where), deep=deep)
     return results.tensors
 
 
@@ -173,8 +176,7 @@ class _Fold:
             if not all_finite(rounded[:size]):
                 raise UpdateRefused(f"the mean of tensor {self.name!r} leaves the range of {self.dtype}")
             results.put(self.name, at.start, rounded[:size])
-        for array, _ in self.parts:
-            give_back(array[where])
+        give_back(*(array[where] for array, _ in self.parts))
 
     def _add_up(self, at: slice, term: NDArray[np.float64], mean: NDArray[np.float64]) -> None:
         (first, share), *others = self.parts

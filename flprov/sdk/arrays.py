@@ -28,7 +28,9 @@ _SMALL_FLOATS = {
 
 def is_torch(value: object) -> bool:
     """Whether `value` is of a torch type, found out without importing torch."""
-    return any(kind.__module__.partition(".")[0] == "torch" for kind in type(value).__mro__)
+    return not isinstance(value, np.ndarray) and any(
+        kind.__module__.partition(".")[0] == "torch" for kind in type(value).__mro__
+    )
 
 
 def as_tensors(params: Mapping[str, object] | Sequence[object]) -> Tensors:
@@ -66,9 +68,9 @@ def _as_array(name: str, value: object) -> NDArray[np.generic]:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
         raise Misuse(f"tensor {name!r} is no array of numbers: {error}") from error
+    if dtype_name(array.dtype) is not None:
+        return array
     small = _SMALL_FLOATS.get(array.dtype.name)
-    if small is not None:
-        return np.ascontiguousarray(array).view(numpy_dtype(small)).reshape(array.shape)
-    if dtype_name(array.dtype) is None:
+    if small is None:
         raise Misuse(f"tensor {name!r} is no array of numbers that can travel: its dtype is {array.dtype}")
-    return array
+    return np.ascontiguousarray(array).view(numpy_dtype(small)).reshape(array.shape)

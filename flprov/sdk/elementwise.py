@@ -71,9 +71,7 @@ def _calculate_span(
                     hint="the run diverges: try a smaller learning rate",
                 )
             room.put(name, at.start, small)
-    for one in inputs:
-        if isinstance(one, np.ndarray):
-            give_back(one[where])
+    give_back(*(one[where] for one in inputs if isinstance(one, np.ndarray)))
 
 
 def _flat(one: Array | float) -> Array | float:

@@ -91,7 +91,9 @@ class Port(Protocol):
         ...
 
     def save(self, state: State) -> State:
-        """Make `state` durable; what comes back is the same, perhaps mapped from a file."""
+        """Make `state` durable before anything that is asked after it; what comes back is the same, perhaps
+        mapped from a file.
+        """
         ...
 
     def log(self, values: Mapping[str, float], step: int | None) -> None:

@@ -268,7 +268,7 @@ class Sites:
         raise Misuse(f"an update of {update.site or 'nobody'} was refused that is none of this round")
 
     def commit(self, state: State) -> None:
-        """End the round with `state`; it is on the server's disk when this returns.
+        """End the round with `state`; it is on the server's disk before anybody hears of the next round.
 
         Whoever has not answered by then is not waited for any more.
 

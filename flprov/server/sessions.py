@@ -7,11 +7,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from flprov.errors import KitRefused, SiteUnavailable
-from flprov.pki import Identity, Leaf
 from flprov.wire import pb
 from flprov.wire.documents import Vitals
+
+if TYPE_CHECKING:
+    from flprov.pki import Identity, Leaf
 
 _CLOCK = timedelta(minutes=1)  # a clock that is off by less is in order: Kerberos allows five
 _OFFSETS = 5  # heartbeats
@@ -21,6 +24,8 @@ _MOST_WAITING = 10_000  # messages; a site that does not read for that long is d
 _MOST_TOGETHER = 64  # messages that travel as one
 _LARGEST_TOGETHER = 256 << 10  # bytes; what does not fit travels alone
 _PATIENCE = 0.02  # seconds; so long what is not urgent waits for something to travel with
+_PATIENCE_EACH = 0.0005  # seconds; of many sites so much for each: a round of theirs takes longer
+_LONGEST_PATIENCE = 0.5
 
 
 class Session:
@@ -69,11 +74,11 @@ class Session:
         least = min(self._offsets, key=abs)
         self.clock_off = least if abs(least) >= _CLOCK else timedelta(0)
 
-    def send(self, message: pb.ToSite, *, urgent: bool = True) -> None:
+    def send(self, message: pb.ToSite, *, urgent: bool = True, patience: float = _PATIENCE) -> None:
         """Queue a message; it leaves in order. A site that never reads is dropped.
 
-        What is not `urgent` leaves with the next message that is, or a moment later by itself: each message
-        costs both ends as much as a small round's whole arithmetic.
+        What is not `urgent` leaves with the next message that is, or after so many seconds of `patience` by
+        itself: each message costs both ends as much as a small round's whole arithmetic.
         """
         if self._ended:
             return
@@ -84,7 +89,7 @@ class Session:
         if urgent:
             self._due.set()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._waited)
+            self._timer = asyncio.get_running_loop().call_later(patience, self._waited)
 
     def _waited(self) -> None:
         self._timer = None
@@ -195,4 +200,5 @@ class Sessions:
         session = self._live.get(name)
         if session is None:
             raise SiteUnavailable(f"site {name} is not connected")
-        session.send(message, urgent=urgent)
+        patience = min(_LONGEST_PATIENCE, max(_PATIENCE, _PATIENCE_EACH * len(self._live)))
+        session.send(message, urgent=urgent, patience=patience)

@@ -102,27 +102,25 @@ class SiteService:
         self._sessions.add(session)
         try:
             await self._registry.saw(session, call.not_after)
-            welcome = self._welcome(session)
-            if self._witnesses is not None:
-                welcome.welcome.head.CopyFrom(await self._witnesses.greet(session))
-            yield welcome
+            yield await self._welcome(session)
             async for message in self._converse(session, requests):
                 yield message
         finally:
             gone = self._sessions.remove(session)
             await self._registry.lost(session, self._clock.now(), gone=gone)
 
-    def _welcome(self, session: Session) -> pb.ToSite:
-        return pb.ToSite(
-            welcome=pb.Welcome(
-                protocol=PROTOCOL,
-                version=__version__,
-                installation=self._installation,
-                heartbeat_seconds=self._spacing,
-                jobs=[run.record.id for run in self._jobs.active_at(session.name)],
-                standing=pb.Standing(drained=self._registry.closed(session.name)),
-            )
+    async def _welcome(self, session: Session) -> pb.ToSite:
+        welcome = pb.Welcome(
+            protocol=PROTOCOL,
+            version=__version__,
+            installation=self._installation,
+            heartbeat_seconds=self._spacing,
+            jobs=[run.record.id for run in self._jobs.active_at(session.name)],
+            standing=pb.Standing(drained=self._registry.closed(session.name)),
         )
+        if self._witnesses is not None:
+            welcome.head.CopyFrom(await self._witnesses.greet(session))
+        return pb.ToSite(welcome=welcome)
 
     @property
     def _spacing(self) -> float:
@@ -139,6 +137,7 @@ class SiteService:
         try:
             while (message := await session.outgoing()) is not None:
                 yield session.together(message)
+                del message  # until the next word this site would keep it, and so would a thousand others
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
@@ -161,6 +160,7 @@ class SiteService:
             async for message in requests:
                 session.last_seen = self._clock.now()
                 await self._take(session, message)
+                del message  # as above
             session.close(session.leaving or "its connection was closed without a goodbye")
         except FlprovError as error:
             logger.warning("site %s: %s", session.name, error)

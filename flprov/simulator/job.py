@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ async def simulate_job(
     *,
     clock: Clock,
     warming: Warming,
+    drawing: Drawing,
     show: Callable[[JobDocument], None],
 ) -> tuple[JobDocument, list[Path]]:
     """The job once it has ended, and the files of its results.
@@ -40,6 +40,7 @@ async def simulate_job(
     Args:
         folder: for everything that goes with the simulation.
         warming: whose template forks the processes.
+        drawing: draws the curves.
         show: told the job after each change that matters, and from time to time.
     """
     bundle = build_bundle(wanted.app)
@@ -63,11 +64,10 @@ async def simulate_job(
     shown.changed()
     unpack_bundle(blobs.path(app), folder / "app")
     hosts = _Hosts(run, around, data, await _gpus(spec)).make(placed)
-    with contextlib.closing(Drawing()) as drawing:
-        await warming.settled()
-        await run.run(hosts)
-        shown.close()
-        files = await write_results(run, hosts, wanted.output, drawing)
+    await warming.settled()
+    await run.run(hosts)
+    shown.close()
+    files = await write_results(run, hosts, wanted.output, drawing)
     return run.document(), files
 
 

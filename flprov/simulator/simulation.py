@@ -9,8 +9,11 @@ store on disk. docs/simulation.md is the page that users read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import queue
 import re
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from flprov._base import Clock, SystemClock
 from flprov.errors import Misuse, NotFound
+from flprov.simulator.drawing import Drawing
 from flprov.workers import Warming
 
 if TYPE_CHECKING:
@@ -124,18 +128,24 @@ class _Simulating:
     async def _main_task(self) -> None:
         self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
         self._begun.set()
-        warming = Warming("site", [*_OURS, *_heavy(self._wanted.app)])
-        from flprov.simulator.placing import python
+        warming = Warming("site", [*_OURS, *_heavy(self._wanted.app)], awaited=True)
+        warming.prepare(Path(sys.executable))
+        with contextlib.closing(Drawing()) as drawing:
+            try:
+                # In a thread: the others begin while we import what we need ourselves.
+                await asyncio.to_thread(importlib.import_module, "flprov.simulator.job")
+                from flprov.simulator.job import simulate_job
 
-        warming.prepare(python())  # it begins while we import what we need ourselves
-        try:
-            from flprov.simulator.job import simulate_job
-
-            self._found = await simulate_job(
-                self._wanted, self._folder, clock=self._clock, warming=warming, show=self._said.put
-            )
-        finally:
-            await warming.close()
+                self._found = await simulate_job(
+                    self._wanted,
+                    self._folder,
+                    clock=self._clock,
+                    warming=warming,
+                    drawing=drawing,
+                    show=self._said.put,
+                )
+            finally:
+                await warming.close()
 
 
 def _heavy(app: Path) -> list[str]:

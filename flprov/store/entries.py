@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,7 +19,7 @@ class Entry:
     """One commit, ready to be written."""
 
     changes: tuple[tuple[str, str, str | None], ...]  # kind, id, JSON; None deletes
-    row: str | None  # canonical JSON
+    rows: tuple[str, ...]  # canonical JSON
     at: str
 
 
@@ -47,14 +47,19 @@ class SealedRow:
         return Head(index=self.index, digest=self.digest)
 
 
-def encode_commit(changes: Sequence[Change], row: Row | None, at: datetime) -> Entry:
+def encode_commit(changes: Sequence[Change], rows: Iterable[Row], at: datetime) -> Entry:
     """The commit as text, independent of the caller's objects.
 
     Raises:
         LocalError: something in it has no JSON form; the message names it.
     """
     encoded = tuple(_encode_change(change) for change in changes)
-    return Entry(changes=encoded, row=None if row is None else _encode_row(row), at=to_iso(at))
+    return Entry(changes=encoded, rows=tuple(_encode_row(row) for row in rows), at=to_iso(at))
+
+
+def logged(row: Row | None, before: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows of a commit, in order."""
+    return tuple(before) if row is None else (*before, row)
 
 
 def _encode_change(change: Change) -> tuple[str, str, str | None]:
@@ -105,13 +110,14 @@ _RECORDS = json.JSONEncoder(
 )
 
 
-def seal_row(entry: Entry, head: Head) -> SealedRow | None:
-    """The entry's row as the one after `head`; None when the entry has none."""
-    if entry.row is None:
-        return None
-    index = head.index + 1
-    digest = digest_row(index, entry.at, entry.row.encode(), head.digest)
-    return SealedRow(index=index, at=entry.at, row=entry.row, previous=head.digest, digest=digest)
+def seal_rows(entry: Entry, head: Head) -> Iterator[SealedRow]:
+    """The entry's rows as those after `head`."""
+    for row in entry.rows:
+        index = head.index + 1
+        digest = digest_row(index, entry.at, row.encode(), head.digest)
+        sealed = SealedRow(index=index, at=entry.at, row=row, previous=head.digest, digest=digest)
+        yield sealed
+        head = sealed.head
 
 
 def decode_row(sealed: SealedRow) -> LogRow:

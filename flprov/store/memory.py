@@ -11,7 +11,7 @@ from typing import Any
 from flprov._base import Clock, SystemClock
 from flprov.errors import LocalError
 from flprov.store.chain import GENESIS
-from flprov.store.entries import Entry, Head, SealedRow, decode_row, encode_commit, seal_row
+from flprov.store.entries import Entry, Head, SealedRow, decode_row, encode_commit, logged, seal_rows
 from flprov.store.heads import Heads
 from flprov.store.lines import seal_line
 from flprov.store.records import Change, LogRow, Row, RowFilter
@@ -27,11 +27,18 @@ class MemoryStore:
         self._heads = Heads("the store")
         self._closed = False
 
-    async def commit(self, changes: Sequence[Change], row: Row | None, *, urgent: bool = False) -> int:  # noqa: ARG002
+    async def commit(
+        self,
+        changes: Sequence[Change],
+        row: Row | None,
+        *,
+        urgent: bool = False,  # noqa: ARG002
+        before: Sequence[Row] = (),
+    ) -> int:
         """See `Store.commit`."""
         if self._closed:
             raise LocalError("the store is closed")
-        index = self._apply(encode_commit(changes, row, self._clock.now()))
+        index = self._apply(encode_commit(changes, logged(row, before), self._clock.now()))
         if index:
             for loop in self._heads.loops:
                 loop.call_soon_threadsafe(self._heads.tell, loop, index)
@@ -49,11 +56,8 @@ class MemoryStore:
                 records.pop(id_, None)
             else:
                 records[id_] = value
-        sealed = seal_row(entry, self._log[-1].head if self._log else Head(index=0, digest=GENESIS))
-        if sealed is None:
-            return 0
-        self._log.append(sealed)
-        return sealed.index
+        self._log += seal_rows(entry, self._log[-1].head if self._log else Head(index=0, digest=GENESIS))
+        return len(self._log) if entry.rows else 0
 
     def load(self, kind: str) -> dict[str, dict[str, Any]]:
         """See `Store.load`."""

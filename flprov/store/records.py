@@ -88,7 +88,14 @@ class RowFilter:
 class Store(Protocol):
     """Records and their log. `flprov.testing.store_conformance` says what every store must do."""
 
-    async def commit(self, changes: Sequence[Change], row: Row | None, *, urgent: bool = False) -> int:
+    async def commit(
+        self,
+        changes: Sequence[Change],
+        row: Row | None,
+        *,
+        urgent: bool = False,
+        before: Sequence[Row] = (),
+    ) -> int:
         """Make `changes` and `row` durable, together or not at all.
 
         Concurrent callers share one sync of the disk. Once called, the commit goes on even when the
@@ -99,6 +106,7 @@ class Store(Protocol):
             row: what to log with them; its time is the call's.
             urgent: abort, revoke, lock and drain: may use the space held back for them when the
                 disk is full.
+            before: rows that come before `row`, of what was not worth a commit of its own.
 
         Returns:
             The row's index; 0 when there is none.

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from flprov._base import Clock
 from flprov.errors import FlprovError, LocalError, StateDamaged
 from flprov.store.chain import GENESIS, verify_chain
-from flprov.store.entries import Head, SealedRow, decode_row, encode_commit
+from flprov.store.entries import Head, SealedRow, decode_row, encode_commit, logged
 from flprov.store.failures import RESTORE_HINT, store_errors
 from flprov.store.finding import find_rows, read_lines
 from flprov.store.heads import Heads
@@ -61,18 +61,25 @@ class SQLiteStore:
         reader.text_factory = bytes.decode  # damaged text is a UnicodeDecodeError
         return reader
 
-    async def commit(self, changes: Sequence[Change], row: Row | None, *, urgent: bool = False) -> int:
+    async def commit(
+        self,
+        changes: Sequence[Change],
+        row: Row | None,
+        *,
+        urgent: bool = False,
+        before: Sequence[Row] = (),
+    ) -> int:
         """See `Store.commit`."""
         if self._closed:
             raise self._refusal()
-        entry = encode_commit(changes, row, self._clock.now())
+        entry = encode_commit(changes, logged(row, before), self._clock.now())
         return await self._writer.submit(entry, urgent=urgent)
 
     async def write(self, changes: Sequence[Change], *, urgent: bool = False) -> None:
         """See `Store.write`."""
         if self._closed:
             raise self._refusal()
-        entry = encode_commit(changes, None, self._clock.now())
+        entry = encode_commit(changes, (), self._clock.now())
         await self._writer.submit(entry, urgent=urgent, synced=False)
 
     @property

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flprov.errors import FlprovError, LocalError
-from flprov.store.entries import Entry, Head, seal_row
+from flprov.store.entries import Entry, Head, seal_rows
 from flprov.store.failures import SPACE_HINT, describe, may_lack_space
 from flprov.store.heads import Heads, Loop
 from flprov.store.reserve import Reserve
@@ -147,7 +147,8 @@ class Writer:
             head = self.head
             outcomes: list[Outcome] = []
             for waiting in batch:
-                outcome, head = self._apply_alone(waiting.entry, head)
+                apply = self._apply if len(batch) == 1 else self._apply_apart
+                outcome, head = apply(waiting.entry, head)
                 outcomes.append(outcome)
             self._connection.execute("COMMIT")
         except BaseException:
@@ -164,11 +165,11 @@ class Writer:
             self._connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
             self._syncing = synced
 
-    def _apply_alone(self, entry: Entry, head: Head) -> tuple[Outcome, Head]:
+    def _apply_apart(self, entry: Entry, head: Head) -> tuple[Outcome, Head]:
         """Apply one commit so that, when it fails, the others of its batch do not."""
         self._connection.execute("SAVEPOINT entry")
         try:
-            after = self._apply(entry, head)
+            found = self._apply(entry, head)
         except sqlite3.Error as error:
             if not self._connection.in_transaction:  # SQLite has undone the whole batch
                 raise
@@ -176,20 +177,19 @@ class Writer:
             self._connection.execute("RELEASE entry")
             return self._fail(error), head
         self._connection.execute("RELEASE entry")
-        return (0 if entry.row is None else after.index), after
+        return found
 
-    def _apply(self, entry: Entry, head: Head) -> Head:
+    def _apply(self, entry: Entry, head: Head) -> tuple[Outcome, Head]:
         for kind, id_, value in entry.changes:
             if value is None:
                 self._connection.execute("DELETE FROM records WHERE kind = ? AND id = ?", (kind, id_))
             else:
                 self._connection.execute("REPLACE INTO records VALUES (?, ?, ?)", (kind, id_, value))
-        sealed = seal_row(entry, head)
-        if sealed is None:
-            return head
-        columns = (sealed.index, sealed.at, sealed.row, sealed.previous, sealed.digest)
-        self._connection.execute(_INSERT, columns)
-        return sealed.head
+        for sealed in seal_rows(entry, head):
+            columns = (sealed.index, sealed.at, sealed.row, sealed.previous, sealed.digest)
+            self._connection.execute(_INSERT, columns)
+            head = sealed.head
+        return (head.index if entry.rows else 0), head
 
     def _tell(
         self, batch: Sequence[_Waiting], outcomes: Sequence[Outcome], listening: Collection[Loop]

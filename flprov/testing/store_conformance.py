@@ -60,6 +60,13 @@ class StoreConformance:
     async def test_rows_count_from_one_without_gaps(self, store: Store) -> None:
         assert [await store.commit([], ROW) for _ in range(3)] == [1, 2, 3]
 
+    async def test_rows_that_come_before_are_logged_in_order_with_the_row(self, store: Store) -> None:
+        first, second = (replace(ROW, object=text) for text in ("first", "second"))
+        assert await store.commit([Put("job", "a", {})], ROW, before=[first, second]) == 3
+        assert [found.row for found in store.rows()] == [first, second, ROW]
+        assert verify_chain(store.rows()) is None
+        assert await store.commit([], None, before=[first]) == 4
+
     async def test_commit_without_row_takes_no_index(self, store: Store) -> None:
         assert await store.commit([Put("job", "a", {})], None) == 0
         assert (store.head, store.load("job")) == (0, {"a": {}})

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from flprov.wire.spans import PIECE, each_span, pieces
     from flprov.wire.tensor_file import TensorFile
     from flprov.wire.tensor_header import TensorInfo
-    from flprov.wire.tensors import encode_tensors, read_metadata, read_tensors, write_tensors
+    from flprov.wire.tensors import encode_tensors, read_metadata, read_model, read_tensors, write_tensors
     from flprov.wire.update_checks import format_kinds, parse_kinds, verify_numbers, verify_update
     from flprov.wire.witness import witness_bytes
 
@@ -84,6 +84,7 @@ __all__ = [
     "pieces",
     "read_encodings",
     "read_metadata",
+    "read_model",
     "read_series",
     "read_tensors",
     "round_into",
@@ -129,6 +130,7 @@ _LATE = {
     "pieces": "spans",
     "read_encodings": "encoding_header",
     "read_metadata": "tensors",
+    "read_model": "tensors",
     "read_series": "series",
     "read_tensors": "tensors",
     "round_into": "encodings",

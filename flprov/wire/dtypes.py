@@ -41,4 +41,4 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
 def dtype_name(dtype: np.dtype[Any]) -> str | None:
     """The safetensors name of a numpy dtype, of either byte order; None when it has none."""
-    return NAMES.get(dtype.newbyteorder("<"))
+    return NAMES.get(dtype) or NAMES.get(dtype.newbyteorder("<"))

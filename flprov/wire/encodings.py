@@ -11,6 +11,7 @@ twice is rounding once. The error is at most half a scale (and half a unit in th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -146,8 +147,7 @@ def _entry(dtype: str, shape: tuple[int, ...], arrays: Callable[[], Iterator[Arr
             if array.nbytes:
                 yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
-    size = DTYPES[dtype].itemsize * int(np.prod(shape, dtype=object))
-    return Entry(dtype=dtype, shape=shape, size=size, chunks=chunks)
+    return Entry(dtype=dtype, shape=shape, size=DTYPES[dtype].itemsize * math.prod(shape), chunks=chunks)
 
 
 def whole_entry(array: Array) -> Entry:

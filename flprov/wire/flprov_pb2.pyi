@@ -172,20 +172,22 @@ class Heartbeat(_message.Message):
     def __init__(self, vitals: _Optional[bytes] = ...) -> None: ...
 
 class Deploy(_message.Message):
-    __slots__ = ("job_id", "submission", "signature", "chain", "app_size", "model_size")
+    __slots__ = ("job_id", "submission", "signature", "chain", "app_size", "model_size", "app")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     SUBMISSION_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     CHAIN_FIELD_NUMBER: _ClassVar[int]
     APP_SIZE_FIELD_NUMBER: _ClassVar[int]
     MODEL_SIZE_FIELD_NUMBER: _ClassVar[int]
+    APP_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     submission: bytes
     signature: bytes
     chain: bytes
     app_size: int
     model_size: int
-    def __init__(self, job_id: _Optional[str] = ..., submission: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ..., app_size: _Optional[int] = ..., model_size: _Optional[int] = ...) -> None: ...
+    app: bytes
+    def __init__(self, job_id: _Optional[str] = ..., submission: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., chain: _Optional[bytes] = ..., app_size: _Optional[int] = ..., model_size: _Optional[int] = ..., app: _Optional[bytes] = ...) -> None: ...
 
 class Deployed(_message.Message):
     __slots__ = ("job_id", "ready", "refused", "gpus")

@@ -7,8 +7,10 @@ What was written to a copy-on-write mapping is in pages of our own, and the kern
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,21 +33,26 @@ def mapping_of(array: Array) -> mmap.mmap | None:
 
 def is_untouched(data: mmap.mmap) -> bool:
     """Whether a mapping still holds what its file holds. False also where the kernel does not tell."""
-    return _are_of_file(_address(np.frombuffer(data, np.uint8)), len(data))
+    try:
+        with _open_pagemap() as pagemap:
+            return _are_of_file(pagemap, _address(np.frombuffer(data, np.uint8)), len(data))
+    except OSError:
+        return False
 
 
-def give_back(array: Array) -> None:
-    """Let the kernel have the pages of an array, if they come from a file that can give them again.
+def give_back(*arrays: Array) -> None:
+    """Let the kernel have the pages of arrays, if they come from files that can give them again.
 
     What was written to, and what lies in memory, stays.
     """
-    data = mapping_of(array)
-    if data is None:
-        return
-    start = _address(array)
-    first, end = -(-start // _PAGE) * _PAGE, (start + array.nbytes) // _PAGE * _PAGE
-    if first < end and _are_of_file(first, end - first):
-        data.madvise(mmap.MADV_DONTNEED, first - _address(np.frombuffer(data, np.uint8)), end - first)
+    mapped = [(data, array) for array in arrays if (data := mapping_of(array)) is not None]
+    with contextlib.suppress(OSError), _open_pagemap() as pagemap:  # once: there may be thousands
+        for data, array in mapped:
+            start = _address(array)
+            first, end = -(-start // _PAGE) * _PAGE, (start + array.nbytes) // _PAGE * _PAGE
+            if first < end and _are_of_file(pagemap, first, end - first):
+                offset = first - _address(np.frombuffer(data, np.uint8))
+                data.madvise(mmap.MADV_DONTNEED, offset, end - first)
 
 
 def _address(array: Array) -> int:
@@ -53,13 +60,17 @@ def _address(array: Array) -> int:
     return address
 
 
-def _are_of_file(start: int, size: int) -> bool:
+def _open_pagemap() -> BinaryIO:
+    return open("/proc/self/pagemap", "rb", buffering=0)
+
+
+def _are_of_file(pagemap: BinaryIO, start: int, size: int) -> bool:
     """Whether none of the pages from `start` on is our own."""
     first, end = start // _PAGE, -(-(start + size) // _PAGE)
-    try:
-        with open("/proc/self/pagemap", "rb", buffering=0) as file:
-            entries = np.frombuffer(os.pread(file.fileno(), 8 * (end - first), 8 * first), np.uint64)
-    except OSError:
+    entries = np.frombuffer(os.pread(pagemap.fileno(), 8 * (end - first), 8 * first), np.uint64)
+    if entries.size != end - first:
         return False
+    if np.bitwise_and.reduce(entries) & _OF_FILE:  # all of them have been read, as most have
+        return True
     own = ((entries & _SOMEWHERE) != 0) & ((entries & _OF_FILE) == 0)
-    return entries.size == end - first and not own.any()
+    return not own.any()

@@ -17,19 +17,25 @@ _WORTH_IT = 1 << 20  # numbers, in all, for each thread; below, threads cost mor
 _MOST_THREADS = 8  # more wait for memory
 
 
-def each_span(sizes: Mapping[str, int], do: Callable[[str, slice], None]) -> None:
+def each_span(sizes: Mapping[str, int], do: Callable[[str, slice], None], *, deep: int = 1) -> None:
     """Call `do(name, where)` for every span of every tensor: name -> how many numbers, or bytes.
 
     What raises comes out; of several, what comes first in the order of the tensors.
+
+    Args:
+        sizes: of the tensors.
+        do: sees to a span.
+        deep: how many numbers are read for each: that many updates.
     """
-    batches = list(_batches(sizes))
-    threads = min(os.cpu_count() or 1, _MOST_THREADS, len(batches), -(-sum(sizes.values()) // _WORTH_IT))
+    batches = list(_batches(sizes, max(PIECE, _SPAN // deep)))
+    work = sum(sizes.values()) * deep
+    threads = min(_MOST_THREADS, len(batches), -(-work // _WORTH_IT))
 
     def do_all(batch: Sequence[tuple[str, slice]]) -> None:
         for name, where in batch:
             do(name, where)
 
-    if threads < 2:
+    if threads < 2 or (threads := min(threads, os.cpu_count() or 1)) < 2:
         for batch in batches:
             do_all(batch)
         return
@@ -44,16 +50,16 @@ def pieces(where: slice) -> Iterator[slice]:
         yield slice(start, min(start + PIECE, where.stop))
 
 
-def _batches(sizes: Mapping[str, int]) -> Iterator[list[tuple[str, slice]]]:
+def _batches(sizes: Mapping[str, int], span: int) -> Iterator[list[tuple[str, slice]]]:
     batch: list[tuple[str, slice]] = []
-    left = _SPAN
+    left = span
     for name, size in sizes.items():
-        for start in range(0, size, _SPAN):
-            where = slice(start, min(start + _SPAN, size))
+        for start in range(0, size, span):
+            where = slice(start, min(start + span, size))
             batch.append((name, where))
             left -= where.stop - where.start
             if left <= 0:
                 yield batch
-                batch, left = [], _SPAN
+                batch, left = [], span
     if batch:
         yield batch

@@ -13,6 +13,7 @@ names and shapes of a model cheaply.
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import json
 import os
@@ -33,6 +34,9 @@ MAX_RANK = 32  # what numpy 1 can hold
 ALIGNMENT = 8  # of the data in files that we write
 # One JSON item costs Python up to 64 bytes, so 16 MiB of "[[],[],..." would become 350 MB.
 _MAX_ITEMS = 16 * MAX_TENSORS
+# The updates of a round have the same header, to the byte: the last ones that were read are kept.
+_KEPT = 8
+_LONGEST_KEPT = 64 << 10  # bytes
 
 ITEM_SIZES: Mapping[str, int] = {
     "BOOL": 1,
@@ -130,6 +134,10 @@ def header_length(prefix: bytes, size: int) -> int:
 
 def parse_header(text: bytes, size: int) -> TensorHeader:
     """The header whose JSON is `text`, in a file of `size` bytes."""
+    return (_parse_kept if len(text) <= _LONGEST_KEPT else _parse)(text, size)
+
+
+def _parse(text: bytes, size: int) -> TensorHeader:
     if sum(map(text.count, (b"{", b"[", b","))) > _MAX_ITEMS:
         raise ProtocolError(f"a tensor file declares more than {MAX_TENSORS} tensors")
     try:
@@ -145,6 +153,9 @@ def parse_header(text: bytes, size: int) -> TensorHeader:
     data_start = PREFIX_SIZE + len(text)
     _verify_tiling(tensors, size - data_start)
     return TensorHeader(tensors=tensors, data_start=data_start, metadata=metadata)
+
+
+_parse_kept = functools.lru_cache(_KEPT)(_parse)
 
 
 def build_header(infos: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> bytes:

@@ -50,17 +50,30 @@ def read_tensors(source: Path | bytes, *, scratch: Path | None = None, sparse: b
         NotFound: there is no such file.
         OSError: there is no room to decode into.
     """
+    return read_model(source, scratch=scratch, sparse=sparse)[0]
+
+
+def read_model(
+    source: Path | bytes, *, scratch: Path | None = None, sparse: bool = True
+) -> tuple[Tensors, Mapping[str, str]]:
+    """`read_tensors` and `read_metadata` of one file, opened once."""
+    data: mmap.mmap | bytearray
     if isinstance(source, bytes):
-        return _decoded(bytearray(source), read_header(source), scratch, sparse=sparse)
-    with open_tensor_file(source) as file:
-        header = read_header(file)  # also refuses the empty file, which mmap cannot take
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    return _decoded(data, header, scratch, sparse=sparse)
+        data, header = bytearray(source), read_header(source)
+    else:
+        with open_tensor_file(source) as file:
+            header = read_header(file)  # also refuses the empty file, which mmap cannot take
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    return _decoded(data, header, scratch, sparse=sparse), _metadata(header)
 
 
 def read_metadata(source: Path | bytes) -> Mapping[str, str]:
     """The texts that `write_tensors` put beside the tensors. Raises like `read_tensors`."""
-    return {key: text for key, text in read_header(source).metadata.items() if key != KEY}
+    return _metadata(read_header(source))
+
+
+def _metadata(header: TensorHeader) -> Mapping[str, str]:
+    return {key: text for key, text in header.metadata.items() if key != KEY}
 
 
 def encode_tensors(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,16 +188,38 @@ def _verify_bounded(model: Mapping[str, TensorInfo] | None, encoded: Mapping[str
 
 
 def _verify_finite(update: _Contents) -> None:
+    """Neighbours of one dtype are read as one: a model may have thousands of tiny tensors."""
     infos = sorted(update.header.tensors.items(), key=lambda item: item[1].start)
-    tested = {name: info for name, info in infos if info.dtype in _FINITE}
+    tested = [(name, info) for name, info in infos if info.dtype in _FINITE]
+    runs = {names[0]: names for names in _neighbours(tested)}
 
-    def verify(name: str, where: slice) -> None:
-        info = tested[name]
-        for piece in update.pieces(name, info, where):
-            if not _FINITE[info.dtype](piece):
-                raise UpdateRefused(f"tensor {name!r} holds NaN or infinity")
+    def verify(first: str, where: slice) -> None:
+        names = runs[first]
+        whole = replace(tensors[first], end=tensors[names[-1]].end)
+        if not _all_finite_in(update, first, whole, where):
+            bad = (name for name in names if not _all_finite_in(update, name, tensors[name]))
+            raise UpdateRefused(f"tensor {next(bad)!r} holds NaN or infinity")
 
-    each_span({name: info.end - info.start for name, info in tested.items()}, verify)
+    tensors = update.header.tensors
+    each_span({first: tensors[names[-1]].end - tensors[first].start for first, names in runs.items()}, verify)
+
+
+def _neighbours(infos: Iterable[tuple[str, TensorInfo]]) -> Iterator[list[str]]:
+    """Tensors that follow on each other in the file and have one dtype; `infos` are in its order."""
+    names: list[str] = []
+    last: TensorInfo | None = None
+    for name, info in infos:
+        if last is not None and (last.end, last.dtype) != (info.start, info.dtype):
+            yield names
+            names = []
+        names.append(name)
+        last = info
+    if names:
+        yield names
+
+
+def _all_finite_in(update: _Contents, name: str, info: TensorInfo, where: slice | None = None) -> bool:
+    return all(map(_FINITE[info.dtype], update.pieces(name, info, where)))
 
 
 def _verify_encoded(update: _Contents, name: str, tensor: EncodedTensor) -> None:

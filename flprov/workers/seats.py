@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from flprov._base import keep_freed_memory
 from flprov.errors import Misuse, ProtocolError, Unavailable
 from flprov.wire import pb
 from flprov.workers.belongings import AppModules, Belongings
@@ -32,6 +33,7 @@ SEAT_LOGS = "logs"  # in the folder out/: one file per site that has printed som
 
 def run_seats(channel: WorkerChannel, folder: Path) -> int:
     """Serve the sites that the parent names, in the job's `folder`, until it says quit; the exit status."""
+    keep_freed_memory(one_heap=False)  # for the update of the next site; threads are the job's own
     room = _Room(channel, folder)
     signal.signal(signal.SIGTERM, room.on_sigterm)
     try:
@@ -49,6 +51,7 @@ class _Seat:
         self.start = start
         self.belongings = belongings
         self.session: Session | None = None
+        self.placed = False  # its folder is there
 
 
 class _Room:
@@ -125,7 +128,9 @@ class _Room:
     def _at(self, name: str, seat: _Seat) -> Iterator[None]:
         """Inside, this process is the site's: its folder, its output, its belongings."""
         work = self._folder / "work" / name
-        work.mkdir(exist_ok=True)
+        if not seat.placed:
+            work.mkdir(exist_ok=True)
+            seat.placed = True
         os.chdir(work)
         log = self._folder / "out" / SEAT_LOGS / f"{name}.log"
         self._print_to(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))

@@ -34,7 +34,7 @@ from flprov.sdk import (
     run_runtime_task,
     verify_agreed,
 )
-from flprov.wire import parse_kinds, pb, read_metadata, read_tensors
+from flprov.wire import parse_kinds, pb, read_model
 from flprov.workers.failures import describe_failure
 from flprov.workers.noting import note_reads, verify_looked
 from flprov.workers.payloads import make_payload, open_payload
@@ -145,10 +145,11 @@ class Session:
         self.open = OpenTask(order=order, task=read_task(order, self.spec, self.site.name), takes=expects)
         try:
             source = open_payload(order.model, self._folder)
-            self.open.format = read_metadata(source).get("format", "")
-            task = replace(self.open.task, params=self._read(source))
+            params, metadata = self._read(source)
+            self.open.format = metadata.get("format", "")
+            task = replace(self.open.task, params=params)
             if order.HasField("extra"):
-                task = replace(task, extra=self._read(open_payload(order.extra, self._folder)))
+                task = replace(task, extra=self._read(open_payload(order.extra, self._folder))[0])
             if is_runtime_task(task.name):
                 self.open.task = task
                 verify_agreed(task.name, self.spec.workflow.type, self.spec.workflow.options)
@@ -255,9 +256,9 @@ class Session:
             raise ProtocolError(f"a job's process was sent {message.WhichOneof('body')!r}, not a task")
         return None
 
-    def _read(self, source: Path | bytes) -> Tensors:
-        """A task's tensors. None of them may be sparse: nothing here would bound what becomes of it."""
-        return read_tensors(source, scratch=self._folder / "out", sparse=False)
+    def _read(self, source: Path | bytes) -> tuple[Tensors, Mapping[str, str]]:
+        """A task's tensors, with their metadata. None may be sparse: nothing here would bound its size."""
+        return read_model(source, scratch=self._folder / "out", sparse=False)
 
     def _run_function(self, task: Task, function: Executor) -> None:
         self.answer(run_executor(function, task, self.site, self.spec.tasks[task.name]))

@@ -42,15 +42,14 @@ OURS = {
     "workflow": ("flprov.workers.workflow_main", "flprov.sdk.workflows.fedavg", "numpy.random"),
 }
 _SHIMS = ("flprov.workers.broker", "flprov.workers.logsegments")
-_LOWEST = 19  # nice(2)
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """The template's process: the number of its line to the parent, then the modules."""
+    """The template's process: the number of its line to the parent, how nice it is, then the modules."""
     line = socket.socket(fileno=int(arguments[0]))
     line.set_inheritable(False)
-    modules = [name for name in arguments[1:] if importlib.util.find_spec(name.partition(".")[0])]
-    lacking, loader = _load(line, modules)
+    modules = [name for name in arguments[2:] if importlib.util.find_spec(name.partition(".")[0])]
+    lacking, loader = _load(line, modules, nice=int(arguments[1]))
     others = set(os.listdir("/proc/self/task")) - {str(os.getpid()), str(loader)}  # noqa: PTH208
     if others:
         send(line, {"failed": f"importing {', '.join(modules)} started {len(others)} threads"})
@@ -67,10 +66,10 @@ def main(arguments: Sequence[str]) -> NoReturn:
         _heed(line)
 
 
-def _load(line: socket.socket, modules: Sequence[str]) -> tuple[dict[str, str], int | None]:
+def _load(line: socket.socket, modules: Sequence[str], *, nice: int) -> tuple[dict[str, str], int | None]:
     """Import. Ends the process when the parent goes away meanwhile.
 
-    In a thread of its own and at the lowest priority: a priority is a thread's on Linux, and a process
+    In a thread of its own, at a priority of its own: a priority is a thread's on Linux, and a process
     that has lowered its own needs a right to get it back. That thread ends here.
 
     Returns:
@@ -80,7 +79,8 @@ def _load(line: socket.socket, modules: Sequence[str]) -> tuple[dict[str, str], 
     lacking: dict[str, str] = {}
 
     def load() -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)
+        if nice:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
         for name in (*_SHIMS, *modules):
             try:
                 importlib.import_module(name)

@@ -39,6 +39,7 @@ _TEMPLATE = (
     "spec.loader.exec_module(sys.modules['flprov']); "
     "from flprov.workers.template import main; main(sys.argv[2:])"
 )
+_LOWEST = 19  # nice(2)
 _ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "OPENBLAS_NUM_THREADS": "1",  # it would start threads when it is loaded; a child starts them
@@ -53,16 +54,24 @@ class Warming:
         kind: whose mains it imports: `site` or `workflow`.
         modules: of the interpreter, to import as well; None: no template is wanted.
         delay: seconds until the first one is started: what begins at the same time has precedence.
+        awaited: somebody waits for it. Else it imports at the lowest priority.
         clock: for this delay, and between one that has ended and the next.
     """
 
     def __init__(
-        self, kind: str, modules: Sequence[str] | None, *, delay: float = 0.0, clock: Clock | None = None
+        self,
+        kind: str,
+        modules: Sequence[str] | None,
+        *,
+        delay: float = 0.0,
+        awaited: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         self._kind = kind
         self._clock = clock or SystemClock()
         self._modules = modules
         self._delay = delay
+        self._nice = 0 if awaited else _LOWEST
         self._python: Path | None = None
         self._template: _Template | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -138,7 +147,8 @@ class Warming:
     async def _serve(self, python: Path, modules: Sequence[str]) -> bool:
         """Have a template until it ends; whether it was ever ready."""
         stamp = await asyncio.to_thread(_stamp, python)
-        self._template = template = _start(python, (*OURS[self._kind], *modules), stamp)
+        self._tasks.spawn(_ask_kernel())
+        self._template = template = _start(python, (*OURS[self._kind], *modules), stamp, self._nice)
         try:
             self._off = await template.watch(self._settled.set)
         finally:
@@ -233,7 +243,7 @@ class _Template:
                 asyncio.get_running_loop().run_in_executor(None, own_shim(pid).wait)
 
 
-def _start(python: Path, modules: Sequence[str], stamp: tuple[int, ...]) -> _Template:
+def _start(python: Path, modules: Sequence[str], stamp: tuple[int, ...], nice: int) -> _Template:
     """A new template's process. Raises OSError."""
     line, its_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     output, its_output = os.pipe()
@@ -241,7 +251,7 @@ def _start(python: Path, modules: Sequence[str], stamp: tuple[int, ...]) -> _Tem
     command = [str(python.absolute()), "-I", "-u", "-X", "faulthandler", "-c", _TEMPLATE, str(PACKAGE)]
     try:
         process = subprocess.Popen(
-            [*command, str(its_line.fileno()), *modules],
+            [*command, str(its_line.fileno()), str(nice), *modules],
             stdin=subprocess.DEVNULL,
             stdout=its_output,
             stderr=its_output,
@@ -261,12 +271,16 @@ def _start(python: Path, modules: Sequence[str], stamp: tuple[int, ...]) -> _Tem
 
 
 def _look(python: Path) -> str:
-    """Why there can be no template. Asks machine and interpreter what the first launch would have to ask."""
+    """Why there can be no template. Asks the interpreter what the first launch would have to ask."""
     method = detect_method()
-    if method is Method.LANDLOCK:
-        try_private_mounts()
     interpreter_folders(python)
     return "bubblewrap confines jobs here, so each one starts anew" if method is Method.BUBBLEWRAP else ""
+
+
+async def _ask_kernel() -> None:
+    """What the first launch would have to ask; it takes a process of its own, and need not be waited for."""
+    if detect_method() is Method.LANDLOCK:
+        await asyncio.to_thread(try_private_mounts)
 
 
 async def _receive(loop: asyncio.AbstractEventLoop, line: socket.socket) -> bytes:

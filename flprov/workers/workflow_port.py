@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,7 +25,7 @@ from flprov.sdk import (
     flatten_state,
     read_state,
 )
-from flprov.wire import format_kinds, pb, read_metadata, read_tensors
+from flprov.wire import format_kinds, pb, read_model, read_tensors
 from flprov.workers.modelfiles import ModelFiles
 from flprov.workers.payloads import INLINE, make_payload, open_payload
 from flprov.workers.session import Frames
@@ -59,7 +60,7 @@ class ChannelPort:
     """A `Port` over the channel to the server.
 
     Attributes:
-        state: the last one that is on the server's disk, or the one to start from.
+        state: the last one that the server has, on its disk or on the way there, or the one to start from.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class ChannelPort:
         self._tasks: dict[str, _Sent] = {}  # by the id that travels, those that are open
         self._ids: dict[str, str] = {}  # the controller's id -> the one that travels
         self._early: list[Answer] = []  # that came before anybody waited for them
+        self._saving: int | None = None  # the round whose state is on its way to the server's disk
         self._quit = False  # the server, or a SIGTERM, asks for the end
         self._waiting = False  # for the server's next word
         self._minds = False  # whether the controller looks at `aborted` itself
@@ -136,6 +138,7 @@ class ChannelPort:
 
     def save(self, state: State) -> State:
         """See `Port.save`."""
+        self._wait_saved()
         model, file = self._files.keep(state.model)
         best, best_file = self._files.keep(state.best.model) if state.best else ({}, None)
         apart = {"model": file, "best": best_file}
@@ -143,25 +146,36 @@ class ChannelPort:
         closed = state.round - 1
         rest = make_payload(tensors, {**metadata, **self._files.metadata}, self._folder)
         message = pb.CloseRound(round=closed, state=rest, metrics=state.metrics)
-        # Mapped before the server hears of the file, as it takes it away; from here on the tensors
-        # cost no memory of ours.
-        saved = read_state(
+        read = partial(
+            read_state,
             self._folder / "out" / rest.file if rest.file else rest.inline,
             model=None if file is None else model,
             best=None if best_file is None else best,
         )
+        # Mapped before the server hears of the file, as it takes it away; from here on the tensors
+        # cost no memory of ours.
+        saved = read() if rest.file else None
         if file is not None:
             message.model.CopyFrom(self._files.payload(file))
         if best_file is not None:
             message.best.CopyFrom(message.model if best_file is file else self._files.payload(best_file))
         self._send(pb.FromWorker(close=message))
-        reply = self._receive("saved").saved
-        if reply.round != closed:
-            raise ProtocolError(f"round {reply.round} was saved, but {closed} was to be")
-        self._files.settle(file, reply.model, best_file)
-        self.state = saved
+        self._saving = closed
+        # A large model goes by the digest that the server has found; nothing else waits for its disk.
+        self._files.settle(file, "" if file is None else self._wait_saved(), best_file)
+        self.state = read() if saved is None else saved
         self._ids.clear()
-        return saved
+        return self.state
+
+    def _wait_saved(self) -> str:
+        """Wait until the state that is on its way is on the server's disk; the digest of its model."""
+        return "" if self._saving is None else self._heard_saved(self._receive("saved").saved)
+
+    def _heard_saved(self, said: pb.RoundSaved) -> str:
+        if said.round != self._saving:
+            raise ProtocolError(f"round {said.round} was saved, but {self._saving} was to be")
+        self._saving = None
+        return said.model
 
     def log(self, values: Mapping[str, float], step: int | None) -> None:
         """See `Port.log`."""
@@ -181,6 +195,8 @@ class ChannelPort:
                 self._quit = True
             elif message.WhichOneof("body") == "answer":
                 self._early.append(self._take_answer(message.answer))
+            elif message.WhichOneof("body") == "saved":
+                self._heard_saved(message.saved)
             else:
                 raise ProtocolError(f"the workflow was sent {message.WhichOneof('body')!r} out of turn")
         return self._quit
@@ -196,6 +212,7 @@ class ChannelPort:
 
         `reason` says why it ended before its last round, if it did.
         """
+        self._wait_saved()
         found: dict[str, pb.Payload] = {}
         documents, models = dict(state.results), {"model.safetensors": state.model}
         if (best := state.best) is not None:
@@ -266,10 +283,11 @@ class ChannelPort:
     def _take(self, site: str, message: pb.UpdateMessage, task: Task) -> Update:
         """The update of `site`: its tensors mapped at once, as the file goes when the round is saved."""
         source = open_payload(message.tensors, self._folder)
-        if read_metadata(source).get("format") == TORCH:
+        params, metadata = read_model(source, scratch=self._folder / "out")
+        if metadata.get("format") == TORCH:
             self._files.format = TORCH
         update = Update(
-            params=read_tensors(source, scratch=self._folder / "out"),
+            params=params,
             kind=UpdateKind(message.kind),
             samples=message.samples,
             weight=message.weight if message.HasField("weight") else None,
@@ -297,6 +315,16 @@ class ChannelPort:
         self._channel.send(message)
 
     def _receive(self, expected: str) -> pb.ToWorker:
+        while True:
+            message = self._hear()
+            body = message.WhichOneof("body")
+            if body == expected:
+                return message
+            if body != "saved":
+                raise ProtocolError(f"the workflow was sent {body!r} while it waited for {expected!r}")
+            self._heard_saved(message.saved)
+
+    def _hear(self) -> pb.ToWorker:
         if self._quit:
             raise Stopped
         try:
@@ -306,9 +334,6 @@ class ChannelPort:
             self._waiting = False
         if message is None:
             raise Unavailable("the server has closed the channel")
-        body = message.WhichOneof("body")
-        if body == "quit":
+        if message.WhichOneof("body") == "quit":
             raise Stopped
-        if body != expected:
-            raise ProtocolError(f"the workflow was sent {body!r} while it waited for {expected!r}")
         return message

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from agent_parties import App, write_app
-from agent_rig import Rig, make_gpu
+from agent_rig import PATIENCE, Rig, make_gpu
 
 from flprov.blobs import digest_of
 from flprov.errors import ProtocolError
@@ -543,3 +543,35 @@ async def test_a_task_costs_the_site_one_sync_of_its_disk(site: Site, monkeypatc
         await site.says(answer=answer(task_id=f"{number}/train/1"))
     assert synced == [["answer", "task"]] * 3
     assert sorted(written) == [["answer"]] * 2 + [["task"]] * 3
+
+
+async def test_an_update_that_leaves_slowly_is_brought_to_this_disk_meanwhile(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+):
+    settled: list[str] = []
+
+    async def settle(digest: str) -> None:
+        settled.append(digest)
+
+    monkeypatch.setattr(site.rig.blobs, "settle", settle)
+    await site.order(model=site.offer(LARGE))
+    await site.says(answer=answer(site.put_out("u", LARGE)))
+    assert settled == []  # it was at the server at once, whose disk is enough
+    held = asyncio.Event()
+    send = site.rig.bulk.send
+
+    async def slowly(*args: object, **named: object) -> None:
+        await held.wait()
+        await send(*args, **named)
+
+    monkeypatch.setattr(site.rig.bulk, "send", slowly)
+    await site.order("1/train/1", number=1, model=site.offer(LARGE))
+    site.rig.worker.say(answer=answer(site.put_out("v", LARGE), task_id="1/train/1"))
+    await site.rig.clock.wait_sleeping()
+    site.rig.clock.advance(60.0)
+    async with asyncio.timeout(PATIENCE):
+        while not settled:
+            await asyncio.sleep(0.005)
+    held.set()
+    await site.rig.reports.wait("answer", 2)
+    assert settled == [digest_of(LARGE)]

@@ -21,10 +21,17 @@ class FailingStore(MemoryStore):
     full = False
     no_reserve = False
 
-    async def commit(self, changes: Sequence[Change], row: Row | None, *, urgent: bool = False) -> int:
+    async def commit(
+        self,
+        changes: Sequence[Change],
+        row: Row | None,
+        *,
+        urgent: bool = False,
+        before: Sequence[Row] = (),
+    ) -> int:
         if self.full and (self.no_reserve or not urgent):
             raise LocalError("the log cannot be written: the disk is full")
-        return await super().commit(changes, row, urgent=urgent)
+        return await super().commit(changes, row, urgent=urgent, before=before)
 
     def told(self, what: str) -> list[Row]:
         """The rows of this kind."""

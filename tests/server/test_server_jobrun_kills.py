@@ -14,6 +14,7 @@ from server_parties import ADA, inline_state, payload, tensors, update_record
 from server_world import FakeSite, World, broadcast, close_round, finished, ready
 
 from flprov.jobs import JobState
+from flprov.server.jobs import answers
 from flprov.server.jobs import events as ev
 from flprov.store import Change, MemoryStore, Row
 from flprov.wire import pb
@@ -32,7 +33,14 @@ class MortalStore(MemoryStore):
         self.died = asyncio.Event()
         self.commits = 0
 
-    async def commit(self, changes: Sequence[Change], row: Row | None, *, urgent: bool = False) -> int:
+    async def commit(
+        self,
+        changes: Sequence[Change],
+        row: Row | None,
+        *,
+        urgent: bool = False,
+        before: Sequence[Row] = (),
+    ) -> int:
         if self.died.is_set():
             await asyncio.Event().wait()
         self.commits += 1
@@ -41,10 +49,10 @@ class MortalStore(MemoryStore):
             if self.left < 0:
                 self.left = None
                 if self.written:
-                    await super().commit(changes, row, urgent=urgent)
+                    await super().commit(changes, row, urgent=urgent, before=before)
                 self.died.set()
                 await asyncio.Event().wait()
-        return await super().commit(changes, row, urgent=urgent)
+        return await super().commit(changes, row, urgent=urgent, before=before)
 
 
 class Network:
@@ -226,21 +234,28 @@ def verify_whole(world: World, network: Network) -> None:
     assert len(accepted) == len(set(accepted)) == ROUNDS * len(TWO)
 
 
-async def test_undisturbed_job_needs_so_many_commits(world):
+# deploy, 2 ready, run, (answers, round) x 2, finish, 2 proofs, end; or answers and round in one
+COMMITS = {0.0: 12, 2 * PATIENCE: 10}
+KILLS = [(moment, kill) for moment, commits in COMMITS.items() for kill in range(commits)]
+
+
+@pytest.mark.parametrize("moment", COMMITS)
+async def test_undisturbed_job_needs_so_many_commits(world, monkeypatch, moment):
+    monkeypatch.setattr(answers, "MOMENT", moment)
     network = await begin(world)
     network.run.choose(TWO)
     before = world.store.commits
     assert await through(world, network, ends={JobState.COMPLETED}) == 0
     verify_whole(world, network)
-    assert world.store.commits - before == COMMITS
-
-
-COMMITS = 14  # deploy, 2 ready, run, (2 updates, 1 round) x 2, finish, 2 proofs, end
+    assert world.store.commits - before == COMMITS[moment]
 
 
 @pytest.mark.parametrize("written", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("kill", range(COMMITS))
-async def test_server_that_is_killed_at_a_commit_goes_on_as_if_it_had_not_been(world, kill, written):
+@pytest.mark.parametrize(("moment", "kill"), KILLS)
+async def test_server_that_is_killed_at_a_commit_goes_on_as_if_it_had_not_been(
+    world, monkeypatch, moment, kill, written
+):
+    monkeypatch.setattr(answers, "MOMENT", moment)
     network = await begin(world)
     world.store.left, world.store.written = kill, written
     network.run.choose(TWO)

@@ -27,13 +27,17 @@ class Worker:
         (self.out / f"{self.made}.safetensors").write_bytes(letter * LARGE)
         return pb.Payload(file=f"{self.made}.safetensors", size=LARGE)
 
-    async def close(self, number, model, best=None):
-        """Commit a round, and hear the digest of its model."""
+    def frame(self, number, model, best=None):
+        """What commits a round."""
         frame = close_round(number, payload(tensors(number, name="rest")))
         frame.close.model.CopyFrom(model)
         if best is not None:
             frame.close.best.CopyFrom(best)
-        self.running.workflow.say(frame)
+        return frame
+
+    async def close(self, number, model, best=None):
+        """Commit a round, and hear the digest of its model."""
+        self.running.workflow.say(self.frame(number, model, best))
         return (await self.running.workflow.hears("saved")).saved.model
 
     async def answered(self, number):

@@ -95,6 +95,17 @@ def test_pages_that_were_read_are_given_back_and_come_again(mapped):
     assert float(mapped.sum(dtype=np.float64)) == total
 
 
+def test_pages_of_several_files_are_given_back_at_once_but_for_those_that_were_written_to(mapped, tmp_path):
+    write_tensors(tmp_path / "other", {"w": NUMBERS})
+    other = read_tensors(tmp_path / "other")["w"]
+    before = resident()
+    other[1_000_000] = -1.0
+    total = float(mapped.sum(dtype=np.float64)) + float(other.sum(dtype=np.float64))
+    give_back(mapped, NUMBERS, other)
+    assert NUMBERS.nbytes / 2 < resident() - before < NUMBERS.nbytes * 5 / 4
+    assert float(mapped.sum(dtype=np.float64)) + float(other.sum(dtype=np.float64)) == total
+
+
 def test_what_was_written_to_is_not_given_back(mapped):
     mapped[1_000_000] = -1.0
     give_back(mapped)
@@ -119,6 +130,23 @@ def test_every_number_is_in_one_span_and_large_tensors_go_to_several_threads(mon
     seen.sort()
     assert [stop for _, _, stop in seen[:-1]] == [*(start for _, start, _ in seen[1:-1]), 5_000_000]
     assert seen[-1] == ("b", 0, 3)
+
+
+def test_a_small_model_of_many_updates_goes_to_several_threads_too(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    sizes = {f"layer{number}": 25_000 for number in range(10)}
+    seen: dict[str, set[int]] = {"alone": set(), "deep": set()}
+    each_span(sizes, lambda *_: seen["alone"].add(threading.get_ident()))
+    both = threading.Barrier(2)
+
+    def do(_name, _where):
+        if threading.get_ident() not in seen["deep"]:
+            seen["deep"].add(threading.get_ident())
+            both.wait(30)
+
+    each_span(sizes, do, deep=1000)
+    assert seen["alone"] == {threading.get_ident()}
+    assert len(seen["deep"]) == 2
 
 
 def test_the_first_of_several_failures_is_told(monkeypatch):

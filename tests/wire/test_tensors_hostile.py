@@ -124,6 +124,15 @@ def test_a_declared_gigabyte_is_not_allocated(tmp_path):
         read_tensors(path)
 
 
+def test_a_header_that_was_read_before_is_refused_over_other_data():
+    good = pack({"ok": info()}, b"\0" * 8)
+    assert tensor_infos(good) == tensor_infos(good)
+    with pytest.raises(ProtocolError):
+        tensor_infos(good + b"\0")
+    with pytest.raises(ProtocolError):
+        tensor_infos(good[:-1])
+
+
 def test_a_link_is_not_followed(tmp_path):
     (tmp_path / "secret").write_bytes(pack({}))
     (tmp_path / "update").symlink_to("secret")

@@ -97,6 +97,17 @@ def test_the_largest_finite_numbers_pass(array):
     assert "x" in verify({"x": array}, infos=None)
 
 
+@pytest.mark.parametrize("bad", ["a", "c", "e"])
+def test_of_tensors_that_are_read_together_the_first_bad_one_is_named(bad):
+    tensors = {name: np.zeros(3, np.float32) for name in "acde"} | {"b": np.zeros(3, np.int32)}
+    tensors |= {"none": np.zeros(0, np.float32), "wide": np.zeros(3)}
+    assert verify(tensors, infos=None).keys() == tensors.keys()
+    for name in {bad, "e"}:
+        tensors[name] = np.array([0, 0, np.nan], np.float32)
+    with pytest.raises(UpdateRefused, match=f"'{bad}' holds NaN"):
+        verify(tensors, infos=None)
+
+
 @pytest.mark.parametrize("place", [0, (1 << 18) - 1, 1 << 18, (1 << 19) + 6])
 def test_a_single_nan_is_found_wherever_it_is(place):
     values = np.zeros((1 << 19) + 7, np.float32)

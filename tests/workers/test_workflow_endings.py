@@ -135,3 +135,28 @@ def test_a_checkpoint_of_another_workflow_is_a_model_to_start_from(tmp_path):
     for kind in ("fedopt", "scaffold", "cyclic"):
         status, clone = run(tmp_path, saved=(whole.saved[1], 2), folder=f"as-{kind}", type=kind)
         assert (status, len(clone.saved)) == (0, 4), clone.failure
+
+
+class SlowServer(FakeServer):
+    """Its disk has a state when it must: with the answers to the next task, or for the end."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.order = []
+
+    def send(self, message):
+        self.order.append(message.WhichOneof("body"))
+        super().send(message)
+
+    def receive(self):
+        self.order.append("waits")
+        return super().receive()
+
+
+def test_the_next_task_is_on_its_way_before_the_state_is_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "FakeServer", SlowServer)
+    status, server = run(tmp_path)
+    assert status == 0
+    after = [server.order[place + 1] for place, said in enumerate(server.order) if said == "close"]
+    assert after == ["broadcast"] * 5 + ["waits"]  # the results follow a state that is saved
+    assert server.order[-1] == "finished"

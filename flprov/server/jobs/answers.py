@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What sites answer to the open task.
 
-Each answer is on disk before it is acknowledged. The workflow gets it beside that, so that it folds while
-the disk is at work; what it makes of it counts only once its round is saved, and no round is saved before
-every answer in it is. When the server is killed in between, its workflow ends with it, the site still has
+Each answer is on disk before it is acknowledged. The workflow gets it before that, and folds at once; what it
+makes of it counts only once its round is saved, and no round is saved without every answer in it. A round
+that is over within a moment is written together with its answers, in one transaction; else they are written
+when the moment is over. When the server is killed in between, its workflow ends with it, the site still has
 its answer, and the round is run again from the saved state.
 """
 
@@ -19,6 +20,8 @@ from flprov.server.jobs.surroundings import Parts
 from flprov.server.records import UpdateRecord
 from flprov.store import Put, Row
 
+MOMENT = 0.02  # seconds in which a round may end, and its answers be written with it
+
 
 class Answers:
     """Updates and failures, in time, late, and twice."""
@@ -26,13 +29,16 @@ class Answers:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._unwritten: dict[str, tuple[UpdateRecord, Row]] = {}  # updates that were taken
+        self._due: asyncio.TimerHandle | None = None
         self._too_late: set[tuple[str, str]] = set()  # tasks and sites that were counted
 
     async def updated(self, events: Iterable[ev.SiteUpdated]) -> None:
-        """Updates that passed our checks; those that came together share a sync of the disk."""
+        """Updates that passed our checks; those that come within a moment share a sync of the disk."""
         for event in events:
             await self._take(event.update)
-        await self.write()
+        if self._unwritten and self._due is None:
+            loop = asyncio.get_running_loop()
+            self._due = loop.call_later(MOMENT, self._parts.tell, ev.AnswersDue())
 
     async def _take(self, update: UpdateRecord) -> None:
         parts, site = self._parts, update.site
@@ -45,28 +51,34 @@ class Answers:
         self._unwritten[update.key] = (update, _row(update, late=site in gather.given_up))
         gather.take(update)
         await parts.rounds.pass_on(gather, site)
+        self._free(site)
+
+    @property
+    def unwritten(self) -> tuple[tuple[UpdateRecord, Row], ...]:
+        """Updates that were taken and are on no disk yet, each with its row."""
+        return tuple(self._unwritten.values())
 
     async def write(self) -> None:
         """Bring to disk what was taken, and acknowledge it.
 
         Raises:
-            LocalError: some of it could not be written; its sites hear nothing.
+            LocalError: it could not be written; its sites hear nothing.
         """
-        if not self._parts.active:  # it has ended, and nothing of its round is kept
-            self._unwritten.clear()
-        waiting = tuple(self._unwritten.values())
-        if not waiting:
-            return
-        outcomes = await asyncio.gather(*(self._write(*each) for each in waiting), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        waiting = self.unwritten
+        if waiting and self._parts.active:  # of a job that has ended nothing is kept
+            changes = [Put("update", update.key, to_document(update)) for update, _ in waiting]
+            *before, last = (row for _, row in waiting)
+            await self._parts.around.store.commit(changes, last, before=before)
+        self.written()
+        for update, _ in waiting:
+            self._parts.sites.acknowledge(update.site, update.task_id)
 
-    async def _write(self, update: UpdateRecord, row: Row) -> None:
-        await self._parts.around.store.commit([Put("update", update.key, to_document(update))], row)
-        self._unwritten.pop(update.key, None)
-        self._parts.sites.acknowledge(update.site, update.task_id)
-        self._free(update.site)
+    def written(self) -> None:
+        """All that was taken is on disk, or not wanted any more."""
+        self._unwritten.clear()
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
 
     def _free(self, site: str, reason: str = "") -> None:
         """The site has answered; it may have its next task already."""
@@ -76,6 +88,8 @@ class Answers:
     async def late(self, site: str, task_id: str) -> None:
         """An answer that does not count: the site hears why, once it is known."""
         parts = self._parts
+        if f"{parts.record.id}/{task_id}/{site}" in self._unwritten:
+            return
         if parts.rounds.holds(task_id, site):
             parts.sites.acknowledge(site, task_id)
             return

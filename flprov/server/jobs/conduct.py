@@ -188,8 +188,7 @@ class Conduct:
 
     async def _close_round(self, frame: pb.CloseRound) -> None:
         self._verify_round(frame.round)
-        await self._answers.write()
-        parts, record = self._parts, self._parts.record
+        parts, record, unwritten = self._parts, self._parts.record, self._answers.unwritten
         state = await parts.workflow.take_state(frame)
         for site, model in parts.rounds.foretell(frame.round, record.model, state):
             parts.sites.foretell(site, model)
@@ -198,18 +197,22 @@ class Conduct:
         gone = outdated([*parts.around.kept(record.id), closed], parts.around.checkpoints)
         used = parts.blobs().union(*(round_.state.digests for round_ in gone if round_.state))
         let_go = [round_.without_state() for round_ in gone]
+        new = {update.key for update, _ in unwritten}
+        written = [update.key for update in parts.rounds.updates() if update.key not in new]
         await parts.ledger.save(
             Row(
                 who="server", what="round.close", object=closed.key, data={"sites": len(closed.contributors)}
             ),
             *(Put("round", round_.key, to_document(round_)) for round_ in (closed, *let_go)),
-            *(Delete("update", update.key) for update in parts.rounds.updates()),
+            *(Delete("update", key) for key in written),
+            before=[row for _, row in unwritten],
             round=frame.round + 1,
             model=state,
             degraded=record.degraded or bool(closed.absent or closed.refused),
             restarts=0,
             reason="",
         )
+        self._answers.written()
         self._closed((closed, *let_go))
         parts.workflow.settle(state)
         saved = pb.RoundSaved(round=frame.round, model=state.model.digest if state.model else "")

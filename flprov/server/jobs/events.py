@@ -59,6 +59,11 @@ class SiteUpdated:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnswersDue:
+    """Updates that were taken have waited long enough for others to be written with."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SiteLate:
     """A site's update came for a task that is not open; nobody has looked at it."""
 
@@ -153,6 +158,7 @@ Event = (
     | SiteWent
     | SiteDeployed
     | SiteUpdated
+    | AnswersDue
     | SiteLate
     | SiteFailed
     | SiteStopped

@@ -73,10 +73,11 @@ class Gather:
         takes_late: bool = True,
     ) -> None:
         self.asked = asked
+        self._asked = frozenset(asked.sites)
         self._open = dict.fromkeys(sorted(asked.sites))  # whose answer is awaited; asked about at each answer
         self._takes_late = takes_late
         self._quorum = 0 if asked.optional else min(quorum, len(asked.sites))
-        self._required = frozenset(required) & frozenset(asked.sites)
+        self._required = frozenset(required) & self._asked
         self._absence = absence
         self.taken: dict[str, UpdateRecord] = {}
         self.failed: dict[str, str] = {}
@@ -126,6 +127,10 @@ class Gather:
     def takes_late(self, site: str) -> bool:
         """Whether an answer of this site, which was given up, still counts."""
         return self._takes_late and site in self.given_up and self.is_open
+
+    def asks(self, site: str) -> bool:
+        """Whether this site was sent the task."""
+        return site in self._asked
 
     def awaits(self, site: str) -> bool:
         """Whether this site's answer is still awaited."""

@@ -35,17 +35,19 @@ class JobLedger:
         """Go to another state, as the table of states allows, and make `more` of it in one transaction."""
         verify_step(self.record.state, state)
         row = Row(who=who, what=what, object=self.record.id, outcome=state.value, reason=reason)
-        await self.save(row, *more, state=state, reason=reason, **changes)
+        await self.save(row, *more, before=(), state=state, reason=reason, **changes)
 
-    async def save(self, row: Row | None, *more: Change, **changes: object) -> None:
-        """Change the record, and `more` with it in one transaction.
+    async def save(
+        self, row: Row | None, *more: Change, before: Sequence[Row] = (), **changes: object
+    ) -> None:
+        """Change the record, and `more` with it in one transaction. `before`: rows that come before `row`.
 
         Raises:
             LocalError: it could not be written; nothing has changed.
         """
         record = replace(self.record, **changes)  # type: ignore[arg-type]
         written: Sequence[Change] = [Put("job", record.id, self._document(record)), *more]
-        await self._store.commit(written, row, urgent=record.state in _URGENT)
+        await self._store.commit(written, row, urgent=record.state in _URGENT, before=before)
         self.record = record
         self._on_change(record.id)
 

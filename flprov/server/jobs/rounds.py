@@ -225,6 +225,7 @@ class Rounds:
         For all sites of the job, or none: when the workflow has sent each of them just the model that it had
         saved `before`, it will do so again with that of `after`.
         """
+        self._foretold = set()
         if before is None or before.model is None or after.model is None or number + 1 >= (self.total or 0):
             return
         gathers = tuple(self.gathers)

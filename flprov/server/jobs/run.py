@@ -146,8 +146,15 @@ class JobRun:
     async def _take(self, waiting: Iterable[ev.Event]) -> None:
         """Handle what waits in the inbox, until the job has ended: nobody hears what came after that."""
         for together in _together(waiting):
-            if not (self.record.state.terminal and not self.record.unconfirmed):
+            if self._waits_its_turn(together):
+                self._put_off += together
+            elif not (self.record.state.terminal and not self.record.unconfirmed):
                 await self._handle_or_fail(together)
+
+    def _waits_its_turn(self, events: Sequence[ev.Event]) -> bool:
+        """What the workflow said after something that the disk did not take is heard after that."""
+        of_workflow = isinstance(events[0], ev.WorkflowSaid)
+        return of_workflow and any(isinstance(put, ev.WorkflowSaid) for put in self._put_off)
 
     async def _handle_or_fail(self, events: Sequence[ev.Event]) -> None:
         """Handle them, and move on. What the disk did not take was not acknowledged, and is tried again."""
@@ -238,6 +245,8 @@ class JobRun:
                 await self._membership.granted(event.sites)
             case ev.SiteCame() | ev.SiteWent() | ev.SiteDeployed() | ev.SiteStopped():
                 await self._handle_site(event)
+            case ev.AnswersDue():
+                await self._answers.write()
             case ev.SiteLate():
                 await self._answers.late(event.site, event.task_id)
             case ev.SiteFailed():

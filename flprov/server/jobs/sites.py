@@ -173,7 +173,7 @@ class JobSites:
             return False
         return True
 
-    def deploy(self, site: str, app_size: int, model_size: int = 0) -> None:
+    def deploy(self, site: str, app_size: int, model_size: int = 0, app: bytes = b"") -> None:
         """Tell a site to get ready; telling it again does no harm."""
         record = self._ledger.record
         if site in record.refusals:
@@ -186,6 +186,7 @@ class JobSites:
             chain=record.chain.encode(),
             app_size=app_size,
             model_size=model_size,
+            app=app,
         )
         if self.send(site, pb.ToSite(deploy=message)):
             self._begin(site, "deploying", "no answer to Deploy", judged=True)

@@ -22,6 +22,7 @@ from flprov.store import Store
 from flprov.wire import pb
 from flprov.workers import Launcher
 
+SMALL_APP = 16 << 10  # bytes; travels with the order, and a thousand orders wait here at once
 CHECKPOINTS = 10  # of a job that are kept, the newest
 
 
@@ -82,9 +83,11 @@ class Parts:
 
     def deploy(self, *sites: str) -> None:
         """Have these sites get ready."""
-        size, model = self.around.blobs.size(self.record.app), self.around.model_size(self.record)
+        blobs, model = self.around.blobs, self.around.model_size(self.record)
+        size = blobs.size(self.record.app)
+        app = blobs.path(self.record.app).read_bytes() if size <= SMALL_APP else b""
         for site in sites:
-            self.sites.deploy(site, size, model)
+            self.sites.deploy(site, size, model, app)
 
     def arm(self, moment: datetime | None) -> None:
         """Look at the job again then."""

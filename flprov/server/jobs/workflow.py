@@ -73,6 +73,7 @@ class Workflow:
         self._process: Process | None = None
         self._started: asyncio.Event | None = None  # set once the start has succeeded or failed
         self._serial = 0
+        self._handed = False  # whether the in/ folder holds anything
         self._taken: dict[str, BlobRef] = {}  # file -> what was in it: for who has to ask twice
         self._known: dict[str, BlobRef] = {}  # digest -> what the process may name by it
 
@@ -162,6 +163,7 @@ class Workflow:
         self._serial += 1
         name = f"{self._serial:06d}.safetensors"
         self._blobs.link(ref.digest, self.folder / "in" / name)
+        self._handed = True
         return pb.Payload(file=name, size=ref.size)
 
     def hand_in_state(self, state: StateRef, start: pb.StartWorkflow) -> None:
@@ -179,6 +181,9 @@ class Workflow:
 
     def drop_inputs(self) -> None:
         """Remove what was handed in; the process has committed its round."""
+        if not self._handed:
+            return
+        self._handed = False
         with contextlib.suppress(OSError):  # an unconfined job may have taken the folder away
             for path in (self.folder / "in").iterdir():
                 remove_file(path)

@@ -79,15 +79,24 @@ class CountedStore:
         self._tally = tally
         self._clock = clock
 
-    async def commit(self, changes: Sequence[Change], row: Row | None, *, urgent: bool = False) -> int:
+    async def commit(
+        self,
+        changes: Sequence[Change],
+        row: Row | None,
+        *,
+        urgent: bool = False,
+        before: Sequence[Row] = (),
+    ) -> int:
         """See `Store.commit`."""
         began = self._clock.monotonic()
         try:
-            index = await self._store.commit(changes, row, urgent=urgent)
+            index = await self._store.commit(changes, row, urgent=urgent, before=before)
         except Exception:
             self._tally.failed_commits += 1
             raise
         self._tally.commit_seconds.add(self._clock.monotonic() - began)
+        for earlier in before:
+            self._tally.note((), earlier)
         self._tally.note(changes, row)
         return index
 

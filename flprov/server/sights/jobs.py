@@ -97,7 +97,7 @@ def job_site(run: Shown, site: str) -> JobSiteDocument:
 
 def _answered(run: Shown, site: str) -> bool:
     """Whether the newest task of the open round that went to the site has its answer on our disk."""
-    asked = [gather for gather in run.rounds.gathers if site in gather.asked.sites]
+    asked = [gather for gather in run.rounds.gathers if gather.asks(site)]
     return bool(asked) and site in asked[-1].taken
 
 

@@ -35,7 +35,7 @@ from flprov.server.sights.series import series_head
 from flprov.server.simulated.points import Points
 from flprov.server.simulated.scratch import ScratchBlobs
 from flprov.store import MemoryStore
-from flprov.wire import failure_of, pb, tensor_infos, verify_numbers, verify_update
+from flprov.wire import TensorInfo, failure_of, pb, tensor_infos, verify_numbers, verify_update
 from flprov.wire.documents import JobDocument
 from flprov.workers import Launcher
 
@@ -111,6 +111,7 @@ class SimulatedRun:
         self._points = Points(record.id, self.series, around.clock)
         self._hosts: dict[str, SimulatedHost] = {}  # by site
         self._laid: dict[tuple[SimulatedHost, str], str] = {}  # blobs that hosts can read -> as which file
+        self._models: dict[str, Mapping[str, TensorInfo] | None] = {}  # by task: what its updates have to fit
         self._tasks = Tasks(f"simulated job {record.id}")
 
     @property
@@ -274,6 +275,7 @@ class SimulatedRun:
         self.closed.append(closed)
         self.series.note_round(closed)
         self.rounds.drop()
+        self._models.clear()
         self.workflow.settle(state)
         saved = pb.RoundSaved(round=frame.round, model=state.model.digest if state.model else "")
         await self.workflow.send(pb.ToWorker(saved=saved))
@@ -343,9 +345,11 @@ class SimulatedRun:
         asked, blobs = gather.asked, self._around.blobs
         weight = update.weight if update.HasField("weight") else None
         verify_numbers(update.samples, weight, update.metrics, self.record.spec.sites.max_weight)
-        model = blobs.path(asked.model.digest) if asked.model.digest else bytes.fromhex(asked.model.inline)
-        base = tensor_infos(model) if asked.model.size else None
-        verify_update(base, path or update.tensors.inline, update.kind, asked.expects)
+        if asked.task_id not in self._models:
+            ref = asked.model
+            model = blobs.path(ref.digest) if ref.digest else bytes.fromhex(ref.inline)
+            self._models[asked.task_id] = tensor_infos(model) if ref.size else None
+        verify_update(self._models[asked.task_id], path or update.tensors.inline, update.kind, asked.expects)
         data = update.tensors.inline
         return UpdateRecord(
             job_id=self.record.id,
