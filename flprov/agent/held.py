@@ -314,9 +314,9 @@ class SiteJobs:
         """A task for a job that is deployed here."""
         job = self._jobs.get(message.job_id)
         if job is not None:
+            job.order(message)  # first: it names blobs that older answers name as well
             if message.round:  # the rounds before it are saved, also when that word was lost on the way
                 self._drop_up_to(message.job_id, message.round - 1)
-            job.order(message)
 
     def foretold(self, message: pb.Upcoming) -> None:
         """The model that a job here will probably be given next."""
@@ -365,7 +365,9 @@ class SiteJobs:
             self._work.spawn(self._drop(job_id, up_to=number))
 
     async def _drop(self, job_id: str, *, up_to: int | None = None) -> None:
-        self._collect(await self._answers.drop(job_id, up_to=up_to))
+        dropped = await self._answers.drop(job_id, up_to=up_to)
+        await asyncio.sleep(0)  # a task that came with the word names its model first: it may be one of these
+        self._collect(dropped)
 
     def stop(self, job_id: str, reason: str, grace: float) -> None:
         """End a job here and prove it; a job that is not here is proven at once."""

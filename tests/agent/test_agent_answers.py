@@ -79,6 +79,24 @@ async def test_a_dropped_answer_is_gone_after_a_restart_too(answers, store):
     assert again.of("j1") == []
 
 
+async def test_answers_of_a_saved_round_leave_the_disk_with_the_next_one_that_is_kept(answers, store):
+    await answers.keep(failure("j1", "0/train"), round=0)
+    assert await answers.drop("j1", up_to=0) == set()
+    assert answers.of("j1") == []
+    assert list(store.load("answer")) == ["j1/0/train"]
+    await answers.keep(failure("j1", "1/train"), round=1)
+    assert list(store.load("answer")) == ["j1/1/train"]
+
+
+async def test_a_job_that_ends_leaves_no_answer_on_the_disk(answers, store):
+    await answers.keep(failure("j1", "0/train"), round=0)
+    await answers.keep(failure("j2", "0/train"), round=0)
+    await answers.drop("j1", up_to=0)
+    await answers.drop("j2", up_to=0)
+    await answers.drop("j1")
+    assert list(store.load("answer")) == ["j2/0/train"]
+
+
 async def test_it_names_the_blobs_that_are_still_to_be_sent(answers):
     await answers.keep(update("j1", "a", DIGEST), round=0)
     await answers.keep(update("j2", "a", OTHER), round=0)

@@ -234,8 +234,8 @@ def verify_whole(world: World, network: Network) -> None:
     assert len(accepted) == len(set(accepted)) == ROUNDS * len(TWO)
 
 
-# deploy, 2 ready, run, (answers, round) x 2, finish, 2 proofs, end; or answers and round in one
-COMMITS = {0.0: 12, 2 * PATIENCE: 10}
+# deploy, both ready, run, (answers, round) x 2, finish, both proofs, end; or answers and round in one
+COMMITS = {0.0: 10, 2 * PATIENCE: 8}
 KILLS = [(moment, kill) for moment, commits in COMMITS.items() for kill in range(commits)]
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from flprov.errors import FlprovError
 from flprov.jobs import JobState
@@ -96,9 +96,9 @@ class Ending:
         """The workflow's subtree of processes was killed; these are left."""
         self._stopping.workflow_ended(processes)
 
-    async def site_stopped(self, event: ev.SiteStopped) -> None:
-        """A site's proof, or its word that something is left."""
-        await self._stopping.site_stopped(event)
+    async def sites_stopped(self, events: Sequence[ev.SiteStopped]) -> None:
+        """The proofs of sites that came together, or their word that something is left."""
+        await self._stopping.sites_stopped(events)
 
     def ask(self, site: str) -> None:
         """A site that owes its proof is back."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from flprov.jobs import JobState
@@ -58,8 +59,25 @@ class Membership:
 
     # ---- ready or not --------------------------------------------------------------------
 
-    async def deployed(self, event: ev.SiteDeployed) -> None:
-        """A site is ready for the job, or will not run it."""
+    async def deployed(self, events: Sequence[ev.SiteDeployed]) -> None:
+        """Sites are ready for the job, or will not run it; this is what came together."""
+        await self._join(dict.fromkeys(event.site for event in events if event.ready))
+        for event in events:
+            if self._parts.active:
+                await self._deployed(event)
+
+    async def _join(self, ready: Iterable[str]) -> None:
+        """Write down who is ready for the first time."""
+        parts, members = self._parts, set(self._parts.record.members)
+        fresh = [site for site in ready if site not in members and self._was_asked(site)]
+        rows = [Row(who="server", what="job.ready", object=parts.ledger.about(site)) for site in fresh]
+        if rows:
+            await parts.ledger.save(rows.pop(), before=rows, members=tuple(sorted(members.union(fresh))))
+
+    def _was_asked(self, site: str) -> bool:
+        return self._parts.sites.parts[site].state in ("deploying", "stalled")
+
+    async def _deployed(self, event: ev.SiteDeployed) -> None:
         if event.ready:
             await self._ready(event.site)
         elif event.transient:
@@ -78,13 +96,10 @@ class Membership:
 
     async def _ready(self, site: str) -> None:
         parts = self._parts
-        if parts.sites.parts[site].state not in ("deploying", "stalled"):
-            return  # nobody asked
-        record, about = parts.record, parts.ledger.about(site)
-        if site not in record.members:
-            members = tuple(sorted({*record.members, site}))
-            await parts.ledger.save(Row(who="server", what="job.ready", object=about), members=members)
-        elif site in self._lost:
+        if not self._was_asked(site):
+            return
+        if site in self._lost:
+            about = parts.ledger.about(site)
             row = Row(who=site, what="site.rejoin", object=about, reason=self._lost[site])
             await parts.ledger.save(row)
         parts.sites.set(site, "ready")

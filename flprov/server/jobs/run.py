@@ -35,7 +35,7 @@ from flprov.wire import pb
 
 logger = logging.getLogger(__name__)
 
-_FROM_MANY = frozenset({ev.SiteDeployed, ev.SiteUpdated, ev.SiteFailed, ev.SiteLate})
+_FROM_MANY = frozenset({ev.SiteDeployed, ev.SiteStopped, ev.SiteUpdated, ev.SiteFailed, ev.SiteLate})
 _MOST_WAITING = 100  # events; beyond it, who tells of more has to wait
 
 
@@ -232,6 +232,12 @@ class JobRun:
         if updates:
             await self._answers.updated(updates)
             return
+        deployed = [event for event in events if isinstance(event, ev.SiteDeployed)]
+        if deployed and self.active:
+            await self._membership.deployed([event for event in deployed if self.sites.holds(event.site)])
+        stopped = [event for event in events if isinstance(event, ev.SiteStopped)]
+        if stopped and not self.active:
+            await self._ending.sites_stopped(stopped)
         for event in events:
             await self._handle_one(event)
 
@@ -243,8 +249,12 @@ class JobRun:
                 await self._start()
             case ev.Joined() if self.active:
                 await self._membership.granted(event.sites)
-            case ev.SiteCame() | ev.SiteWent() | ev.SiteDeployed() | ev.SiteStopped():
-                await self._handle_site(event)
+            case ev.SiteCame():
+                self._membership.came(event.site)
+            case ev.SiteWent():
+                self._membership.went(event.site, event.reason)
+                if not self.active:
+                    self._ending.lost(event.site)
             case ev.AnswersDue():
                 await self._answers.write()
             case ev.SiteLate():
@@ -266,19 +276,6 @@ class JobRun:
                 self._ending.look_again()
             case ev.MoveOn():
                 self._looking = False
-
-    async def _handle_site(self, event: ev.SiteCame | ev.SiteWent | ev.SiteDeployed | ev.SiteStopped) -> None:
-        match event:
-            case ev.SiteCame():
-                self._membership.came(event.site)
-            case ev.SiteWent():
-                self._membership.went(event.site, event.reason)
-                if not self.active:
-                    self._ending.lost(event.site)
-            case ev.SiteDeployed() if self.active and self.sites.holds(event.site):
-                await self._membership.deployed(event)
-            case ev.SiteStopped() if not self.active:
-                await self._ending.site_stopped(event)
 
     async def _start(self) -> None:
         if self.record.state is JobState.QUEUED:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from flprov._base import Clock
@@ -101,26 +102,32 @@ class Stopping:
                 causes=self._ledger.causes("server", "local-error", f"processes {pids} could not be killed")
             )
 
-    async def site_stopped(self, event: SiteStopped) -> None:
-        """A site's proof, or its word that something is left."""
-        site = event.site
-        if not event.clean:
-            self._sites.set(site, "stopping", event.reason)
-            self.give_up(site)
-            return
-        unconfirmed = self._ledger.record.unconfirmed
-        if site in unconfirmed:
-            await self._confirm(site, event.freed)
-        self._asked.discard(site)
-        self._sites.set(site, "stopped", event.reason)
+    async def sites_stopped(self, events: Iterable[SiteStopped]) -> None:
+        """The proofs of sites that came together, or their word that something is left."""
+        await self._confirm({event.site: event.freed for event in events if event.clean})
+        for event in events:
+            if event.clean:
+                self._asked.discard(event.site)
+                self._sites.set(event.site, "stopped", event.reason)
+            else:
+                self._sites.set(event.site, "stopping", event.reason)
+                self.give_up(event.site)
 
-    async def _confirm(self, site: str, freed: tuple[str, ...]) -> None:
-        record = self._ledger.record
-        row = Row(who=site, what="job.stopped", object=self._ledger.about(site), data={"freed": list(freed)})
+    async def _confirm(self, freed: Mapping[str, tuple[str, ...]]) -> None:
+        record, now = self._ledger.record, self._clock.now()
+        fresh = sorted(freed.keys() & set(record.unconfirmed))
+        if not fresh:
+            return
+        about = self._ledger.about
+        rows = [
+            Row(who=site, what="job.stopped", object=about(site), data={"freed": list(freed[site])})
+            for site in fresh
+        ]
         await self._ledger.save(
-            row,
-            unconfirmed=tuple(name for name in record.unconfirmed if name != site),
-            proofs={**record.proofs, site: Proof(at=self._clock.now(), freed=freed)},
+            rows.pop(),
+            before=rows,
+            unconfirmed=tuple(name for name in record.unconfirmed if name not in freed),
+            proofs={**record.proofs, **{site: Proof(at=now, freed=freed[site]) for site in fresh}},
         )
 
     def give_up(self, *sites: str) -> None:
