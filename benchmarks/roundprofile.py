@@ -146,11 +146,11 @@ def read_rounds(server: list[Any], sites: dict[str, list[Any]]) -> list[list[flo
 def _read_round(here: Line, there: dict[str, Line], begin: int, end: int) -> list[float] | None:
     taken = {name: here.last(f"<taken answer {name}", begin, end) for name in there}
     name = max(there, key=lambda name: taken[name] or 0)
-    site = there[name]
+    site, queued = there[name], here.first(f">queued task {name}", begin, end)
     moments = [
         begin,
-        here.first("<heard broadcast", begin, end),
-        here.first(f">queued task {name}", begin, end),
+        here.last("<heard broadcast", begin, queued or end) or begin,  # it may have been said before
+        queued,
         site.first("<ordered", begin, end),
         site.first(">told task", begin, end),
         site.first("<heard answer", begin, end),

@@ -15,12 +15,9 @@ from flprov.cli.completion import (
     complete_job,
     complete_sites,
 )
-from flprov.cli.joblogs import logs
-from flprov.cli.jobplan import plan_job
-from flprov.cli.jobplot import plot
-from flprov.cli.jobshow import list_jobs, show
 from flprov.cli.jobwords import WAIT_CODES, parse_settings
 from flprov.cli.ladder import print_causes, print_hint, print_seen
+from flprov.cli.lazy import Entry, LazyGroup
 from flprov.cli.output import MOST, clean, json_option, print_json, size, talk
 from flprov.cli.progress import JobProgress, bytes_bar, files_bar
 from flprov.errors import ExitCode, FlprovError, ProtocolError
@@ -32,7 +29,51 @@ if TYPE_CHECKING:
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-@click.group()
+ENTRIES = {
+    "abort": Entry(
+        target="job:abort",
+        help="End a job in any state; returns when every process of it is gone, or names who could "
+        "not confirm.",
+    ),
+    "clone": Entry(
+        target="job:clone",
+        help="Run a job once more: the same code, from the start or from one of its checkpoints.",
+    ),
+    "delete": Entry(
+        target="job:delete",
+        help="Remove a job that has ended: its record, rounds, checkpoints, results and logs.",
+    ),
+    "download": Entry(
+        target="job:download",
+        help="Bring model, metrics, plot, logs and record; resumes where an earlier try broke off.",
+    ),
+    "logs": Entry(
+        target="joblogs:logs",
+        help="What the job's processes printed, at all sites and beside the server.",
+    ),
+    "ls": Entry(target="jobshow:list_jobs", help="The newest jobs first; NAME narrows them to one app's."),
+    "plan": Entry(
+        target="jobplan:plan_job",
+        help="Say who would run a job, who would refuse it and why, and whether it would start now.",
+    ),
+    "plot": Entry(
+        target="jobplot:plot",
+        help="Curves of what jobs have told: the metrics of their rounds, and what they log while "
+        "rounds go on.",
+    ),
+    "show": Entry(target="jobshow:show", help="One job: its sites, and each round with who contributed."),
+    "submit": Entry(
+        target="job:submit", help="Run an app: a folder, or the name or digest of an uploaded one."
+    ),
+    "wait": Entry(target="job:wait", help="Show the rounds until the job has ended."),
+    "why": Entry(
+        target="job:why",
+        help="The earliest cause of a job's trouble, or what it waits for, and what to do next.",
+    ),
+}
+
+
+@click.group(cls=LazyGroup, entries=ENTRIES)
 def job() -> None:
     """Submit, watch, abort and download jobs.
 
@@ -40,14 +81,7 @@ def job() -> None:
     """
 
 
-job.add_command(plan_job)
-job.add_command(list_jobs)
-job.add_command(show)
-job.add_command(logs)
-job.add_command(plot)
-
-
-@job.command()
+@click.command()
 @click.argument("app", shell_complete=complete_app_or_folder)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of job.yml.")
 @click.option(
@@ -108,7 +142,7 @@ def _submitted(admin: Admin, found: SubmitDocument, *, waiting: bool, as_json: b
         talk(clean(f"watch it: flprov job wait {found.job_id}"))
 
 
-@job.command()
+@click.command()
 @click.argument("job_id", metavar="ID", shell_complete=complete_job)
 @click.option(
     "--from-round",
@@ -179,7 +213,7 @@ def _wait(admin: Admin, *, job_id: str, timeout: float | None, as_json: bool) ->
     raise SystemExit(WAIT_CODES.get(ended.state, ExitCode.FAILED))
 
 
-@job.command()
+@click.command()
 @click.argument("job_id", metavar="ID", shell_complete=complete_job)
 @click.option(
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up waiting after this."
@@ -194,7 +228,7 @@ def wait(job_id: str, timeout: float | None, as_json: bool) -> None:
         _wait(admin, job_id=job_id, timeout=timeout, as_json=as_json)
 
 
-@job.command()
+@click.command()
 @click.argument("job_id", metavar="ID", shell_complete=complete_job)
 @click.option("--reason", default="", help="For the record.")
 @click.option("--no-wait", is_flag=True, help="Return at once, not when nothing of it runs any more.")
@@ -213,7 +247,7 @@ def abort(job_id: str, reason: str, no_wait: bool, as_json: bool) -> None:
         talk(f"{clean(name)} could not confirm yet; it aborts the job when it connects again")
 
 
-@job.command()
+@click.command()
 @click.argument("job_id", metavar="ID", shell_complete=complete_job)
 @click.option("--reason", default="", help="For the record.")
 @json_option
@@ -235,7 +269,7 @@ def delete(job_id: str, reason: str, as_json: bool) -> None:
     click.echo(clean(f"job {found.job_id} deleted, with {found.rounds} rounds"))
 
 
-@job.command()
+@click.command()
 @click.argument("job_id", metavar="ID", shell_complete=complete_job)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The folder; default: ./ID.")
 @json_option
@@ -265,7 +299,7 @@ def _default_folder(job_id: str) -> Path:
     return Path(job_id)
 
 
-@job.command()
+@click.command()
 @click.argument("job_id", metavar="ID", shell_complete=complete_job)
 @json_option
 def why(job_id: str, as_json: bool) -> None:

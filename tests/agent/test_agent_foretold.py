@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model that the server foretells is here before its task; one that does not come costs nothing for long."""
+"""A model that the server foretells is here before its task; one that never comes does not stay."""
 
 from __future__ import annotations
 

@@ -68,6 +68,24 @@ async def test_deployed_again_it_says_so_again_and_starts_nothing(rig: Rig, app:
     assert rig.outcomes("job.accept") == [("j1", "ok")]
 
 
+async def test_an_app_that_came_with_the_order_is_not_fetched(rig: Rig, app: App):
+    order = rig.offer(app)
+    order.app = app.bundle.data
+    rig.jobs.deploy(order)
+    assert (await rig.reports.wait("deployed")).ready
+    assert rig.server.fetches == []
+    assert rig.blobs.has(app.bundle.digest)
+
+
+async def test_an_app_that_came_with_the_order_and_is_another_one_is_fetched(rig: Rig, app: App):
+    order = rig.offer(app)
+    order.app = app.bundle.data[:-1]
+    rig.jobs.deploy(order)
+    assert (await rig.reports.wait("deployed")).ready
+    assert {fetch.digest for fetch in rig.server.fetches} == {app.bundle.digest}
+    assert rig.blobs.digests() == {app.bundle.digest}
+
+
 async def test_deployed_twice_at_once_it_is_done_once(rig: Rig, app: App):
     rig.launcher.gate = asyncio.Event()
     rig.jobs.deploy(rig.offer(app))

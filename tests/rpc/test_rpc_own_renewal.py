@@ -14,7 +14,7 @@ from parties import DOMAIN, LEAD, SITE, credential, make_project, project
 
 from flprov.errors import IdentityRefused, ServerUnavailable
 from flprov.pki import Leaf
-from flprov.rpc import Connection
+from flprov.rpc import Connection, dialling
 from flprov.rpc import methods as m
 from flprov.wire import pb
 
@@ -89,6 +89,20 @@ class Stream:
     async def end(self) -> None:
         self._outgoing.put_nowait(None)
         assert [reply async for reply in self._replies] == []
+
+
+async def test_who_dials_again_and_again_has_its_key_read_once(network, seen):
+    own = project().issue(SITE)
+    shown = {"private_pem": own.private_pem, "server_anchors": project().server_anchors}
+    dial = dialling([f"127.0.0.1:{network.listener.port}"], chain_pem=own.chain_pem, **shown)
+    for _ in range(2):
+        connection = dial()
+        await ask(connection)
+        await connection.close()
+    assert len(seen.serials) == 2
+    assert len(set(seen.serials)) == 1
+    with pytest.raises(IdentityRefused):
+        dialling(["127.0.0.1:1"], chain_pem=project().issue(SITE).chain_pem, **shown)
 
 
 async def test_new_calls_show_the_new_certificate_and_an_open_stream_goes_on(network, seen):

@@ -48,8 +48,8 @@ def held() -> Held:
 
 
 def test_site_that_is_told_to_deploy_is_deploying_and_one_that_is_away_is_absent(held):
-    held.sites.deploy("site-1", 123)
-    held.sites.deploy("site-3", 123)
+    held.sites.deploy("site-1", held.sites.deployment(123))
+    held.sites.deploy("site-3", held.sites.deployment(123))
     [message] = held.queued("site-1")
     assert (message.deploy.app_size, message.deploy.submission, message.deploy.signature) == (
         123,
@@ -62,7 +62,7 @@ def test_site_that_is_told_to_deploy_is_deploying_and_one_that_is_away_is_absent
 
 def test_site_that_refused_is_not_told_again():
     held = Held(refusals={"site-1": "no policy"})
-    held.sites.deploy("site-1", 1)
+    held.sites.deploy("site-1", held.sites.deployment(1))
     assert (held.queued("site-1"), held.state("site-1")) == ([], "refused")
 
 

@@ -173,12 +173,9 @@ class JobSites:
             return False
         return True
 
-    def deploy(self, site: str, app_size: int, model_size: int = 0, app: bytes = b"") -> None:
-        """Tell a site to get ready; telling it again does no harm."""
+    def deployment(self, app_size: int, model_size: int = 0, app: bytes = b"") -> pb.ToSite:
+        """What a site is told to get ready: the same to all, who are named in it, so that it is made once."""
         record = self._ledger.record
-        if site in record.refusals:
-            self.set(site, "refused", record.refusals[site])
-            return
         message = pb.Deploy(
             job_id=record.id,
             submission=record.submission.encode(),
@@ -188,7 +185,15 @@ class JobSites:
             model_size=model_size,
             app=app,
         )
-        if self.send(site, pb.ToSite(deploy=message)):
+        return pb.ToSite(deploy=message)
+
+    def deploy(self, site: str, order: pb.ToSite) -> None:
+        """Tell a site to get ready; telling it again does no harm."""
+        refusals = self._ledger.record.refusals
+        if site in refusals:
+            self.set(site, "refused", refusals[site])
+            return
+        if self.send(site, order):
             self._begin(site, "deploying", "no answer to Deploy", judged=True)
         else:
             self.set(site, "absent", "not connected")

@@ -86,8 +86,9 @@ class Parts:
         blobs, model = self.around.blobs, self.around.model_size(self.record)
         size = blobs.size(self.record.app)
         app = blobs.path(self.record.app).read_bytes() if size <= SMALL_APP else b""
+        order = self.sites.deployment(size, model, app)
         for site in sites:
-            self.sites.deploy(site, size, model, app)
+            self.sites.deploy(site, order)
 
     def arm(self, moment: datetime | None) -> None:
         """Look at the job again then."""
