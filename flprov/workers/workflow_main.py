@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from flprov._base import keep_freed_memory
 from flprov.errors import JobFailed, ProtocolError, StateDamaged, Unavailable
 from flprov.jobs import JobSpec
 from flprov.sdk import (
@@ -62,6 +63,7 @@ def _receive_start(channel: WorkerChannel) -> pb.StartWorkflow:
 
 
 def _run(channel: WorkerChannel, folder: Path, start: pb.StartWorkflow) -> None:
+    keep_freed_memory()  # for the next piece of a mean
     spec = read_spec(start.spec)
     workflow = spec.workflow
     controller = build_controller(workflow.type, workflow.entry, workflow.options)

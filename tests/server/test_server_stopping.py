@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -64,7 +65,7 @@ class Held:
 
     async def proves(self, *names: str, clean: bool = True) -> None:
         for name in names:
-            await self.stopping.site_stopped(SiteStopped(site=name, clean=clean, reason=""))
+            await self.stopping.sites_stopped([SiteStopped(site=name, clean=clean, reason="")])
 
 
 async def test_done_when_every_site_and_the_workflow_have_proven_it():
@@ -111,7 +112,7 @@ async def test_unclean_word_names_the_site():
     held.stopping.begin()
     await held.proves("site-1", "site-3")
     left = "processes 7 could not be killed"
-    await held.stopping.site_stopped(SiteStopped(site="site-2", clean=False, reason=left))
+    await held.stopping.sites_stopped([SiteStopped(site="site-2", clean=False, reason=left)])
     held.stopping.workflow_ended(())
     assert held.stopping.done
     assert held.unconfirmed == ("site-2",)
@@ -135,6 +136,18 @@ async def test_proof_that_is_repeated_is_one_row():
         await held.proves("site-1")
     assert held.store.head == 1
     assert held.ledger.record.holders == ("site-2", "site-3")
+
+
+async def test_proofs_that_come_together_are_one_commit_with_a_row_each():
+    held = Held()
+    held.stopping.begin()
+    told: list[str] = []
+    held.store.listen(lambda head: told.append(f"up to row {head}"))
+    await held.stopping.sites_stopped([SiteStopped(site=name, clean=True, reason="") for name in SITES])
+    await asyncio.sleep(0)
+    assert told == ["up to row 3"]  # of each commit its listeners hear once
+    assert [log.row.who for log in held.store.rows()] == list(SITES)
+    assert held.unconfirmed == ()
 
 
 async def test_giving_up_names_all_that_are_still_asked():
