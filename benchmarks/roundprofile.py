@@ -24,7 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from trial import Trial
+from trial import Trial, follow
 
 HERE = Path(__file__).resolve().parent
 # Told apart by all eyes (Okabe and Ito, "Color Universal Design", 2008).
@@ -82,11 +82,12 @@ def _measure(folder: Path, options: argparse.Namespace) -> tuple[list[Any], dict
         state = json.loads(trial.command("poc", "status", "-o", str(trial.folder), "--json"))
         parties = {party["name"]: party["pid"] for party in state["parties"]}
         words = [word for each in (f"rounds={options.rounds}", *options.set) for word in ("--set", each)]
-        job = trial.submit(options.app, *words)["job_id"]
-        time.sleep(WARM)
-        _signal(parties)
-        trial.command("job", "logs", job, "--follow")  # ends with the job
-        _signal(parties)
+        with trial.admin() as admin:
+            job = trial.submit(options.app, *words)["job_id"]
+            time.sleep(WARM)
+            _signal(parties)
+            follow(admin, job)
+            _signal(parties)
         marks = {name: _read(folder / f"{name}.json") for name in parties}
     finally:
         trial.down()

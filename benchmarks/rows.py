@@ -60,7 +60,7 @@ def _rounds(flprov: int, flare: int, flower: int) -> dict[str, int]:
 
 # In the order in which they are run.
 ROUNDS = (
-    RoundRow(size="empty", sites=2, rounds=_rounds(200, 4, 3), target=0.005),
+    RoundRow(size="empty", sites=2, rounds=_rounds(600, 4, 3), target=0.005),
     RoundRow(
         size="empty", sites=2, rounds=_rounds(50, 8, 0), eager=True, left_out={"flower": "no such settings"}
     ),

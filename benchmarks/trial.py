@@ -10,13 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import psutil
 
 from flprov.admin import Admin, open_admin
+from flprov.errors import FlprovError
 
 FLPROV = (sys.executable, "-m", "flprov")
 
@@ -92,14 +94,24 @@ class Trial:
             CommandFailed: the job did not complete.
             subprocess.TimeoutExpired: it had not ended after `patience`, in seconds.
         """
-        job = self.submit(app, *options)["job_id"]
-        self.command(
-            "job", "logs", job, "--follow", patience=patience
-        )  # ends with the job; nobody watches its rounds
+        with self.admin() as admin:  # connected before: a command that starts would take time from rounds
+            job = self.submit(app, *options)["job_id"]
+            waiting = Thread(target=follow, args=(admin, job), daemon=True)
+            waiting.start()
+            waiting.join(patience)
+            if waiting.is_alive():
+                raise subprocess.TimeoutExpired(f"job {job}", patience or 0.0)
         found: dict[str, Any] = json.loads(self.command("job", "show", job, "--json"))
         if found["state"] != "completed":
             raise CommandFailed(f"job {job} is {found['state']}: {found['reason']}")
         return found
+
+
+def follow(admin: Admin, job: str) -> None:
+    """Wait until a job has ended, by its log: nobody watches its rounds."""
+    with suppress(FlprovError):  # the network has gone first
+        for _ in admin.logs(job, follow=True):
+            pass
 
 
 class Watch:

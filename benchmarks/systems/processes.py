@@ -19,6 +19,7 @@ SITE, SITE_WARM, SITE_JOB = "site", "site, beside it", "site, job"
 ROLES = (SERVER, SERVER_WARM, SERVER_JOB, SITE, SITE_WARM, SITE_JOB)
 ALL = "all processes"
 _EVERY = 0.02  # seconds between two looks
+_LEARN_EVERY = 0.25  # seconds; new processes of a job live for longer
 _SHARE = 0.05  # of one core, that looking may take at most
 _MB = 1_000_000 / 1024  # this many of the kernel's kB, of 1,024 bytes each
 
@@ -72,10 +73,12 @@ class Peaks:
         return found
 
     def _watch(self) -> None:
-        pause = _EVERY
+        pause, learned = _EVERY, 0.0
         while not self._over.wait(pause):
             began = time.monotonic()
-            self._learn(beside=False)
+            if began - learned > _LEARN_EVERY:  # it reads all of /proc
+                self._learn(beside=False)
+                learned = began
             self._look()
             pause = max(_EVERY, (time.monotonic() - began) / _SHARE)
 

@@ -110,7 +110,11 @@ class Dial:
         return Found(cause, ServerUnavailable(text, hint=hint))
 
     async def shake_hands(self, connected: socket.socket, context: ssl.SSLContext) -> None:
-        """TLS. Raises ssl.SSLCertVerificationError when the server's certificate does not stand."""
+        """TLS. Raises ssl.SSLCertVerificationError when the server's certificate does not stand.
+
+        From here on the socket is asyncio's, which closes it when this fails: a moment later, and until then no
+        other one may get its number.
+        """
         self.stage = Stage.TLS
         try:
             self._reader, self._writer = await asyncio.open_connection(
@@ -120,9 +124,6 @@ class Dial:
             raise
         except OSError as error:
             raise self._explain_handshake(error) from error
-        finally:
-            if self._writer is None:
-                connected.close()
         found = self._writer.get_extra_info("ssl_object")
         self.certificate = ssl.DER_cert_to_PEM_cert(found.getpeercert(binary_form=True)).encode()
 
