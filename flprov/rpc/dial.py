@@ -63,9 +63,9 @@ class Dial:
         self.stage = Stage.TCP
         try:
             connected = await connect_first(addresses)
-        except OSError as error:
+            self.passed(f"connected to {_address_of(connected)}")
+        except OSError as error:  # also of a server that was killed in this moment
             raise self._explain_tcp(error) from error
-        self.passed(f"connected to {_address_of(connected)}")
         if self.proxy is not None:
             await self._tunnel(connected, self.proxy)
         return connected
@@ -112,8 +112,8 @@ class Dial:
     async def shake_hands(self, connected: socket.socket, context: ssl.SSLContext) -> None:
         """TLS. Raises ssl.SSLCertVerificationError when the server's certificate does not stand.
 
-        From here on the socket is asyncio's, which closes it when this fails: a moment later, and until then no
-        other one may get its number.
+        From here on the socket is asyncio's, which closes it when this fails: a moment later, and until then
+        its number cannot be another one's.
         """
         self.stage = Stage.TLS
         try:
@@ -188,7 +188,11 @@ def _own_refused(endpoint: str, own: Identity, how: str) -> Found:
 
 
 def _address_of(connected: socket.socket) -> str:
-    host, port = connected.getpeername()[:2]
+    try:
+        host, port = connected.getpeername()[:2]
+    except OSError:
+        connected.close()
+        raise
     return join_endpoint(str(host), int(port))
 
 

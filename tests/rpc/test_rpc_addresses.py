@@ -46,6 +46,24 @@ def silent() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
+async def test_a_handshake_that_breaks_off_does_not_disturb_the_next_dial():
+    """The next socket may get the number of the last one, which asyncio has not let go of yet."""
+    with silent() as port:
+        for _ in range(3):
+            found = await probe(f"127.0.0.1:{port}", server_anchors=project().server_anchors, timeout=0.05)
+            assert found.cause is Cause.TIMEOUT
+
+
+async def test_a_server_that_dies_as_it_is_reached_is_tried_again(monkeypatch):
+    async def gone(_addresses: object) -> socket.socket:
+        return socket.socket()
+
+    monkeypatch.setattr("flprov.rpc.dial.connect_first", gone)
+    found = await probe("127.0.0.1:1", server_anchors=project().server_anchors)
+    assert found.cause is Cause.UNREACHABLE
+    assert isinstance(found.error, errors.ServerUnavailable)
+
+
 def refusing() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
