@@ -17,6 +17,7 @@ from systems.system import Failed, Job, Ran
 
 APPS = Path(__file__).resolve().parents[1] / "apps"
 PATIENCE = 60.0  # seconds, for the end of an aborted job
+WARM_UP = 120.0  # seconds; torch is imported by all parties of this machine at once, at the lowest priority
 
 
 class Ours:
@@ -28,6 +29,8 @@ class Ours:
         "`flprov poc`: mutual TLS, every round committed to disk before the next, bytes checked by their "
         "digests, job code confined, everything logged. No setting is changed.",
         "A round's model is new in every number, so that no byte can be spared.",
+        "What comes after the start is measured once server and sites hold the processes that jobs are "
+        "forked from, some seconds later; the command that started them has returned long before.",
     )
 
     def version(self) -> str:
@@ -79,6 +82,19 @@ class OurNetwork:
         began = time.monotonic()
         self._trial.up()
         self.ready_after = time.monotonic() - began
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Wait until no party is about to prepare the process that jobs are forked from."""
+        deadline = time.monotonic() + WARM_UP
+        with self._trial.admin() as admin:
+            while time.monotonic() < deadline:
+                seen = admin.status()
+                found = (seen.server.warm, *(site.warm for site in seen.sites))
+                if not any(warm is not None and warm.state == "starting" for warm in found):
+                    return
+                time.sleep(0.5)
+        raise Failed(f"a party had no process to fork jobs from {WARM_UP:.0f} s after the start")
 
     def status(self) -> None:
         """`flprov status`."""
