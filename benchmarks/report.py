@@ -54,7 +54,17 @@ def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     kernel = platform.release().split("-")[0]
     python = platform.python_version()
-    return f"{cores} cores ({processor()}), {memory:.0f} GiB of memory, Linux {kernel}, Python {python}"
+    words = f"{cores} cores ({processor()}), {memory:.0f} GiB of memory, Linux {kernel}, Python {python}"
+    return words + (", free memory goes back to the hypervisor" if _gives_memory_back() else "")
+
+
+def _gives_memory_back() -> bool:
+    """Whether a hypervisor takes what is free after some seconds: memory that is new again is slow once.
+
+    https://docs.kernel.org/mm/free_page_reporting.html
+    """
+    path = Path("/sys/module/page_reporting/parameters/reported_kib")
+    return path.exists() and path.read_text().strip() not in ("", "0")
 
 
 def processor() -> str:
