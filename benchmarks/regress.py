@@ -52,9 +52,9 @@ LIMITS = (
         name="first", most=9.0, says="submit until the first task / `python -c 'import grpc, flprov.wire'`"
     ),
     Limit(name="simulate", most=28.0, says="8 sites x 10 rounds simulated / the same import"),
-    Limit(name=f"memory/{SERVER}", most=2.5, says="RssAnon of the server / the model"),
+    Limit(name=f"memory/{SERVER}", most=1.6, says="RssAnon of the server / the model"),
     Limit(name=f"memory/{SERVER_JOB}", most=2.5, says="RssAnon of the workflow worker / the model"),
-    Limit(name=f"memory/{SITE}", most=2.5, says="RssAnon of an agent / the model"),
+    Limit(name=f"memory/{SITE}", most=2.0, says="RssAnon of an agent / the model"),
     Limit(
         name=f"memory/{SITE_JOB}",
         most=3.5,

@@ -60,6 +60,9 @@ def test_whatever_was_started_in_a_place_is_ended_even_when_it_has_left_its_pare
     script.write_text("#!/bin/sh\nsetsid sleep 60 >/dev/null 2>&1 &\n")
     script.chmod(0o755)
     place.command("leave")
+    deadline = time.monotonic() + 10
+    while not marked(place.folder) and time.monotonic() < deadline:  # between fork and exec it has no name
+        time.sleep(0.01)
     assert marked(place.folder)
     place.end()
     assert not marked(place.folder)
