@@ -300,3 +300,20 @@ async def test_leaving_ends_nothing(rig: Rig, app: App):
     assert rig.process.left
     assert rig.process.alive
     assert rig.process.stops == []
+
+
+async def test_an_answer_of_a_round_that_is_saved_is_not_said_again(rig: Rig, app: App):
+    """Its record may still be on the disk when the agent is killed: it goes with the next answer."""
+    await begin(rig, app)
+    rig.worker.say(answer=answer())
+    await rig.reports.wait("answer")
+    rig.jobs.order(order("1/train/1", number=1))  # so round 0 is saved
+    await rig.worker.sent.wait("task", 2)
+    assert list(rig.store.load("answer")) == ["j1/0/train/1"]
+    await rig.come_back()
+    rig.jobs.welcome(["j1"])
+    rig.worker.say(resumed=resumed("1/train/1"))
+    rig.worker.say(answer=answer(task_id="1/train/1"))
+    told = await rig.reports.wait("answer")
+    assert told.task_id == "1/train/1"
+    assert list(rig.store.load("answer")) == ["j1/1/train/1"]
