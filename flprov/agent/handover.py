@@ -16,6 +16,7 @@ from flprov.agent.answering import Answering
 from flprov.agent.jobrecord import Begun, blobs_of
 from flprov.agent.sitefilters import SiteFilters
 from flprov.agent.surroundings import SiteWork
+from flprov.blobs import is_digest, verify_digest
 from flprov.errors import FlprovError, JobFailed, LocalError, PolicyRefused
 from flprov.wire import failure_of, pb
 from flprov.workers import Process
@@ -80,12 +81,16 @@ class HandOver:
             self.begin(order)
 
     def prefetch(self, model: pb.Payload) -> None:
-        """Begin to fetch the model that the next task will probably carry."""
+        """Begin to fetch the model that the next task will probably carry; one at a time."""
         work = self._work
-        if work.order is None and model.digest:
-            work.models = work.models | {model.digest}  # so that it stays
-            self._coming = model.digest
-            self._prefetching = self._tasks.spawn(self._prefetch(model, work.base))
+        if work.order is not None or model.digest == self._coming or not is_digest(model.digest):
+            return
+        if self._prefetching is not None:
+            self._prefetching.cancel()
+        before, self._coming = self._coming, model.digest
+        work.models = (work.models - {before}) | {model.digest}  # so that it stays
+        self._tools.collect({before} - {""})
+        self._prefetching = self._tasks.spawn(self._prefetch(model, work.base))
 
     async def _prefetch(self, model: pb.Payload, base: str) -> None:
         try:
@@ -114,6 +119,8 @@ class HandOver:
 
     def _verify(self, order: pb.TaskOrder) -> None:
         admitted = self._admitted
+        for digest in blobs_of(order):
+            verify_digest(digest)  # before it is remembered as a blob of this job
         if order.name in admitted.refused_tasks:
             raise PolicyRefused(f"the policy of this site refuses task {order.name!r}")
         self._filters.verify_task(order)
@@ -126,6 +133,7 @@ class HandOver:
         work = self._work
         if self._prefetching is not None and self._coming not in blobs_of(order):
             self._prefetching.cancel()
+        self._coming = ""
         older, base = work.models, work.base
         work.models = blobs_of(order) | ({base} - {""})  # what has not changed since need not come again
         self._tools.collect(older)

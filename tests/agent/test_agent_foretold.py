@@ -81,3 +81,20 @@ async def test_a_site_that_is_at_work_fetches_nothing_ahead(site: Site):
     foretell(site, model)
     await site.says(answer=answer(task_id="1/train/1"))
     assert fetches(site, model.digest) == 0
+
+
+@pytest.mark.parametrize("name", ["../x", "", "A" * 64, "a" * 63])
+async def test_what_is_no_name_of_a_blob_is_neither_fetched_nor_remembered(site: Site, name: str):
+    foretell(site, pb.Payload(digest=name, size=9))
+    site.rig.jobs.stop("j1", "over", 0.1)
+    await site.rig.reports.wait("stopped")
+    assert fetches(site, name) == 0
+
+
+async def test_only_the_newest_foretold_model_is_kept(site: Site):
+    first, second = site.offer(NEXT), site.offer(LARGE.replace(b"\x00" * 8, b"\x02" * 8))
+    foretell(site, first)
+    await here(site, first.digest)
+    foretell(site, second)
+    await here(site, second.digest)
+    assert not site.rig.blobs.has(first.digest)

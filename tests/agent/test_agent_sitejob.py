@@ -166,6 +166,14 @@ async def test_a_model_that_cannot_be_had_is_a_failure_of_the_task(site: Site):
     await site.order("1/train/1")
 
 
+async def test_a_task_whose_model_has_no_name_of_a_blob_fails_and_the_job_can_be_stopped(site: Site):
+    site.rig.jobs.order(order(model=pb.Payload(digest="../x", size=9)))
+    told = await site.rig.reports.wait("answer")
+    assert "not the name of a blob" in told.failure.message
+    site.rig.jobs.stop("j1", "over", 0.1)
+    await site.rig.reports.wait("stopped")
+
+
 async def test_an_answer_that_the_server_wants_again_is_sent_again(site: Site):
     await site.order()
     first = await site.says(answer=answer())
