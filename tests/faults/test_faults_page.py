@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from faults.badlinks import CASES
 from faults.kills import KINDS
 from faults.operations import OPERATIONS
 from faults.run import PARTS
 
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "what-happens-when.md"
 COLUMNS = ["what fails", "who notices, after how long", "the job", "what is shown", "what to do", "shown by"]
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")

@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from faults import fulldisk, kills, syscalls, tracing
 from faults.apps import SMALL
 from faults.cases import Settings, try_case
 from faults.checker import check
 from faults.history import read_history
 from faults.kills import Case
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.network
 
