@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flprov._base.aside import run_aside
     from flprov._base.malloc import keep_freed_memory
     from flprov._base.removal import remove_file
+    from flprov._base.spare import open_to_fill
     from flprov._base.tasks import Tasks
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "hold_lock",
     "keep_freed_memory",
     "lazy_names",
+    "open_to_fill",
     "parse_json",
     "remove_file",
     "replace_tree",
@@ -61,6 +63,7 @@ __getattr__ = lazy_names(
         "Alarm": "alarm",
         "Tasks": "tasks",
         "keep_freed_memory": "malloc",
+        "open_to_fill": "spare",
         "remove_file": "removal",
         "run_aside": "aside",
         "sleep_unless": "alarm",

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from flprov._base import Tasks, remove_file
+from flprov._base import Tasks
 from flprov.agent.admission import Admitted
 from flprov.agent.answering import Answering
 from flprov.agent.jobrecord import Begun, blobs_of
@@ -180,7 +180,7 @@ class HandOver:
     def _clear_in(self) -> None:
         """What an earlier task brought goes; whoever is at it has it mapped."""
         for old in self._in.iterdir() if self._laid is None else self._laid:
-            remove_file(old)
+            self._tools.blobs.unlink(old)
         self._laid = []
 
     async def _tell(self, process: Process, order: pb.TaskOrder, task: pb.TaskOrder) -> None:

@@ -17,9 +17,10 @@ from flprov.errors import LocalError
 DURABLE = 0o444  # the mode of a blob that is on the disk
 UNSYNCED = 0o400  # of one that may be lost, or half lost, when the machine loses its power
 
+_FILLED = "user.flprov.filled"  # an extended attribute, in decimal digits
 _PIECE = 256 << 10
 _FAR = 1 << 62
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @contextlib.contextmanager
@@ -28,7 +29,7 @@ def disk_errors(failed: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if error.errno in NO_SPACE:
             raise LocalError(f"{failed}: the disk is full", hint="free some space on that disk") from error
         raise LocalError(f"{failed}: {error.strerror or error}") from error
 
@@ -59,24 +60,44 @@ class OpenFile:
             yield data
             offset += len(data)
 
-    def pass_through(self, hasher: Any) -> int:  # noqa: ANN401 - blake3 has no public type
-        """Put all of its bytes through a hash; how many there were."""
+    def pass_through(self, hasher: Any, end: int = _FAR) -> int:  # noqa: ANN401 - blake3 has no public type
+        """Put its bytes, up to `end`, through a hash; how many there were."""
         piece, size = memoryview(bytearray(_PIECE)), 0  # one buffer that stays in the processor's cache
-        while got := os.preadv(self.number, [piece], size):
+        while got := os.preadv(self.number, [piece[: end - size]], size):
             hasher.update(piece[:got])
             size += got
         return size
 
-    def write(self, data: bytes | memoryview) -> None:
-        """All of `data`, where the file's position is."""
+    def write(self, data: bytes | memoryview, offset: int) -> None:
+        """All of `data`, from `offset` on."""
         rest = memoryview(data)
         while rest:
-            rest = rest[os.write(self.number, rest) :]
+            written = os.pwrite(self.number, rest, offset)
+            rest, offset = rest[written:], offset + written
+
+    @property
+    def noted(self) -> int | None:
+        """What `note_filled` says."""
+        try:
+            return int(os.getxattr(self.number, _FILLED))
+        except (OSError, ValueError):
+            return None
+
+    @property
+    def filled(self) -> int:
+        """How many bytes, from its start, belong to it."""
+        noted, size = self.noted, self.size
+        return size if noted is None else min(noted, size)
+
+    def note_filled(self, size: int) -> None:
+        """What follows the first `size` bytes is left over from another file. Raises OSError."""
+        os.setxattr(self.number, _FILLED, b"%d" % size)
 
     def cut(self, size: int) -> None:
-        """Keep the first `size` bytes and go on writing there."""
+        """Keep the first `size` bytes; all of them belong to it."""
         os.ftruncate(self.number, size)
-        os.lseek(self.number, size, os.SEEK_SET)
+        with contextlib.suppress(OSError):  # most files have none
+            os.removexattr(self.number, _FILLED)
 
     def sync(self) -> None:
         """Bring its bytes to disk."""
@@ -91,16 +112,23 @@ class OpenFile:
         """It is never written again; that it comes to disk is left to the system, or to `seal`."""
         os.fchmod(self.number, UNSYNCED)
 
+    def is_alone(self) -> bool:
+        """Whether nobody else has the file open or mapped at all; as `is_still`, with a write lease."""
+        return self._gets_lease(fcntl.F_WRLCK)
+
     def is_still(self) -> bool:
         """Whether nobody at all has the file open, or mapped, for writing.
 
         The kernel knows: it grants a read lease only then (fcntl(2), F_SETLEASE). False also where it
         cannot tell, as on many network file systems.
         """
+        return self._gets_lease(fcntl.F_RDLCK)
+
+    def _gets_lease(self, kind: int) -> bool:
         with contextlib.suppress(OSError):
             # The signal to a holder of a lease ends a process, unless it is one that is ignored.
             fcntl.fcntl(self.number, fcntl.F_SETSIG, signal.SIGURG)
-            fcntl.fcntl(self.number, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            fcntl.fcntl(self.number, fcntl.F_SETLEASE, kind)
             fcntl.fcntl(self.number, fcntl.F_SETLEASE, fcntl.F_UNLCK)
             return True
         return False

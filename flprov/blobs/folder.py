@@ -13,11 +13,11 @@ from weakref import WeakValueDictionary
 
 from blake3 import blake3
 
-from flprov._base import remove_file
 from flprov.blobs.digests import CHUNK, digest_of, is_digest, verify_digest
 from flprov.blobs.disk import OpenFile, disk_errors
 from flprov.blobs.foreign import copy_foreign, open_foreign, remove_foreign, take_apart
 from flprov.blobs.shelf import Shelf, changed_at
+from flprov.blobs.spares import Home, give_back
 from flprov.blobs.upload import Upload
 from flprov.errors import Conflict, NotFound, ProtocolError
 
@@ -36,6 +36,7 @@ class BlobStore:
         with disk_errors(f"the blobs in {folder} cannot be used"):
             self._shelf = Shelf(folder)
         self._uploads: WeakValueDictionary[str, Upload] = WeakValueDictionary()
+        self._homes: dict[str, Home] = {}  # digest -> the folder that it was taken from
         self._holds = 0
         self._kept: set[str] = set()  # what was to be removed since the first hold
 
@@ -64,7 +65,7 @@ class BlobStore:
 
     def stale_uploads(self, before: datetime) -> list[int]:
         """Of each upload that nobody has gone on with since `before`, the bytes that have arrived."""
-        return [_size(path) for path in self._stale(before)]
+        return [self._shelf.arrived(path) for path in self._stale(before)]
 
     def _stale(self, before: datetime) -> list[Path]:
         return [path for path in self._shelf.partials(before) if path.name not in self._uploads]
@@ -87,7 +88,7 @@ class BlobStore:
                     self._shelf.settle(digest)
                     return digest
                 file = OpenFile(temporary, _NEW)
-                file.write(data)
+                file.write(data, 0)
                 self._publish(temporary, file, digest, durable=True)
         finally:
             temporary.unlink(missing_ok=True)
@@ -129,7 +130,8 @@ class BlobStore:
         has it open for writing then (the kernel is asked) and it has no second name. Else it is copied, as
         `adopt` does. Not for a process that may reach any file of ours: `adopt` is.
 
-        The blob is not synced: see `settle`.
+        The blob is not synced: see `settle`. Removed, it is left in its folder as a spare file, for the
+        process to write over (`flprov._base.open_to_fill`).
 
         Args:
             path: the file; it is gone when this returns.
@@ -150,6 +152,7 @@ class BlobStore:
         taken = False
         try:
             with disk_errors(f"{path.name!r} cannot be taken into the blobs"):
+                home = Home.of(path.parent)
                 try:
                     fresh = take_apart(path, apart)
                 except OSError as error:
@@ -159,6 +162,8 @@ class BlobStore:
                 source = open_foreign(apart, limit, named_twice=not fresh)
                 found = self._rename(source, apart, keep=kept is not None) if fresh else None
                 taken = True
+                if found:
+                    self._homes[found[0]] = home
                 return found or self._copy(source, path, limit, durable=False)
         finally:
             if kept is None or not taken:
@@ -282,8 +287,14 @@ class BlobStore:
         if self._holds:
             self._kept.add(digest)
             return
+        path, home = self._shelf.blob(digest), self._homes.pop(digest, None)
         with disk_errors(f"blob {digest[:12]} cannot be removed"):
-            remove_file(self._shelf.blob(digest))
+            if home is None or not give_back(path, home):
+                self._shelf.spares.keep(path)
+
+    def unlink(self, target: Path) -> None:
+        """Remove what `link` made, if it is there. Raises OSError."""
+        self._shelf.spares.keep(target)
 
     def hold(self) -> None:
         """Remove nothing until as many `release` as `hold` have come: somebody copies what is here."""
@@ -308,13 +319,6 @@ def _verify_size(upload: Upload, size: int) -> Upload:
     return upload
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
 def _missing(digest: str) -> NotFound:
     return NotFound(f"no blob {digest[:12]} here")
 
@@ -329,10 +333,11 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def _copy_to(source: Path, target: Path) -> None:
-    copy = OpenFile(target, _NEW)
+    copy, size = OpenFile(target, _NEW), 0
     try:
         for data in OpenFile(source, os.O_RDONLY).read_chunks(0, CHUNK):
-            copy.write(data)
+            copy.write(data, size)
+            size += len(data)
         os.fchmod(copy.number, 0o444)
     except BaseException:
         target.unlink(missing_ok=True)

@@ -53,10 +53,10 @@ def copy_foreign(source: OpenFile, copy: OpenFile, path: Path, limit: int) -> tu
     """Digest and size of what was written."""
     hasher, size = blake3(), 0
     for data in source.read_chunks(0, CHUNK):
+        copy.write(data, size)
         size += len(data)
         if size > limit:  # it has grown since we looked
             raise _too_large(path, limit)
-        copy.write(data)
         hasher.update(data)
     return hasher.hexdigest(), size
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from flprov._base import boot_id, sync_folder, write_atomic
 from flprov.blobs.digests import digest_of, verify_digest
 from flprov.blobs.disk import DURABLE, OpenFile
+from flprov.blobs.spares import Spares
 
 SYNC_EVERY = 8 << 20  # so much of an upload is on its way to the disk; a sync of it takes milliseconds
 
@@ -26,7 +27,11 @@ _PROCESS = secrets.token_hex(8)  # marks temporary files of this process; a pid 
 
 
 class Shelf:
-    """Where everything lies. One process at a time; what an earlier one left half-written goes."""
+    """Where everything lies. One process at a time; what an earlier one left half-written goes.
+
+    Attributes:
+        spares: files to write over.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -41,6 +46,7 @@ class Shelf:
             if not leftover.name.startswith(_PROCESS):
                 leftover.unlink(missing_ok=True)
         self._settle_boot(folder / "boot")
+        self.spares = Spares(self._partials)
 
     def _settle_boot(self, noted: Path) -> None:
         """After a boot, keep of what lies here only what had been synced before."""
@@ -54,7 +60,7 @@ class Shelf:
             # The last step may still have been on its way to the disk when the next one began.
             path.chmod(0o600)  # it may have been about to get its name
             file = OpenFile(path, os.O_WRONLY)
-            file.cut(max(0, file.size // SYNC_EVERY - 1) * SYNC_EVERY)
+            file.cut(max(0, file.filled // SYNC_EVERY - 1) * SYNC_EVERY)
         write_atomic(noted, boot.encode())
 
     def blob(self, digest: str) -> Path:
@@ -108,6 +114,13 @@ class Shelf:
     def forget(self, partial: Path) -> None:
         """Remove what is not whole."""
         partial.unlink(missing_ok=True)
+
+    def arrived(self, partial: Path) -> int:
+        """How many bytes of an upload are here."""
+        try:
+            return OpenFile(partial, os.O_RDONLY).filled
+        except FileNotFoundError:
+            return 0
 
     def blobs(self) -> Iterator[Path]:
         """Every file that lies where a blob does."""

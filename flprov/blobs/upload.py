@@ -20,7 +20,7 @@ from blake3 import blake3
 
 from flprov._base import sync_folder
 from flprov.blobs.digests import CHUNK
-from flprov.blobs.disk import OpenFile, disk_errors
+from flprov.blobs.disk import NO_SPACE, OpenFile, disk_errors
 from flprov.blobs.shelf import SYNC_EVERY, Shelf
 from flprov.errors import Conflict, LocalError, ProtocolError
 from flprov.wire import pb
@@ -51,6 +51,7 @@ class Upload:
         self._taken_over = False
         self._publishing: asyncio.Task[None] | None = None
         self._file: OpenFile | None = None
+        self._over = False  # whether it is written over another file
         self._base: OpenFile | None = None
         self._same: deque[pb.SameBytes] = deque()  # what is still to come out of it, in order
         self._present = shelf.blob(digest).is_file()
@@ -65,11 +66,13 @@ class Upload:
         with disk_errors(self._failed):
             with contextlib.suppress(FileNotFoundError):
                 self._partial.chmod(0o600)  # a crash while it got its name leaves it read-only
-            self._file = OpenFile(self._partial, _GROWING)
-            offset = self._file.size
+            self._shelf.spares.take(self._partial, self.size)
+            self._file = file = OpenFile(self._partial, _GROWING)
+            offset = file.filled
             if offset > self.size:
                 offset = 0
-            self._file.cut(offset)
+                file.cut(offset)
+            self._over = file.noted is not None
         return offset
 
     async def draw_on(self, base: Path, same: Iterable[pb.SameBytes]) -> None:
@@ -104,18 +107,29 @@ class Upload:
         if self.offset + len(data) > (self._same[0].offset if self._same else self.size):
             self._drop()
             raise ProtocolError(f"blob {self.digest[:12]} is longer than the announced {self.size} bytes")
-        self._lay_down(await self._ready(), data)
+        self._lay_down(await self._ready(), data, self.offset)
         await self._go_on(len(data))
         await self._draw()
 
-    def _lay_down(self, file: OpenFile, data: bytes) -> None:
+    def _lay_down(self, file: OpenFile, data: bytes, offset: int) -> None:
         try:
             with disk_errors(self._failed):
-                file.write(data)
+                self._write(file, data, offset)
+                end = offset + len(data)
+                if self._over and (end == self.size or end // CHUNK != offset // CHUNK):
+                    file.note_filled(end)
         except LocalError:
             self.close()
             raise
         self._hash.update(data)
+
+    def _write(self, file: OpenFile, data: bytes, offset: int) -> None:
+        try:
+            file.write(data, offset)
+        except OSError as error:
+            if error.errno not in NO_SPACE or not self._shelf.spares.clear():
+                raise
+            file.write(data, offset)
 
     async def _go_on(self, size: int) -> None:
         """So many more bytes are here."""
@@ -139,9 +153,10 @@ class Upload:
 
     def _copy(self, file: OpenFile, start: int, size: int) -> None:
         assert self._base is not None
+        offset = self.offset
         for data in self._base.read_chunks(start, CHUNK, start + size):
-            self._lay_down(file, data)
-            size -= len(data)
+            self._lay_down(file, data, offset)
+            offset, size = offset + len(data), size - len(data)
         if size:
             self._drop()
             raise ProtocolError(f"the base of blob {self.digest[:12]} has fewer bytes than its name says")
@@ -202,7 +217,9 @@ class Upload:
         file = self._verify_open()
         if self._hash is None:
             self._hash = (
-                await asyncio.to_thread(_hash_beginning, file, self.digest) if self.offset else blake3()
+                await asyncio.to_thread(_hash_beginning, file, self.offset, self.digest)
+                if self.offset
+                else blake3()
             )
         return self._verify_open()
 
@@ -230,6 +247,8 @@ class Upload:
     def _publish(self, file: OpenFile) -> None:
         try:
             with disk_errors(self._failed):
+                if self._over:
+                    file.cut(self.size)
                 file.seal() if self._durable else file.close_for_now()
                 self._shelf.publish(self._partial, self.digest, durable=self._durable)
             self._present = True
@@ -250,8 +269,8 @@ def _pass_over(done: asyncio.Future[None]) -> None:
         done.exception()
 
 
-def _hash_beginning(file: OpenFile, digest: str) -> Any:  # noqa: ANN401
+def _hash_beginning(file: OpenFile, size: int, digest: str) -> Any:  # noqa: ANN401
     hasher = blake3()
     with disk_errors(f"blob {digest[:12]} cannot be read"):
-        file.pass_through(hasher)
+        file.pass_through(hasher, size)
     return hasher

@@ -16,6 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from flprov._base import open_to_fill
 from flprov.messages import Tensors
 from flprov.wire.dtypes import NAMES
 from flprov.wire.scratch import Shaped
@@ -59,9 +60,8 @@ class TensorFile:
             self._write(data, self._starts[name] + start * self._items[name])
 
     def __enter__(self) -> Self:
-        self._number = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._number = open_to_fill(self._path, self.size)
         try:
-            os.posix_fallocate(self._number, 0, self.size)
             self._write(memoryview(self._header), 0)
         except BaseException:
             self._close(remove=True)

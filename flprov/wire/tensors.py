@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from flprov._base import open_to_fill
 from flprov.errors import Misuse, ProtocolError
 from flprov.messages import Encoding, Tensors
 from flprov.wire.dtypes import DTYPES, dtype_name
@@ -99,10 +100,12 @@ def write_tensors(
     """Write `tensors` to the new file `path`, which is not synced; its size. Raises like `encode_tensors`."""
     header, entries = _lay_out(tensors, metadata or {}, encoding or {})
     size = len(header) + sum(entry.size for entry in entries)
-    with open(path, "xb", buffering=0) as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+    number = open_to_fill(path, size)
+    try:
         for chunk in _chunks(header, entries):
-            _write_all(file.fileno(), chunk)
+            _write_all(number, chunk)
+    finally:
+        os.close(number)
     return size
 
 

@@ -298,8 +298,8 @@ async def test_file_that_changes_while_it_is_adopted_has_the_digest_of_the_copy(
     source.write_bytes(BIG)
     real = OpenFile.write
 
-    def write_then_change(file, data):
-        real(file, data)
+    def write_then_change(file, data, offset):
+        real(file, data, offset)
         with source.open("r+b") as changing:
             changing.seek(5 * MIB)
             changing.write(os.urandom(4096))

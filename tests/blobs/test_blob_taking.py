@@ -98,8 +98,8 @@ async def test_what_the_process_changes_while_it_is_copied_has_the_digest_of_the
     path, real = hand(out), OpenFile.write
     with path.open("r+b", buffering=0) as kept:
 
-        def write_then_change(file, data):
-            real(file, data)
+        def write_then_change(file, data, offset):
+            real(file, data, offset)
             kept.write(os.urandom(16))
 
         monkeypatch.setattr(OpenFile, "write", write_then_change)

@@ -186,7 +186,7 @@ class Workflow:
         self._handed = False
         with contextlib.suppress(OSError):  # an unconfined job may have taken the folder away
             for path in (self.folder / "in").iterdir():
-                remove_file(path)
+                self._blobs.unlink(path)
 
     async def take_out(self, payload: pb.Payload) -> BlobRef:
         """Bytes from the process, which is not trusted: out of its reach, in the blob store or by value.
