@@ -12,7 +12,7 @@ import os
 import secrets
 from pathlib import Path
 
-LEAST = 1 << 20  # bytes; smaller files are not worth it
+LEAST = 256 << 10  # bytes; smaller files are not worth it
 _PREFIX, _SUFFIX = ".flprov-", ".spare"
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _OVER = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -85,6 +85,7 @@ class Admin(JobCalls):
         trust: PersonTrust | None = None,
     ) -> None:
         super().__init__(kit, Link(connection), clock or SystemClock(), trust)
+        self._link.prepare()
 
     def __enter__(self) -> Admin:
         return self

@@ -37,6 +37,10 @@ class Link:
         self._thread = threading.Thread(target=self._loop.run_forever, name="flprov link", daemon=True)
         self._thread.start()
 
+    def prepare(self) -> None:
+        """Begin to connect, beside whatever comes before the first call; failures are that call's to tell."""
+        self._loop.call_soon_threadsafe(self.connection.prepare)
+
     def __enter__(self) -> Link:
         return self
 

@@ -18,7 +18,7 @@ from flprov.agent.surroundings import SiteWork
 from flprov.agent.telling import Telling
 from flprov.agent.updates import remove_out, take_out, verify_own_update
 from flprov.errors import FlprovError, ProtocolError
-from flprov.wire import failure_of, pb
+from flprov.wire import FiniteFiles, failure_of, pb
 
 
 class Hearing:
@@ -43,6 +43,7 @@ class Hearing:
         self._handover = handover
         self._answering = answering
         self._telling = telling
+        self._finite = FiniteFiles()
         self._back = False  # it has not said yet what it does, to an agent that came back
         self._repeats = False  # it may say its next answer twice
 
@@ -109,7 +110,13 @@ class Hearing:
         update.CopyFrom(said)
         update.ClearField("tensors")
         update.tensors.CopyFrom(
-            await take_out(said.tensors, self._out, self._tools.blobs, confinement=self._work.confinement)
+            await take_out(
+                said.tensors,
+                self._out,
+                self._tools.blobs,
+                confinement=self._work.confinement,
+                watch=self._finite.watch(said.tensors.size) if said.tensors.file else None,
+            )
         )
         self._work.taking = {update.tensors.digest} - {""}
         if update.tensors.digest or order.model.digest:
@@ -119,7 +126,8 @@ class Hearing:
         return await self._filter(update, order) if self._filters.on_results else update
 
     def _verify(self, update: pb.UpdateMessage, order: pb.TaskOrder) -> None:
-        verify_own_update(update, order, self._tools.blobs, self._max_weight)
+        finite = update.tensors.digest in self._finite  # seen as it was hashed
+        verify_own_update(update, order, self._tools.blobs, self._max_weight, finite=finite)
 
     async def _filter(self, update: pb.UpdateMessage, order: pb.TaskOrder) -> pb.UpdateMessage:
         """The update as the site's policy lets it leave; what the process sent is not kept."""

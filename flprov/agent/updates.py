@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 
 from flprov._base import remove_file
-from flprov.blobs import BlobStore
+from flprov.blobs import BlobStore, Watch
 from flprov.errors import JobFailed, UpdateRefused
 from flprov.wire import pb, tensor_infos
 from flprov.workers import Method
@@ -17,7 +17,14 @@ _MOST_UPDATE = 64 << 30
 _MOST_SECONDS = 1e9  # that an update may say it took; as at the server
 
 
-async def take_out(payload: pb.Payload, out: Path, blobs: BlobStore, *, confinement: str = "") -> pb.Payload:
+async def take_out(
+    payload: pb.Payload,
+    out: Path,
+    blobs: BlobStore,
+    *,
+    confinement: str = "",
+    watch: Watch | None = None,
+) -> pb.Payload:
     """The process's bytes, out of its reach; if it says them again, they are still there.
 
     They may not be on the disk yet (see `BlobStore.settle`). A process that is confined to its own folders,
@@ -28,6 +35,7 @@ async def take_out(payload: pb.Payload, out: Path, blobs: BlobStore, *, confinem
         out: the folder that it writes to.
         blobs: of this site.
         confinement: how it is confined, as `Process.confinement` has it.
+        watch: sees the bytes of a file as they are hashed.
 
     Raises:
         JobFailed: it named no file in its own folder `out`.
@@ -40,7 +48,7 @@ async def take_out(payload: pb.Payload, out: Path, blobs: BlobStore, *, confinem
         return pb.Payload(digest=await blobs.put(data), size=len(data))
     path = _out_file(payload, out)
     if confinement == Method.LANDLOCK.value:
-        digest, size = await blobs.take(path, limit=_MOST_UPDATE, kept=_kept(path))
+        digest, size = await blobs.take(path, limit=_MOST_UPDATE, kept=_kept(path), watch=watch)
     else:
         digest, size = await blobs.adopt(path, limit=_MOST_UPDATE)
     return pb.Payload(digest=digest, size=size)
@@ -65,7 +73,12 @@ def clear_out(out: Path) -> None:
 
 
 def verify_own_update(
-    update: pb.UpdateMessage, order: pb.TaskOrder, blobs: BlobStore, max_weight: float | None
+    update: pb.UpdateMessage,
+    order: pb.TaskOrder,
+    blobs: BlobStore,
+    max_weight: float | None,
+    *,
+    finite: bool = False,
 ) -> None:
     """The server checks the same again; here a bad update does not leave the building.
 
@@ -74,6 +87,7 @@ def verify_own_update(
         order: the task that it answers.
         blobs: of this site.
         max_weight: `sites.max_weight` of job.yml.
+        finite: whether its numbers are known to be, see `FiniteFiles`.
 
     Raises:
         UpdateRefused: a number or a tensor is not what the task takes.
@@ -85,7 +99,7 @@ def verify_own_update(
     if not 0 <= update.seconds <= _MOST_SECONDS:  # also true of NaN
         raise UpdateRefused(f"seconds is {update.seconds}; it must be from 0 to {_MOST_SECONDS:g}")
     base = tensor_infos(source_of(order.model, blobs)) if order.model.size else None
-    verify_update(base, source_of(update.tensors, blobs), update.kind, order.expects)
+    verify_update(base, source_of(update.tensors, blobs), update.kind, order.expects, finite=finite)
 
 
 def _out_file(payload: pb.Payload, out: Path) -> Path:

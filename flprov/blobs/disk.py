@@ -10,8 +10,8 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from flprov.blobs.digests import Hasher
 from flprov.errors import LocalError
 
 DURABLE = 0o444  # the mode of a blob that is on the disk
@@ -60,7 +60,7 @@ class OpenFile:
             yield data
             offset += len(data)
 
-    def pass_through(self, hasher: Any, end: int = _FAR) -> int:  # noqa: ANN401 - blake3 has no public type
+    def pass_through(self, hasher: Hasher, end: int = _FAR) -> int:
         """Put its bytes, up to `end`, through a hash; how many there were."""
         piece, size = memoryview(bytearray(_PIECE)), 0  # one buffer that stays in the processor's cache
         while got := os.preadv(self.number, [piece[: end - size]], size):

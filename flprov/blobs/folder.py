@@ -11,9 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from blake3 import blake3
-
-from flprov.blobs.digests import CHUNK, digest_of, is_digest, verify_digest
+from flprov.blobs.digests import CHUNK, Watch, digest_of, is_digest, new_hasher, verify_digest
 from flprov.blobs.disk import OpenFile, disk_errors
 from flprov.blobs.foreign import copy_foreign, open_foreign, remove_foreign, take_apart
 from flprov.blobs.shelf import Shelf, changed_at
@@ -123,7 +121,9 @@ class BlobStore:
             temporary.unlink(missing_ok=True)
         return digest, size
 
-    async def take(self, path: Path, *, limit: int, kept: Path | None = None) -> tuple[str, int]:
+    async def take(
+        self, path: Path, *, limit: int, kept: Path | None = None, watch: Watch | None = None
+    ) -> tuple[str, int]:
         """Make a blob of a file that a confined process wrote, without a copy where that is safe.
 
         The file leaves its folder, for one that the process cannot reach, and is a blob as it is if nobody
@@ -138,6 +138,7 @@ class BlobStore:
             limit: bytes that it may have.
             kept: where it stays until the caller removes it, beside the blob and without more space. Who is
                 killed before he has noted the digest asks again and gets the same answer.
+            watch: sees the bytes that are hashed. Of a file that is copied it sees nothing.
 
         Returns:
             Digest and size.
@@ -145,9 +146,9 @@ class BlobStore:
         Raises:
             As `adopt`.
         """
-        return await asyncio.to_thread(self._take, path, limit, kept)
+        return await asyncio.to_thread(self._take, path, limit, kept, watch)
 
-    def _take(self, path: Path, limit: int, kept: Path | None) -> tuple[str, int]:
+    def _take(self, path: Path, limit: int, kept: Path | None, watch: Watch | None) -> tuple[str, int]:
         apart = kept or self._shelf.temporary()
         taken = False
         try:
@@ -160,7 +161,7 @@ class BlobStore:
                         raise
                     return self._copy(open_foreign(path, limit), path, limit, durable=False)
                 source = open_foreign(apart, limit, named_twice=not fresh)
-                found = self._rename(source, apart, keep=kept is not None) if fresh else None
+                found = self._rename(source, apart, watch, keep=kept is not None) if fresh else None
                 taken = True
                 if found:
                     self._homes[found[0]] = home
@@ -169,11 +170,13 @@ class BlobStore:
             if kept is None or not taken:
                 remove_foreign(apart)
 
-    def _rename(self, source: OpenFile, path: Path, *, keep: bool) -> tuple[str, int] | None:
+    def _rename(
+        self, source: OpenFile, path: Path, watch: Watch | None, *, keep: bool
+    ) -> tuple[str, int] | None:
         """Let the file be a blob as it is; None when it has to be copied."""
         if not source.is_still():
             return None
-        hasher = blake3()
+        hasher = new_hasher(watch)
         size, digest = source.pass_through(hasher), hasher.hexdigest()
         try:
             self._publish(path, source, digest, durable=False, keep=keep)
@@ -204,7 +207,15 @@ class BlobStore:
             except FileNotFoundError:
                 raise _missing(digest) from None
 
-    def upload(self, digest: str, size: int, *, owner: str = "", durable: bool = True) -> Upload:
+    def upload(
+        self,
+        digest: str,
+        size: int,
+        *,
+        owner: str = "",
+        durable: bool = True,
+        watch: Watch | None = None,
+    ) -> Upload:
         """Begin to receive a blob, or go on where its last upload stopped.
 
         Args:
@@ -214,6 +225,7 @@ class BlobStore:
                 two by one owner the newer goes on, because the older one's connection is dead.
             durable: whether it is to be on the disk at the end. What can be fetched again need not: it is
                 not trusted any more once the machine has been started again.
+            watch: sees its bytes, if they are not here yet.
 
         Raises:
             ProtocolError: the digest is none, or the blob is here and has another size.
@@ -228,7 +240,8 @@ class BlobStore:
             return _verify_size(older, size)  # all of it has come; only `finish` is left to wait for
         if older is not None:
             older.give_way()
-        upload = self._uploads[partial.name] = Upload(self._shelf, partial, digest, size, durable=durable)
+        upload = Upload(self._shelf, partial, digest, size, durable=durable, watch=watch)
+        self._uploads[partial.name] = upload
         return upload
 
     def prune(self, before: datetime) -> int:

@@ -14,12 +14,9 @@ import os
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-from blake3 import blake3
 
 from flprov._base import sync_folder
-from flprov.blobs.digests import CHUNK
+from flprov.blobs.digests import CHUNK, Hasher, Watch, new_hasher
 from flprov.blobs.disk import NO_SPACE, OpenFile, disk_errors
 from flprov.blobs.shelf import SYNC_EVERY, Shelf
 from flprov.errors import Conflict, LocalError, ProtocolError
@@ -39,14 +36,24 @@ class Upload:
         offset: how many of the blob's `size` bytes are here; `size` when it is here already.
     """
 
-    def __init__(self, shelf: Shelf, partial: Path, digest: str, size: int, *, durable: bool = True) -> None:
+    def __init__(
+        self,
+        shelf: Shelf,
+        partial: Path,
+        digest: str,
+        size: int,
+        *,
+        durable: bool = True,
+        watch: Watch | None = None,
+    ) -> None:
         self.digest = digest
         self.size = size
         self._shelf = shelf
         self._partial = partial
         self._durable = durable
         self._failed = f"blob {digest[:12]} cannot be written"
-        self._hash: Any = None  # a blake3 hasher, once what was there before has gone through it
+        self._watch = watch
+        self._hash: Hasher | None = None  # once what was there before has gone through it
         self._syncing: asyncio.Future[None] | None = None  # the last whole step, on its way to the disk
         self._taken_over = False
         self._publishing: asyncio.Task[None] | None = None
@@ -121,6 +128,7 @@ class Upload:
         except LocalError:
             self.close()
             raise
+        assert self._hash is not None
         self._hash.update(data)
 
     def _write(self, file: OpenFile, data: bytes, offset: int) -> None:
@@ -184,7 +192,7 @@ class Upload:
         if self.offset < self.size:
             self.close()
             raise ProtocolError(f"blob {self.digest[:12]} ended after {self.offset} of {self.size} bytes")
-        if self._hash.hexdigest() != self.digest:
+        if self._hash is None or self._hash.hexdigest() != self.digest:
             self._drop()
             raise ProtocolError(f"what was sent as blob {self.digest[:12]} has another digest")
 
@@ -216,11 +224,10 @@ class Upload:
     async def _ready(self) -> OpenFile:
         file = self._verify_open()
         if self._hash is None:
-            self._hash = (
-                await asyncio.to_thread(_hash_beginning, file, self.offset, self.digest)
-                if self.offset
-                else blake3()
-            )
+            hasher = new_hasher(self._watch)
+            if self.offset:
+                await asyncio.to_thread(_hash_beginning, hasher, file, self.offset, self.digest)
+            self._hash = hasher
         return self._verify_open()
 
     def _verify_open(self) -> OpenFile:
@@ -269,8 +276,6 @@ def _pass_over(done: asyncio.Future[None]) -> None:
         done.exception()
 
 
-def _hash_beginning(file: OpenFile, size: int, digest: str) -> Any:  # noqa: ANN401
-    hasher = blake3()
+def _hash_beginning(hasher: Hasher, file: OpenFile, size: int, digest: str) -> None:
     with disk_errors(f"blob {digest[:12]} cannot be read"):
         file.pass_through(hasher, size)
-    return hasher

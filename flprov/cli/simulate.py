@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,9 @@ from flprov.cli.jobwords import WAIT_CODES, parse_settings
 from flprov.cli.output import clean, json_option, print_json, size, talk
 from flprov.cli.progress import JobProgress
 from flprov.errors import Conflict, ExitCode
+
+if TYPE_CHECKING:
+    from flprov.poc import Dataset
 
 
 @click.command()
@@ -54,14 +58,13 @@ def simulate(
       flprov simulate my-app -n 4 --set rounds=20 --dataset heart=/data/heart -o run1
       flprov simulate my-app --dataset site-1:heart=/data/a --dataset site-2:heart=/data/b
     """
-    from flprov.poc import parse_dataset
     from flprov.simulator import Simulation
     from flprov.simulator import simulate as run
 
     target = output or Path(f"{app.resolve().name}-simulated")
     if target.exists() and any(target.iterdir()):
         raise Conflict(f"{target} is there already and not empty", hint="name another folder with -o")
-    found = [parse_dataset(text) for text in datasets]
+    found = _parse_datasets(datasets) if datasets else []
     of_sites = {data.site for data in found if data.site is not None}
     wanted = Simulation(
         app=app,
@@ -91,6 +94,12 @@ def simulate(
         if done.state not in WAIT_CODES:
             _say_why(files)
     raise SystemExit(WAIT_CODES.get(done.state, ExitCode.FAILED))
+
+
+def _parse_datasets(texts: Sequence[str]) -> list[Dataset]:
+    from flprov.poc import parse_dataset  # late: it brings all that a trial network takes
+
+    return [parse_dataset(text) for text in texts]
 
 
 def _say_why(files: Sequence[Path]) -> None:

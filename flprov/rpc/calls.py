@@ -47,6 +47,10 @@ class RawCall(Protocol):
 class Dialler(Protocol):
     """Starts calls."""
 
+    def prepare(self) -> None:
+        """Begin to connect, in the running loop. What goes wrong is the next call's to tell."""
+        ...
+
     async def start(self, method: Method) -> RawCall:
         """A new call. Raises ServerUnavailable or IdentityRefused when no connection can be had."""
         ...
@@ -69,6 +73,10 @@ class DialledConnection:
 
     def __init__(self, dialler: Dialler) -> None:
         self._dialler = dialler
+
+    def prepare(self) -> None:
+        """Begin to connect; what goes wrong comes out of the next call."""
+        self._dialler.prepare()
 
     async def unary(self, method: Method, request: Message, timeout: float | None = None) -> Any:  # noqa: ANN401
         """The reply to one request. Raises TimedOut after `timeout` seconds."""

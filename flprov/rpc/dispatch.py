@@ -8,7 +8,6 @@ request read.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import secrets
@@ -181,13 +180,14 @@ class _Requests(AsyncIterator[Any]):
 
 
 async def _send_all(replies: AsyncIterator[Message | bytes], exchange: Exchange) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        close = getattr(replies, "aclose", None)  # generators have it, other iterators need not
-        if close is not None:
-            stack.push_async_callback(close)
+    try:
         async for reply in replies:
             await exchange.write(encode(reply))
             del reply  # the next one may be hours away
+    finally:
+        close = getattr(replies, "aclose", None)  # generators have it, other iterators need not
+        if close is not None:
+            await close()
 
 
 def decode(kind: type[Message] | type[bytes], data: bytes) -> Message | bytes:

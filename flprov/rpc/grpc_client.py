@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dialling side over gRPC: one TCP connection per Connection, opened by the first call.
 
-Before a channel is opened, `probe` dials the same address with the standard library: gRPC for Python
+Before a call goes over a channel, `probe` dials the same address with the standard library: gRPC for Python
 shows a client neither the server's certificate nor why a connection failed. That costs one more
-handshake (4 ms and three round trips) per connection, not per call. In return every failure has a name,
-and the server's certificate passes our own rules, not only gRPC's.
+handshake (4 ms) per connection, not per call, while the channel connects. In return every failure has a
+name, and the server's certificate passes our own rules, not only gRPC's.
 
 After a connection broke, the next call opens a new one, trying the endpoints in order again. Waiting
 between tries is the caller's (see `flprov._base.backoff`).
@@ -136,7 +136,12 @@ class _Dialler:
         self._link: _Link | None = None
         self._links: set[_Link] = set()  # also those that only serve their open calls to the end
         self._opening = asyncio.Lock()
+        self._prepared: asyncio.Task[_Link] | None = None
         self._closed = False
+
+    def prepare(self) -> None:
+        self._prepared = asyncio.ensure_future(self._current())
+        self._prepared.add_done_callback(_look_at_failure)
 
     def renew(self, chain_pem: bytes, private_pem: bytes, server_anchors: Anchors | None = None) -> None:
         believed = server_anchors or self._shown.server_anchors
@@ -145,6 +150,13 @@ class _Dialler:
             self._link.retire()
 
     async def start(self, method: Method) -> _GRPCCall:
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            await prepared  # a second attempt would take as long as this one did
+        return (await self._current()).start(method)
+
+    async def _current(self) -> _Link:
+        """The link for a call that begins now."""
         async with self._opening:
             if self._closed:
                 raise ServerUnavailable("this connection was closed here")
@@ -157,22 +169,39 @@ class _Dialler:
                 self._link = link
                 if shown is not self._shown:  # renewed while it was being opened
                     link.retire()
-            return self._link.start(method)
+            return self._link
 
     async def _open(self, shown: _Shown) -> _Link:
         failures = []
         for endpoint in self._endpoints:
-            result = await shown.prober.probe(endpoint)
-            if result.error is None:
-                return self._open_channel(endpoint, shown)
-            failures.append(result.error)
-            if endpoint != self._endpoints[-1]:
-                logger.info("%s; trying the next endpoint", result.error)
+            try:
+                return await self._try(endpoint, shown)
+            except FlprovError as error:
+                failures.append(error)
+                if endpoint != self._endpoints[-1]:
+                    logger.info("%s; trying the next endpoint", error)
         raise _summary(failures)
+
+    async def _try(self, endpoint: str, shown: _Shown) -> _Link:
+        """A channel to where somebody listens connects beside the probe; a call waits for what that finds."""
+        opened: list[_Link] = []
+
+        def reach() -> None:
+            opened.append(self._open_channel(endpoint, shown))
+
+        try:
+            result = await shown.prober.probe(endpoint, on_reached=reach)
+            if result.error is not None:
+                raise result.error
+            return opened.pop()
+        finally:
+            for link in opened:
+                link.retire()
 
     def _open_channel(self, endpoint: str, shown: _Shown) -> _Link:
         options = channel_options(self._route.proxy_for(*split_endpoint(endpoint)))
         channel = grpc.aio.secure_channel(endpoint, shown.credentials, options=options)
+        channel.get_state(try_to_connect=True)
         link = _Link(channel, endpoint, on_closed=self._links.discard)
         self._links.add(link)
         return link
@@ -182,6 +211,12 @@ class _Dialler:
         self._link = None
         for link in tuple(self._links):
             await link.close()
+
+
+def _look_at_failure(prepared: asyncio.Task[_Link]) -> None:
+    """Also where no call came that could tell of it."""
+    if not prepared.cancelled():
+        prepared.exception()
 
 
 def _summary(failures: Sequence[FlprovError]) -> FlprovError:

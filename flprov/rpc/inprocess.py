@@ -94,6 +94,9 @@ class _Dialler:
         self._open: set[_Call] = set()
         self._closed = False
 
+    def prepare(self) -> None:
+        pass  # there is nothing to connect
+
     async def start(self, method: Method) -> _Call:
         if self._closed:
             raise ServerUnavailable("this connection was closed here")

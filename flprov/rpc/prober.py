@@ -12,6 +12,7 @@ import asyncio
 import functools
 import socket
 import ssl
+from collections.abc import Callable
 from datetime import datetime
 
 from flprov._base import Clock, SystemClock, to_iso
@@ -135,17 +136,20 @@ class Prober:
         """Made when something listens: sites that wait for their server dial again and again."""
         return self._make_context()
 
-    async def probe(self, endpoint: str) -> ProbeResult:
-        """Dial `endpoint`: once, or twice when the server hung up, which it also does while it stops."""
-        found = await self._probe(endpoint)
-        return await self._probe(endpoint) if found.cause is Cause.OWN_REFUSED else found
+    async def probe(self, endpoint: str, *, on_reached: Callable[[], None] | None = None) -> ProbeResult:
+        """Dial `endpoint`: once, or twice when the server hung up, which it also does while it stops.
 
-    async def _probe(self, endpoint: str) -> ProbeResult:
+        Each time that somebody listens there, `on_reached` is called before the handshake.
+        """
+        found = await self._probe(endpoint, on_reached)
+        return await self._probe(endpoint, on_reached) if found.cause is Cause.OWN_REFUSED else found
+
+    async def _probe(self, endpoint: str, on_reached: Callable[[], None] | None) -> ProbeResult:
         dial = Dial(endpoint, self._route)
         cause, error = Cause.FINE, None
         try:
             async with asyncio.timeout(self._timeout):
-                await self._dial(dial)
+                await self._dial(dial, on_reached)
         except Found as found:
             cause, error = found.cause, found.error
         except TimeoutError:
@@ -165,11 +169,13 @@ class Prober:
             steps=tuple(dial.steps),
         )
 
-    async def _dial(self, dial: Dial) -> None:
+    async def _dial(self, dial: Dial, on_reached: Callable[[], None] | None) -> None:
         if self._own is not None:
             dial.stage = Stage.OWN
             self._own.verify(self._clock.now())
         connected = await dial.connect()
+        if on_reached is not None:
+            on_reached()
         if self._anchors is None:
             connected.close()
             return

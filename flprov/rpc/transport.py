@@ -81,6 +81,10 @@ class Connection(Protocol):
     A connection belongs to one event loop.
     """
 
+    def prepare(self) -> None:
+        """Begin to connect, in the running loop, before the first call, which tells what goes wrong."""
+        ...
+
     async def unary(self, method: Method, request: Message, timeout: float | None = None) -> Any:  # noqa: ANN401
         """The reply to one request. Raises TimedOut after `timeout` seconds."""
         ...

@@ -9,6 +9,7 @@ from flprov._base import lazy_names
 
 if TYPE_CHECKING:
     from flprov.server.config import ServerConfig, load_server_config
+    from flprov.server.jobs.runfiles import metrics_json
     from flprov.server.operations.backup import back_up
     from flprov.server.operations.restore import restore
     from flprov.server.server import Server
@@ -25,6 +26,7 @@ __all__ = [
     "SimulatedSurroundings",
     "back_up",
     "load_server_config",
+    "metrics_json",
     "restore",
     "simulated_record",
     "write_run_files",
@@ -38,6 +40,7 @@ _LATE = {
     "SimulatedSurroundings": "simulated.run",
     "back_up": "operations.backup",
     "load_server_config": "config",
+    "metrics_json": "jobs.runfiles",
     "restore": "operations.restore",
     "simulated_record": "simulated.record",
     "write_run_files": "simulated.outcome",

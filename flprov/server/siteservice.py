@@ -40,7 +40,7 @@ from flprov.server.records import BlobRef, UpdateRecord
 from flprov.server.registry import Registry
 from flprov.server.sessions import Session, Sessions
 from flprov.server.transfers import receive_blob, send_blob
-from flprov.wire import PROTOCOL, failure_of, pb, tensor_infos, verify_protocol
+from flprov.wire import PROTOCOL, FiniteFiles, failure_of, pb, tensor_infos, verify_protocol
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,7 @@ class SiteService:
         self._jobs = jobs
         self._blobs = blobs
         self._comparisons = Comparisons(blobs)
+        self._finite = FiniteFiles()
         self._logs = logs
         self._installation = installation
         self._heartbeat_seconds = heartbeat_seconds
@@ -307,7 +308,8 @@ class SiteService:
         if not 0 <= update.seconds <= _LONGEST_WORK:  # also true of NaN
             raise UpdateRefused(f"seconds is {update.seconds}; it must be from 0 to {_LONGEST_WORK:g}")
         base = tensor_infos(self._source(model)) if model.size else None
-        verify_update(base, self._source(tensors), update.kind, expects)
+        finite = tensors.digest in self._finite  # seen as it arrived
+        verify_update(base, self._source(tensors), update.kind, expects, finite=finite)
 
     def _source(self, ref: BlobRef) -> Path | bytes:
         return self._blobs.path(ref.digest) if ref.digest else bytes.fromhex(ref.inline)
@@ -367,7 +369,13 @@ class SiteService:
             return self._blobs.path(header.base) if there else None
 
         async for reply in receive_blob(
-            self._blobs, moving(), owner=site, verify=verify, most=_MOST_UPDATE, base_of=base_of
+            self._blobs,
+            moving(),
+            owner=site,
+            verify=verify,
+            most=_MOST_UPDATE,
+            base_of=base_of,
+            watch=self._finite.watch,
         ):
             if reply.complete:
                 run, digest = taken[0]

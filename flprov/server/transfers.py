@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from flprov.blobs import BlobStore
+from flprov.blobs import BlobStore, Watch
 from flprov.errors import NotFound, ProtocolError
 from flprov.wire import pb, verify_same
 
@@ -39,6 +39,7 @@ async def receive_blob(
     verify: Callable[[pb.UploadHeader], bool],
     most: int,
     base_of: Callable[[pb.UploadHeader], Path | None] = _no_base,
+    watch: Callable[[int], Watch] | None = None,
 ) -> AsyncIterator[pb.UploadReply]:
     """Take one blob: the header is answered with the bytes that are here, the end with `complete`.
 
@@ -51,6 +52,7 @@ async def receive_blob(
             blob is no proof of having it.
         most: bytes that are taken at all.
         base_of: the blob that the header names as its base, if it is here; raises when it may not be named.
+        watch: makes, for a blob of so many bytes, what sees them as they arrive.
 
     Raises:
         ProtocolError: no header, more bytes than announced, or another digest than announced.
@@ -70,7 +72,8 @@ async def receive_blob(
         yield pb.UploadReply(offset=header.size, complete=True)
         return
     mine = f"{header.job_id}/{owner}" if header.job_id else owner  # what is a job's goes with it
-    upload = blobs.upload(header.digest, header.size, owner=mine)
+    seen = None if watch is None else watch(header.size)
+    upload = blobs.upload(header.digest, header.size, owner=mine, watch=seen)
     base = base_of(header) if header.same else None
     if base is not None:
         verify_same(header.same, header.size, base.stat().st_size)

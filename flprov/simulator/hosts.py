@@ -49,6 +49,8 @@ class Host:
         start: what each of its sites is told first.
         answered: told of each answer, in time order; the next one waits until it is dealt with.
         told: told of progress.
+        lend: called with the folder for updates before a task goes to the process: what lies there as a spare
+            file (`flprov._base.spare`) is written over.
         alone: the process is its one site's own, and runs scripts, too.
     """
 
@@ -60,6 +62,7 @@ class Host:
         *,
         answered: Answered,
         told: Told,
+        lend: Callable[[Path], None],
         alone: str = "",
     ) -> None:
         self.order = order
@@ -67,6 +70,7 @@ class Host:
         self._start = start
         self._answered = answered
         self._told = told
+        self._lend = lend
         self._alone = alone
         self._waiting: deque[_Given] = deque()
         self._given: deque[_Given] = deque()  # by the process, which begins with the first
@@ -80,6 +84,11 @@ class Host:
     def folder(self) -> Path:
         """Where it reads blobs from (in/), and writes updates (out/) and logs to."""
         return self.order.folder
+
+    @property
+    def checks(self) -> bool:
+        """Whether our code there has checked the updates that come from it."""
+        return not self._alone
 
     def give(self, site: str, order: pb.TaskOrder) -> None:
         """Have a site do a task, after those that its host was given before."""
@@ -152,6 +161,7 @@ class Host:
                     self._known.add(given.site)
                     start = self._start(given.site)
                     await process.channel.send(pb.ToWorker(site=given.site, start_site=start))
+                self._lend(self.folder / "out")
                 await process.channel.send(pb.ToWorker(site=given.site, task=given.order))
 
     async def _said(self, frame: pb.FromWorker) -> None:

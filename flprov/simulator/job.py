@@ -12,7 +12,13 @@ from flprov._base import Clock, canonical_json
 from flprov.errors import NoRoom
 from flprov.jobs import JobSpec, build_bundle, check_needs, job_needs, unpack_bundle
 from flprov.messages import StatisticsRules
-from flprov.server import ScratchBlobs, SimulatedRun, SimulatedSurroundings, simulated_record
+from flprov.server import (
+    ScratchBlobs,
+    SimulatedRun,
+    SimulatedSurroundings,
+    metrics_json,
+    simulated_record,
+)
 from flprov.simulator.drawing import Drawing
 from flprov.simulator.hosts import Host
 from flprov.simulator.outcome import write_results
@@ -58,6 +64,7 @@ async def simulate_job(
         clock=clock,
         python=python(),
         show=lambda: shown.changed(),
+        over=lambda: drawing.begin(metrics_json(run, run.closed)),
     )
     run = SimulatedRun(simulated_record(spec, app, names, refusals, clock), around)
     shown = _Shown(run, show)
@@ -150,6 +157,7 @@ class _Hosts:
             self._start,
             answered=self._run.answered,
             told=self._run.told,
+            lend=self._around.blobs.lend,
             alone=alone,
         )
 

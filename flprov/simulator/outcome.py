@@ -20,16 +20,18 @@ async def write_results(
     run: SimulatedRun, hosts: Mapping[str, Host], output: Path, drawing: Drawing
 ) -> list[Path]:
     """Write everything of a job that has ended into the folder `output`; the files."""
-    return await asyncio.to_thread(lambda: list(_write(run, hosts, output, drawing)))
+    files = await asyncio.to_thread(lambda: list(_write(run, hosts, output)))
+    if picture := await drawing.finish():
+        files.append(output / "metrics.png")
+        files[-1].write_bytes(picture)
+    return files
 
 
-def _write(run: SimulatedRun, hosts: Mapping[str, Host], output: Path, drawing: Drawing) -> Iterator[Path]:
+def _write(run: SimulatedRun, hosts: Mapping[str, Host], output: Path) -> Iterator[Path]:
     logs = output / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     yield from write_run_files(run, output)
     yield from _write_logs(run, hosts, logs)
-    if drawing.draw(output / "metrics.json", output / "metrics.png"):
-        yield output / "metrics.png"
 
 
 def _write_logs(run: SimulatedRun, hosts: Mapping[str, Host], folder: Path) -> Iterator[Path]:

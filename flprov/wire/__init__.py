@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flprov.wire.dtypes import dtype_name, numpy_dtype
     from flprov.wire.encoding_header import read_encodings, tensor_infos
     from flprov.wire.encodings import round_into
+    from flprov.wire.finite_files import FiniteFiles
     from flprov.wire.floats import narrow, widen
     from flprov.wire.mapped import give_back, is_untouched, mapping_of
     from flprov.wire.sameness import gaps, unchanged, verify_same
@@ -51,6 +52,7 @@ __all__ = [
     "PIECE",
     "PROTOCOL",
     "ROUND",
+    "FiniteFiles",
     "Message",
     "SeriesEnd",
     "SeriesFull",
@@ -100,6 +102,7 @@ __all__ = [
 ]
 
 _LATE = {
+    "FiniteFiles": "finite_files",
     "gaps": "sameness",
     "unchanged": "sameness",
     "verify_same": "sameness",

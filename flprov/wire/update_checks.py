@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from flprov.messages import UpdateKind
 from flprov.wire.dtypes import numpy_dtype
 from flprov.wire.encoding_header import DATA, INDICES, SCALES, EncodedTensor, decoded_infos, read_encoded
 from flprov.wire.encodings import LARGEST
+from flprov.wire.finiteness import FINITE, neighbours
 from flprov.wire.spans import each_span
 from flprov.wire.tensor_header import TensorHeader, TensorInfo, open_tensor_file, read_header
 
@@ -50,7 +51,12 @@ def parse_kinds(text: str) -> tuple[UpdateKind, ...]:
 
 
 def verify_update(
-    model: Mapping[str, TensorInfo] | None, update: Path | bytes, kind: str, expects: str
+    model: Mapping[str, TensorInfo] | None,
+    update: Path | bytes,
+    kind: str,
+    expects: str,
+    *,
+    finite: bool = False,
 ) -> Mapping[str, TensorInfo]:
     """What is in `update`, a safetensors file or its bytes, if it fits its task.
 
@@ -59,6 +65,13 @@ def verify_update(
     task carried none, a `full` update chooses them, and none may be sparse, as nothing bounds its size.
     `opaque` is not looked into, and not encoded. A task that expects nothing (an empty text) takes no
     tensors. Memory is constant.
+
+    Args:
+        model: what the task carried; None or empty: nothing.
+        update: the file, or its bytes.
+        kind: what the update says that it is.
+        expects: what the task takes, as `format_kinds` wrote it.
+        finite: whether these very bytes are known to hold finite numbers only (see `FiniteFiles`).
 
     Raises:
         UpdateRefused: it does not fit; the message names the tensor.
@@ -70,10 +83,11 @@ def verify_update(
     try:
         if isinstance(update, bytes):
             header = read_header(update)
-            return _verify_contents(_Contents(header, update), model, known[kind], taken)
+            return _verify_contents(_Contents(header, update), model, known[kind], taken, finite=finite)
         with open_tensor_file(update) as file:
             header = read_header(file)
-            return _verify_contents(_Contents(header, file.fileno()), model, known[kind], taken)
+            contents = _Contents(header, file.fileno())
+            return _verify_contents(contents, model, known[kind], taken, finite=finite)
     except (ProtocolError, NotFound) as error:
         raise UpdateRefused(f"the update is no tensor file: {error}") from error
 
@@ -119,6 +133,8 @@ def _verify_contents(
     model: Mapping[str, TensorInfo] | None,
     kind: UpdateKind,
     taken: tuple[UpdateKind, ...],
+    *,
+    finite: bool,
 ) -> Mapping[str, TensorInfo]:
     header = update.header
     if not taken and header.tensors:
@@ -130,7 +146,8 @@ def _verify_contents(
     if taken and kind is not UpdateKind.OPAQUE:
         _verify_names(model or {}, infos, kind)
         _verify_bounded(model, encoded)
-        _verify_finite(update)
+        if not finite:
+            _verify_finite(update)
         for name, tensor in sorted(encoded.items()):
             _verify_encoded(update, name, tensor)
     return infos
@@ -188,10 +205,8 @@ def _verify_bounded(model: Mapping[str, TensorInfo] | None, encoded: Mapping[str
 
 
 def _verify_finite(update: _Contents) -> None:
-    """Neighbours of one dtype are read as one: a model may have thousands of tiny tensors."""
-    infos = sorted(update.header.tensors.items(), key=lambda item: item[1].start)
-    tested = [(name, info) for name, info in infos if info.dtype in _FINITE]
-    runs = {names[0]: names for names in _neighbours(tested)}
+    tensors = update.header.tensors
+    runs = {names[0]: names for names in neighbours(tensors)}
 
     def verify(first: str, where: slice) -> None:
         names = runs[first]
@@ -200,26 +215,11 @@ def _verify_finite(update: _Contents) -> None:
             bad = (name for name in names if not _all_finite_in(update, name, tensors[name]))
             raise UpdateRefused(f"tensor {next(bad)!r} holds NaN or infinity")
 
-    tensors = update.header.tensors
     each_span({first: tensors[names[-1]].end - tensors[first].start for first, names in runs.items()}, verify)
 
 
-def _neighbours(infos: Iterable[tuple[str, TensorInfo]]) -> Iterator[list[str]]:
-    """Tensors that follow on each other in the file and have one dtype; `infos` are in its order."""
-    names: list[str] = []
-    last: TensorInfo | None = None
-    for name, info in infos:
-        if last is not None and (last.end, last.dtype) != (info.start, info.dtype):
-            yield names
-            names = []
-        names.append(name)
-        last = info
-    if names:
-        yield names
-
-
 def _all_finite_in(update: _Contents, name: str, info: TensorInfo, where: slice | None = None) -> bool:
-    return all(map(_FINITE[info.dtype], update.pieces(name, info, where)))
+    return all(map(FINITE[info.dtype], update.pieces(name, info, where)))
 
 
 def _verify_encoded(update: _Contents, name: str, tensor: EncodedTensor) -> None:
@@ -241,24 +241,3 @@ def _verify_encoded(update: _Contents, name: str, tensor: EncodedTensor) -> None
             last = int(places[-1])
             if last >= tensor.size:
                 raise UpdateRefused(f"tensor {name!r} has a number at place {last} of {tensor.size}")
-
-
-def _all_finite(values: NDArray[Any]) -> bool:
-    return bool(np.isfinite(values).all())
-
-
-def _exponent_below(word: type[np.unsignedinteger[Any]], mask: int) -> Callable[[NDArray[Any]], bool]:
-    """Formats where NaN and infinity are the values whose exponent bits are all ones."""
-    return lambda values: not bool(((values.view(word) & word(mask)) == mask).any())
-
-
-_FINITE: Mapping[str, Callable[[NDArray[Any]], bool]] = {
-    "F16": _all_finite,
-    "F32": _all_finite,
-    "F64": _all_finite,
-    "C64": _all_finite,
-    "BF16": _exponent_below(np.uint16, 0x7F80),
-    "F8_E5M2": _exponent_below(np.uint8, 0x7C),
-    "F8_E4M3": _exponent_below(np.uint8, 0x7F),  # no infinity; NaN alone has all seven bits
-    "F8_E8M0": _exponent_below(np.uint8, 0xFF),
-}

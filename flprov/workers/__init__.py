@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flprov.workers.order import LaunchOrder
     from flprov.workers.reaping import Leftovers, reap_leftovers
     from flprov.workers.record import ExitRecord, read_exit_record
-    from flprov.workers.seats import SEAT_LOGS
+    from flprov.workers.seatlogs import SEAT_LOGS
     from flprov.workers.session import Session, current_session, open_session, use_session
     from flprov.workers.tasks import OpenTask
     from flprov.workers.usable import change_spec, verify_use
@@ -70,7 +70,7 @@ __all__ = [
 _MODULES = {
     "verify_use": "usable",
     "change_spec": "usable",
-    "SEAT_LOGS": "seats",
+    "SEAT_LOGS": "seatlogs",
     "Channel": "channel",
     "ExitRecord": "record",
     "Footprint": "footprint",

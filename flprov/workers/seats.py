@@ -20,15 +20,15 @@ from typing import NoReturn
 from flprov._base import keep_freed_memory
 from flprov.errors import Misuse, ProtocolError, Unavailable
 from flprov.wire import pb
-from flprov.workers.belongings import AppModules, Belongings
+from flprov.workers.belongings import AppModules, Belongings, Generators
 from flprov.workers.channel import WorkerChannel
 from flprov.workers.failures import describe_failure
+from flprov.workers.owncheck import OwnCheck
 from flprov.workers.scripts import SIGTERM_STATUS
+from flprov.workers.seatlogs import SEAT_LOGS
 from flprov.workers.session import Session, use_session
-from flprov.workers.site_main import close_functions, load_functions, plain_error
+from flprov.workers.site_main import find_closers, load_functions, plain_error
 from flprov.workers.start import run_main
-
-SEAT_LOGS = "logs"  # in the folder out/: one file per site that has printed something
 
 
 def run_seats(channel: WorkerChannel, folder: Path) -> int:
@@ -62,8 +62,11 @@ class _Room:
         self._folder = folder
         app = folder / "app"
         self._modules = AppModules(app)
+        self._generators = Generators()
         self._seats: dict[str, _Seat] = {}
         self._busy: Session | None = None
+        self._order = pb.TaskOrder()  # what is being done
+        self._check = OwnCheck(folder)
         self._over = False
         self._output = os.dup(1)
         (folder / "out" / SEAT_LOGS).mkdir(exist_ok=True)
@@ -76,7 +79,7 @@ class _Room:
         while (message := self._channel.receive()) is not None:
             match message.WhichOneof("body"):
                 case "start_site":
-                    self._seats[message.site] = _Seat(message.start_site, Belongings(self._modules))
+                    self._seats[message.site] = _Seat(message.start_site, Belongings(self._modules, self._generators))
                 case "task":
                     self._do(message.site, message.task)
                 case "quit":
@@ -85,9 +88,10 @@ class _Room:
                     raise ProtocolError(f"a process of simulated sites was sent {other!r}")
         self._over = True
         for name, seat in self._seats.items():
-            if seat.session is not None:
+            if seat.session is not None and (closers := find_closers(seat.session)):
                 with self._at(name, seat):
-                    close_functions(seat.session)
+                    for close in closers:
+                        close()
         return 0
 
     def _do(self, name: str, order: pb.TaskOrder) -> None:
@@ -97,7 +101,7 @@ class _Room:
                 if seat.session is None:
                     seat.session = self._open(name, seat)
                 use_session(seat.session)
-                self._busy = seat.session
+                self._busy, self._order = seat.session, order
                 seat.session.begin(order)
             except Unavailable:
                 raise
@@ -110,10 +114,19 @@ class _Room:
                 use_session(None)
 
     def _open(self, name: str, seat: _Seat) -> Session:
-        session = Session(_Frames(self._channel, name), self._folder, seat.start)
+        session = Session(_Frames(self, name), self._folder, seat.start)
         session.site = replace(session.site, folder=Path.cwd())
         load_functions(session)
         return session
+
+    def send(self, name: str, message: pb.FromWorker) -> None:
+        """Tell the parent what a site says; its update is checked before."""
+        if message.HasField("answer"):
+            session = self._seats[name].session
+            assert session is not None  # who has none cannot answer
+            self._check.check(message.answer, self._order, session.spec.sites.max_weight)
+        message.site = name
+        self._channel.send(message)
 
     def _give_up(self, name: str, seat: _Seat, error: BaseException) -> None:
         """The task has failed in a way that ends a process: the site's next one finds a new one."""
@@ -122,7 +135,7 @@ class _Room:
         else:
             failure = describe_failure(error, self._folder / "app")
             self._channel.send(pb.FromWorker(site=name, failure=failure))
-        seat.session, seat.belongings = None, Belongings(self._modules)
+        seat.session, seat.belongings = None, Belongings(self._modules, self._generators)
 
     @contextlib.contextmanager
     def _at(self, name: str, seat: _Seat) -> Iterator[None]:
@@ -158,13 +171,12 @@ class _Room:
 class _Frames:
     """What a session needs of a channel; the sites share one."""
 
-    def __init__(self, channel: WorkerChannel, site: str) -> None:
-        self._channel = channel
+    def __init__(self, room: _Room, site: str) -> None:
+        self._room = room
         self._site = site
 
     def send(self, message: pb.FromWorker) -> None:
-        message.site = self._site
-        self._channel.send(message)
+        self._room.send(self._site, message)
 
     def receive(self) -> pb.ToWorker | None:
         raise Misuse("a function was given its task; there is no other to receive")

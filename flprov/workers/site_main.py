@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,7 +34,8 @@ def run_site(channel: WorkerChannel, folder: Path) -> int:
         try:
             _serve(session)
         finally:
-            close_functions(session)
+            for close in find_closers(session):
+                close()
     except Unavailable:  # the parent is gone: nobody left to tell
         return 1
     except BaseException as error:  # the outermost loop: the job's code may raise anything
@@ -53,12 +54,10 @@ def plain_error(error: BaseException) -> BaseException:
     return JobFailed(f"the job's code called sys.exit({error.code!r})").with_traceback(error.__traceback__)
 
 
-def close_functions(session: Session) -> None:
-    """Let the instances that have a `close()` know that no more tasks come."""
-    for executor in dict.fromkeys(session.functions.values()):
-        close = getattr(executor, "close", None)
-        if callable(close):
-            close()
+def find_closers(session: Session) -> list[Callable[[], object]]:
+    """The `close()` of each instance that has one, and wants to know that no more tasks come."""
+    found = (getattr(executor, "close", None) for executor in dict.fromkeys(session.functions.values()))
+    return [close for close in found if callable(close)]
 
 
 def _serve(session: Session) -> None:

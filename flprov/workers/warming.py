@@ -43,6 +43,7 @@ _LOWEST = 19  # nice(2)
 _ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "OPENBLAS_NUM_THREADS": "1",  # it would start threads when it is loaded; a child starts them
+    "OPENBLAS_THREAD_TIMEOUT": "20",  # 2^20 cycles that one looks for work before it sleeps; 2^26 is 20 ms
     "FLPROV_ROOM": "." * 8192,  # each child writes its own environment over ours
 }
 

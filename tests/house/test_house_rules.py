@@ -23,11 +23,13 @@ READ_ENVIRONMENT = {
     "client": "its channel, in a script that a job started",
     "workers": "its channel, in the main of a worker",
     "rpc": "writes what gRPC reads at import",
+    "simulator": "writes what numpy reads at import, in the process that draws",
     "testing": "its channel, in the scripted worker",
 }
 ENVIRONMENT_FILES = {
     "workers": {"start.py", "forked.py"},
     "rpc": {"grpc_settings.py"},
+    "simulator": {"drawing.py"},
     "testing": {"scripted_worker.py"},
 }
 

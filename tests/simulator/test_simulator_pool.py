@@ -15,7 +15,7 @@ from flprov.jobs import JobSpec
 from flprov.simulator import Simulation, simulate
 from flprov.simulator.placing import MOST_SCRIPTS, place
 from flprov.wire import read_tensors
-from flprov.workers.belongings import AppModules, Belongings
+from flprov.workers.belongings import AppModules, Belongings, Generators
 
 JOB = """
 name: many
@@ -159,7 +159,8 @@ def test_what_a_site_keeps_in_modules_and_generators_is_its_own(tmp_path, monkey
     modules = AppModules(tmp_path)
     monkeypatch.setattr("sys.meta_path", [modules, *sys.meta_path])
     drawn = {}
-    first, second = Belongings(modules), Belongings(modules)
+    generators = Generators()
+    first, second = Belongings(modules, generators), Belongings(modules, generators)
     for turn in range(2):
         for name, belongings in (("first", first), ("second", second)):
             with belongings.in_place():

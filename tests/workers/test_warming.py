@@ -319,7 +319,7 @@ async def test_it_states_its_memory_and_has_one_thread_and_nothing_of_its_parent
     assert 10 << 20 < said.memory < 200 << 20
     assert len(os.listdir(f"/proc/{pid}/task")) == 1
     names = {text.split(b"=")[0] for text in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if text}
-    assert names == {b"LANG", b"OPENBLAS_NUM_THREADS", b"FLPROV_ROOM"}
+    assert names == {b"LANG", b"OPENBLAS_NUM_THREADS", b"OPENBLAS_THREAD_TIMEOUT", b"FLPROV_ROOM"}
     assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0)
 
 

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flprov.errors import ConfigError
 from flprov.sdk.entries import load_entry
 from flprov.sdk.options import read_options, suggest
-from flprov.sdk.sites import Sites
-from flprov.sdk.state import State
+
+if TYPE_CHECKING:
+    from flprov.sdk.sites import Sites
+    from flprov.sdk.state import State
 
 
 class Controller(Protocol):
@@ -56,6 +58,9 @@ _TASKS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "federated_statistics": (("statistics",),),
 }
 
+# The others take no options, too: they need not be imported, with numpy, to see that.
+DEMANDING = frozenset({"fedprox"})
+
 _MODEL = frozenset({"federated_evaluation", "scaffold"})  # they cannot start from nothing
 
 
@@ -65,8 +70,8 @@ def build_controller(kind: str | None, entry: str | None, options: Mapping[str, 
     Raises:
         ConfigError: there is no such workflow, or it does not take these options.
     """
-    if entry is None and kind not in WORKFLOWS:
-        raise ConfigError(f"workflow.type: no workflow {kind!r}{suggest(kind or '', WORKFLOWS)}")
+    if entry is None:
+        _verify_known(kind)
     maker = load_entry(entry or WORKFLOWS[kind or ""], "workflow.entry")
     if not callable(maker):
         raise ConfigError(f"workflow.entry: {entry} is not a class")
@@ -74,6 +79,11 @@ def build_controller(kind: str | None, entry: str | None, options: Mapping[str, 
     if not callable(getattr(controller, "run", None)):
         raise ConfigError(f"workflow.entry: {entry} has no method run(sites, state)")
     return controller  # type: ignore[no-any-return]  # it has run; the rest shows when it runs
+
+
+def _verify_known(kind: str | None) -> None:
+    if kind not in WORKFLOWS:
+        raise ConfigError(f"workflow.type: no workflow {kind!r}{suggest(kind or '', WORKFLOWS)}")
 
 
 def verify_workflow(
@@ -93,7 +103,9 @@ def verify_workflow(
     """
     if kind is None:
         return
-    build_controller(kind, None, options)
+    _verify_known(kind)
+    if options or kind in DEMANDING:
+        build_controller(kind, None, options)
     problems = [
         f"workflow.type {kind} needs a task {' or '.join(map(repr, names))}, and 'tasks' has"
         f" {', '.join(sorted(tasks))}: add the line `  {names[0]}: module:function` below it"

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renewals: of sites over their live connection, and of the server itself; and whoever did not renew."""
+"""Renewals: of sites over their live connection, and of the server itself."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timedelta
 
-from flprov._base import Alarm, Tasks, canonical_json, to_iso
+from flprov._base import Tasks, canonical_json, to_iso
 from flprov.errors import Conflict, IdentityRefused, TimedOut
 from flprov.pki import Identity, Kind, describe_leaf, verify_request
 from flprov.rpc import Call, Handler
@@ -16,16 +15,14 @@ from flprov.rpc import methods as m
 from flprov.server.access import verify_may_manage
 from flprov.server.foreign import foreign_line
 from flprov.server.identities.book import CertificateRecord, delete, describe, put
-from flprov.server.identities.revocations import drop
+from flprov.server.identities.lapses import Lapses
 from flprov.server.identities.serverrenewal import ServerRenewal
 from flprov.server.identities.surroundings import Surroundings
-from flprov.server.sessions import Session
 from flprov.store import Change, Row
 from flprov.wire import pb
 from flprov.wire.documents import RenewalDocument
 
 _MOST_VALID = 16  # certificates of one site at a time; it needs three, and a few whose answer was lost
-_MOMENT = timedelta(milliseconds=1)
 _PATIENCE = 30.0  # seconds for a site to do what it was asked
 
 
@@ -38,17 +35,17 @@ class RenewalService:
         self._around = around
         self._issuing: Counter[str] = Counter()  # by identity: under way, and not in the book yet
         self._awaited: dict[str, set[asyncio.Future[CertificateRecord]]] = {}  # by identity
-        self._watching: dict[str, asyncio.Task[None]] = {}  # by site
+        self._lapses = Lapses(around)
         self._tasks = Tasks("renewals")
-        around.sessions.listen(self._note_session)
 
     def load(self) -> None:
         """Find the server's own certificate, or make one."""
         self.own.load()
 
     def start(self) -> None:
-        """From now on the server renews its own certificate in time."""
+        """From now on the server renews its own certificate in time, and ends sites that have not."""
         self._tasks.spawn(self.own.run())
+        self._tasks.spawn(self._lapses.run())
 
     async def close(self) -> None:
         """End what runs in the background."""
@@ -102,43 +99,6 @@ class RenewalService:
         around.book.add(record)
         around.book.remove(gone)
         self._note_issued(record)
-
-    # ---- a site that did not -------------------------------------------------------------
-
-    def _note_session(self, session: Session, connected: bool) -> None:
-        watching = self._watching.pop(session.name, None)
-        if watching is not None:
-            watching.cancel()
-        if connected and session.leaf is not None:
-            self._watching[session.name] = self._tasks.spawn(self._end_when_expired(session))
-
-    async def _end_when_expired(self, session: Session) -> None:
-        """End the site's calls when the last of its certificates has ended, and not before.
-
-        A control stream outlives the certificate with which it began: that the site has renewed is what
-        counts.
-        """
-        alarm = Alarm(self._around.clock)
-        while (end := self._end_of(session)) >= self._around.clock.now():
-            await alarm.wait_until(end + _MOMENT)
-        name = session.name
-        error = IdentityRefused(
-            f"the certificate of {session.identity} expired on {end:%Y-%m-%d %H:%M:%S} UTC, and it was not"
-            " renewed in time",
-            hint=f"ask the project's admin for a new invite: `flprov invite create {name}` there, then"
-            " `flprov join INVITE` here",
-        )
-        drop(self._around, session.identity, error)
-
-    def _end_of(self, session: Session) -> datetime:
-        assert session.leaf is not None
-        uri, revoked = session.identity.uri, self._around.registry.revocations
-        known = [
-            record.not_after
-            for record in self._around.book.of(uri)
-            if revoked.find(uri, record.serial, record.issued_at) is None
-        ]
-        return max([session.leaf.not_after, *known])
 
     # ---- an admin asks -------------------------------------------------------------------
 

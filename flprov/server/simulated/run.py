@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flprov._base import Clock, Tasks, canonical_json
 from flprov.errors import FlprovError, ProtocolError, UpdateRefused
@@ -35,9 +35,12 @@ from flprov.server.sights.series import series_head
 from flprov.server.simulated.points import Points
 from flprov.server.simulated.scratch import ScratchBlobs
 from flprov.store import MemoryStore
-from flprov.wire import TensorInfo, failure_of, pb, tensor_infos, verify_numbers, verify_update
+from flprov.wire import failure_of, pb
 from flprov.wire.documents import JobDocument
 from flprov.workers import Launcher
+
+if TYPE_CHECKING:
+    from flprov.wire import TensorInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,7 @@ class SimulatedSurroundings:
     clock: Clock
     python: Path
     show: Callable[[], None]  # something has changed that people may want to see
+    over: Callable[[], None]  # no round follows; the processes have yet to end
 
 
 class SimulatedHost(Protocol):
@@ -58,6 +62,11 @@ class SimulatedHost(Protocol):
     @property
     def folder(self) -> Path:
         """Where it reads blobs from (in/) and writes updates to (out/)."""
+        ...
+
+    @property
+    def checks(self) -> bool:
+        """Whether our code there has checked the updates that come from it."""
         ...
 
     def give(self, site: str, order: pb.TaskOrder) -> None:
@@ -148,6 +157,7 @@ class SimulatedRun:
                     self._tasks.spawn(host.run())
             while self.record.active:
                 await self._handle_or_fail(await self._inbox.get())
+            self._around.over()
         finally:
             await self._stop(working)
         record = self.record
@@ -287,7 +297,7 @@ class SimulatedRun:
         """Remove what the round has used, and the next one does not need."""
         for host, digest in [key for key in self._laid if key[1] in blobs]:
             (host.folder / "in" / self._laid.pop((host, digest))).unlink(missing_ok=True)
-        self._around.blobs.drop_parked()
+        self._around.blobs.end_round()
         for digest in blobs:
             self._around.blobs.remove(digest)
 
@@ -312,17 +322,18 @@ class SimulatedRun:
             self._around.show()
 
     async def answered(self, site: str, answer: pb.TaskAnswer) -> None:
-        """What a site's task has come to; an update is checked here, before anybody else sees it."""
-        gather = self.rounds.awaited(answer.task_id, site)
-        folder = self._hosts[site].folder / "out"
+        """What a site's task has come to; no update goes on that nobody has checked."""
+        gather, host = self.rounds.awaited(answer.task_id, site), self._hosts[site]
         if answer.WhichOneof("outcome") == "update":
             try:
-                path = _own_file(answer.update.tensors, folder)
+                path = _own_file(answer.update.tensors, host.folder / "out")
                 if gather is None:  # nobody waits for it any more
                     if path is not None:
                         path.unlink(missing_ok=True)
                     return
-                update = self._verify(site, gather, answer.update, path)
+                if not host.checks:
+                    self._verify(gather, answer.update, path)
+                update = self._record(site, gather, answer.update, path)
                 self._inbox.put_nowait(ev.SiteUpdated(site=site, update=update))
                 return
             except (FlprovError, OSError) as error:
@@ -340,8 +351,14 @@ class SimulatedRun:
             )
         )
 
-    def _verify(self, site: str, gather: Gather, update: pb.UpdateMessage, path: Path | None) -> UpdateRecord:
-        """The update as a record, if it fits the task that it answers; as at the server."""
+    def _verify(self, gather: Gather, update: pb.UpdateMessage, path: Path | None) -> None:
+        """Raise UpdateRefused if the update does not fit the task that it answers; as at the server."""
+        from flprov.wire import (
+            tensor_infos,
+            verify_numbers,
+            verify_update,
+        )  # late: with numpy, for scripts only
+
         asked, blobs = gather.asked, self._around.blobs
         weight = update.weight if update.HasField("weight") else None
         verify_numbers(update.samples, weight, update.metrics, self.record.spec.sites.max_weight)
@@ -350,15 +367,17 @@ class SimulatedRun:
             model = blobs.path(ref.digest) if ref.digest else bytes.fromhex(ref.inline)
             self._models[asked.task_id] = tensor_infos(model) if ref.size else None
         verify_update(self._models[asked.task_id], path or update.tensors.inline, update.kind, asked.expects)
+
+    def _record(self, site: str, gather: Gather, update: pb.UpdateMessage, path: Path | None) -> UpdateRecord:
         data = update.tensors.inline
         return UpdateRecord(
             job_id=self.record.id,
-            task_id=asked.task_id,
+            task_id=gather.asked.task_id,
             site=site,
             kind=update.kind,
-            tensors=blobs.park(path) if path else BlobRef(inline=data.hex(), size=len(data)),
+            tensors=self._around.blobs.park(path) if path else BlobRef(inline=data.hex(), size=len(data)),
             samples=update.samples,
-            weight=weight,
+            weight=update.weight if update.HasField("weight") else None,
             metrics=dict(update.metrics),
             seconds=update.seconds,
         )

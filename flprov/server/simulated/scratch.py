@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The blobs of a simulation: files in a folder that goes with it. Nothing is synced, and nothing copied."""
+"""The blobs of a simulation: files in a folder that goes with it. Nothing is synced, and nothing copied.
+
+The files of updates go in a circle: a process of sites writes one, the workflow reads it, and when it does
+not look into it any more, it is lent to a process of sites to be written over: a new one takes five times as
+long.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+from collections import deque
 from pathlib import Path
 
-from flprov.blobs import BlobStore
+from flprov._base.spare import LEAST
+from flprov.blobs import BlobStore, Home, give_back
 from flprov.server.records import BlobRef
 
 _MARK = "f" * 32  # as no digest begins, save by a chance of one in 2^128
+_KEPT = 2  # rounds that a used file is kept: a controller has its updates at hand until it has the next ones
 
 
 class ScratchBlobs(BlobStore):
@@ -22,6 +31,10 @@ class ScratchBlobs(BlobStore):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._parked: dict[str, Path] = {}
+        self._used: deque[tuple[int, Path]] = deque()  # of which round, and where; the next one to lend first
+        self._rounds = 0
+        self._shelf_of_used = folder / "used"
+        self._shelf_of_used.mkdir()
 
     def park(self, path: Path) -> BlobRef:
         """The file of an update, which nobody changes any more."""
@@ -42,11 +55,33 @@ class ScratchBlobs(BlobStore):
         if not digest.startswith(_MARK):
             super().remove(digest)
 
-    def drop_parked(self) -> None:
-        """Remove what nobody wanted."""
+    def unlink(self, target: Path) -> None:
+        """See BlobStore.unlink; what nobody else has is kept to be lent."""
+        with contextlib.suppress(FileNotFoundError):
+            found = target.stat()
+            if found.st_nlink > 1 or found.st_size < LEAST:
+                target.unlink()
+                return
+            kept = self._shelf_of_used / secrets.token_hex(16)
+            self._used.append((self._rounds, target.rename(kept)))
+
+    def lend(self, folder: Path) -> None:
+        """Let a used file lie in `folder` as a spare one, if there is one that nobody looks into any more."""
+        if self._used:
+            age, path = self._used.popleft()
+            if not give_back(path, Home.of(folder)):
+                self._used.append((age, path))
+
+    def end_round(self) -> None:
+        """Remove what nobody wanted, and what was used long ago."""
         for path in self._parked.values():
             path.unlink(missing_ok=True)
         self._parked.clear()
+        self._rounds += 1
+        for age, path in self._used:
+            if age + _KEPT < self._rounds:
+                path.unlink(missing_ok=True)
+        self._used = deque(one for one in self._used if one[0] + _KEPT >= self._rounds)
 
     async def adopt(self, path: Path, *, limit: int) -> tuple[str, int]:
         """See BlobStore.adopt; the job is our user's own, on our user's machine."""
