@@ -18,14 +18,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from flprov.agent import Agent, load_agent_config
-from flprov.agent.control import LinkState
+from flprov.agent.control import Link, LinkState
 from flprov.wire import encode_tensors, pb
 from flprov.workers import ExitRecord, LaunchOrder
 
+T = TypeVar("T")
 _LOOK = 0.05  # seconds; the moments themselves are the agents' own
 _TENSORS = encode_tensors({"weights": np.zeros(10, dtype=np.float32)})
 
@@ -112,25 +114,28 @@ class Drove:
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         while line := await reader.readline():
-            links = await self._wait_connected(float(json.loads(line)["connected_after"]))
+            after = float(json.loads(line)["connected_after"])
+            links = await connected_after(after, self._agents, lambda agent: agent.outlook().link)
             print(json.dumps({"links": links}), flush=True)
         for agent in self._agents:
             agent.stop()
         await asyncio.gather(*running)
 
-    async def _wait_connected(self, after: float) -> list[float]:
-        waiting, found = list(self._agents), list[float]()
-        while waiting:
-            still = []
-            for agent in waiting:
-                link = agent.outlook().link
-                if link.state is LinkState.CONNECTED and link.since.timestamp() > after:
-                    found.append(link.since.timestamp())
-                else:
-                    still.append(agent)
-            waiting = still
-            await asyncio.sleep(_LOOK if waiting else 0)
-        return found
+
+async def connected_after(after: float, sites: Sequence[T], link_of: Callable[[T], Link]) -> list[float]:
+    """Wait until the link of each site is one that came up after this time of day; when each did."""
+    waiting, found = list(sites), list[float]()
+    while waiting:
+        still = []
+        for site in waiting:
+            link = link_of(site)
+            if link.state is LinkState.CONNECTED and link.since.timestamp() > after:
+                found.append(link.since.timestamp())
+            else:
+                still.append(site)
+        waiting = still
+        await asyncio.sleep(_LOOK if waiting else 0)
+    return found
 
 
 if __name__ == "__main__":

@@ -58,8 +58,9 @@ class Memory(NamedTuple):
 class Herd:
     """A server and its sites, all of them connected once `up` has returned."""
 
-    def __init__(self, folder: Path, *, sites: int, droves: int = DROVES) -> None:
+    def __init__(self, folder: Path, *, sites: int, droves: int = DROVES, drove: Sequence[str] = ()) -> None:
         self.sites = sites
+        self._program = [sys.executable, *(drove or (str(DROVE),))]
         self._folder = folder
         self._states = Path(tempfile.mkdtemp(prefix="flprov-herd-", dir="/dev/shm"))
         self._droves = droves
@@ -78,8 +79,7 @@ class Herd:
         began = time.time()
         names = [f"site-{number}" for number in range(1, self.sites + 1)]
         for first in range(self._droves):
-            command = [sys.executable, str(DROVE), str(self._kits), str(self._states)]
-            command += names[first :: self._droves]
+            command = [*self._program, str(self._kits), str(self._states), *names[first :: self._droves]]
             self._drove.append(
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             )
@@ -136,10 +136,14 @@ class Herd:
         assert own is not None
         return Memory(int(rss[1]) * 1.024e-3, int(own[1]) * 1.024e-3)
 
+    def server(self) -> psutil.Process:
+        """Its process."""
+        assert self._server is not None
+        return psutil.Process(self._server.pid)
+
     def cpu(self) -> float:
         """Seconds of processor that the server has taken."""
-        assert self._server is not None
-        times = psutil.Process(self._server.pid).cpu_times()
+        times = self.server().cpu_times()
         return float(times.user + times.system)
 
     # ---- the sites -----------------------------------------------------------------------
@@ -177,9 +181,9 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def herd(folder: Path, sites: int, droves: int = DROVES) -> Iterator[Herd]:
-    """One that is not up yet, and that is gone afterwards."""
-    made = Herd(folder, sites=sites, droves=droves)
+def herd(folder: Path, sites: int, droves: int = DROVES, drove: Sequence[str] = ()) -> Iterator[Herd]:
+    """One that is not up yet, and that is gone afterwards; `drove`: another program than drove.py."""
+    made = Herd(folder, sites=sites, droves=droves, drove=drove)
     try:
         yield made
     finally:

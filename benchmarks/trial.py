@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import select
@@ -17,10 +18,19 @@ from typing import Any
 
 import psutil
 
+import flprov
 from flprov.admin import Admin, open_admin
 from flprov.errors import FlprovError
 
 FLPROV = (sys.executable, "-m", "flprov")
+
+
+def compile_package() -> None:
+    """What pip does when it installs one, and Python does later unless PYTHONDONTWRITEBYTECODE is set.
+
+    Else each process compiles whatever was edited since: `flprov status` 1 ms for each such file.
+    """
+    compileall.compile_dir(Path(flprov.__file__).parent, quiet=2)
 
 
 class CommandFailed(Exception):
@@ -38,6 +48,7 @@ class Trial:
 
     def up(self) -> None:
         """Make it, start it, and return when all is ready."""
+        compile_package()
         self.command("poc", "up", "-n", str(self.sites), "-o", str(self.folder))
 
     def down(self) -> None:

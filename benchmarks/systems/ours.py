@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from trial import FLPROV, CommandFailed, Trial, Watch, large_project
+from trial import FLPROV, CommandFailed, Trial, Watch, compile_package, large_project
 
 from flprov import __version__
 from systems.processes import SERVER, SITE, Peaks
@@ -32,6 +32,9 @@ class Ours:
         "What comes after the start is measured once server and sites hold the processes that jobs are "
         "forked from, some seconds later; the command that started them has returned long before.",
     )
+
+    def __init__(self) -> None:
+        compile_package()
 
     def version(self) -> str:
         """Of this tree."""

@@ -19,6 +19,7 @@ from flprov._base.files import (
 )
 from flprov._base.lazy import lazy_names
 from flprov._base.retry import backoff
+from flprov._base.values import dataclass
 
 if TYPE_CHECKING:
     from flprov._base.alarm import Alarm, sleep_unless
@@ -36,6 +37,7 @@ __all__ = [
     "backoff",
     "boot_id",
     "canonical_json",
+    "dataclass",
     "from_document",
     "from_iso",
     "hold_lock",

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 
-from flprov._base import Clock, backoff, to_iso
+from flprov._base import Clock, backoff, dataclass, to_iso
 from flprov.admin.link import Link, read_document
 from flprov.errors import FlprovError, Nature, ProtocolError
 from flprov.rpc import methods as m

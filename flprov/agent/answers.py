@@ -89,17 +89,26 @@ class Answers:
         for key in lost:
             del self._kept[key]
 
-    async def drop(self, job_id: str, *, up_to: int | None = None) -> set[str]:
-        """Forget a job's answers, of rounds up to `up_to` or all; returns the digests that they named.
+    def let_go(self, job_id: str, *, up_to: int) -> set[str]:
+        """Forget a job's answers of rounds up to `up_to`; returns the digests that they named.
 
-        Of some rounds the records go with the next answer: that is one write less in each round. Nothing is
-        synced. An answer that a restart brings back is said once more, to a server that has it.
+        Their records go with the next answer: that is one write less in each round. An answer that a restart
+        brings back is said once more, to a server that has it.
         """
         gone = self.due(job_id, up_to=up_to)
-        if up_to is not None:
-            self._forgotten.update(gone)
-        else:
-            await self._delete(job_id, gone)
+        self._forgotten.update(gone)
+        return self._pop(gone)
+
+    async def drop(self, job_id: str) -> set[str]:
+        """Forget all of a job's answers, and their records; returns the digests that they named.
+
+        Nothing is synced.
+        """
+        gone = self.due(job_id)
+        await self._delete(job_id, gone)
+        return self._pop(gone)
+
+    def _pop(self, gone: Sequence[str]) -> set[str]:
         dropped = [self._kept.pop(key) for key in gone]
         return {kept.answer.update.tensors.digest for kept in dropped} - {""}
 

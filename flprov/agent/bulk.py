@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flprov._base import Clock, backoff
-from flprov.agent.pace import Pace
+from flprov.agent.pace import LEAST, MOST, Pace
 from flprov.blobs import BlobStore, Upload
 from flprov.errors import FlprovError, Nature, ProtocolError
 from flprov.kits import Credential
@@ -338,6 +338,8 @@ class _Sending:
         self._header = header
         self._start: asyncio.Future[pb.UploadReply] = asyncio.get_running_loop().create_future()
         self._under_way: deque[tuple[int, int, float]] = deque()  # end, size, moment
+        self._ahead = MOST  # bytes that the server has room for
+        self._room = asyncio.Event()
 
     async def messages(self) -> AsyncIterator[pb.UploadHeader | bytes]:
         yield self._header
@@ -347,15 +349,24 @@ class _Sending:
             for offset, end in gaps(same, self._header.size, first.offset):
                 file.seek(offset)
                 while offset < end:
-                    size = min(self._pace.piece, MOST_PIECE, end - offset)
+                    size = min(self._pace.piece, MOST_PIECE, max(LEAST, self._ahead // 2), end - offset)
+                    await self._wait_for_room(size)
                     since = await self._pace.take(size)
                     offset += size
                     self._under_way.append((offset, size, since))
                     yield file.read(size)
 
+    async def _wait_for_room(self, size: int) -> None:
+        """Until the server can take so much more: of many senders each gets a share."""
+        while self._under_way and size + sum(one for _, one, _ in self._under_way) > self._ahead:
+            self._room.clear()
+            await self._room.wait()
+
     def confirmed(self, reply: pb.UploadReply) -> int:
         """The server has everything before an offset; how many pieces that settles."""
         offset = reply.offset
+        self._ahead = reply.ahead or MOST
+        self._room.set()
         if not self._start.done():
             self._start.set_result(reply)
         settled = 0

@@ -106,7 +106,7 @@ class SiteJobs:
         self._tasks.load()
         for job_id in records:
             if (begun := self._tasks.get(job_id)) is not None:  # the rounds before that of its task are saved
-                await self._answers.drop(job_id, up_to=begun.order.round - 1)
+                self._answers.let_go(job_id, up_to=begun.order.round - 1)
         self.leases.load()
         # Before any process is taken back: what it then hands over is named by nobody yet.
         needed = {job_id: self._open_blobs(job_id) for job_id in records}
@@ -188,7 +188,8 @@ class SiteJobs:
             answer = pb.TaskAnswer(job_id=job_id, task_id=begun.order.task_id, failure=failure)
             await self._answers.keep(answer, round=begun.order.round, also=self._tasks.end(job_id))
         elif begun is not None and record.outside:
-            await self._tasks.begin(job_id, begun.order, tries=begun.tries + 1)
+            self._tasks.begin(job_id, begun.order, tries=begun.tries + 1)
+            await self._tasks.keep(job_id)
 
     def _measure(self, held: Mapping[str, HeldLease]) -> Vitals:
         config = self._config
@@ -361,13 +362,9 @@ class SiteJobs:
         self._drop_up_to(message.job_id, message.round)
 
     def _drop_up_to(self, job_id: str, number: int) -> None:
-        if self._answers.due(job_id, up_to=number):
-            self._work.spawn(self._drop(job_id, up_to=number))
-
-    async def _drop(self, job_id: str, *, up_to: int | None = None) -> None:
-        dropped = await self._answers.drop(job_id, up_to=up_to)
-        await asyncio.sleep(0)  # a task that came with the word names its model first: it may be one of these
-        self._collect(dropped)
+        dropped = self._answers.let_go(job_id, up_to=number)
+        if dropped:  # later: a task that came with the word names its model first, and may name one of these
+            asyncio.get_running_loop().call_soon(self._collect, dropped)
 
     def stop(self, job_id: str, reason: str, grace: float) -> None:
         """End a job here and prove it; a job that is not here is proven at once."""
@@ -411,7 +408,7 @@ class SiteJobs:
     async def _forget(self, job_id: str, reason: str) -> None:
         self._jobs.pop(job_id, None)
         self._blobs.drop_uploads([job_id])
-        await self._drop(job_id)
+        self._collect(await self._answers.drop(job_id))
         if job_id in self._accepted:
             app = self._accepted.pop(job_id)
             row = Row(who="site", what="job.stop", object=job_id, reason=reason)

@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from flprov._base import dataclass
 from flprov.errors import LocalError, Misuse
 
 _LARGEST = 1023  # bytes; what OpenSSL takes

@@ -9,11 +9,11 @@ is refused while it opens.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import yaml
 
+from flprov._base import dataclass
 from flprov.config.report import Report, shown
 from flprov.config.scalars import Meaning, meaning_of
 from flprov.config.source import HIDDEN, describe_hidden
@@ -22,7 +22,7 @@ DEPTH = 20  # our deepest file needs 6
 VALUES = 50_000  # a project of 2,000 sites has 20,000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ScalarNode:
     """One word, number or quoted text."""
 
@@ -31,7 +31,7 @@ class ScalarNode:
     meaning: Meaning
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ListNode:
     """A sequence."""
 
@@ -39,7 +39,7 @@ class ListNode:
     items: tuple[Node, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """A key of a mapping with its value."""
 
@@ -47,7 +47,7 @@ class Entry:
     value: Node
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class MapNode:
     """A mapping; no key stands twice."""
 
@@ -55,7 +55,7 @@ class MapNode:
     entries: dict[str, Entry]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class BrokenNode:
     """Something whose problem is on the report already; whoever reads it says nothing more."""
 

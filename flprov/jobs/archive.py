@@ -15,9 +15,9 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import BinaryIO
 
+from flprov._base import dataclass
 from flprov.config import shown
 from flprov.errors import ProtocolError
 from flprov.jobs.filenames import PATH_BYTES

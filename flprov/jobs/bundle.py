@@ -13,11 +13,10 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from flprov._base import sync_folder, sync_tree
+from flprov._base import dataclass, sync_folder, sync_tree
 from flprov.blobs import digest_of
 from flprov.config import shown
 from flprov.errors import ConfigError, Conflict, LocalError, Misuse, NotFound, ProtocolError

@@ -9,8 +9,9 @@ Durations are seconds, sizes are bytes, so that a JobSpec goes through `to_docum
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from flprov._base import dataclass
 from flprov.messages import Scalar
 
 ROUNDS = 5  # enough to see a curve; a real study says how many it wants

@@ -12,9 +12,9 @@ import keyword
 import math
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flprov._base import dataclass
 from flprov.config import shown
 from flprov.errors import ConfigError, Misuse
 from flprov.jobs.filenames import verify_path

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from flprov._base import canonical_json, from_document, parse_json, to_document, to_iso
+from flprov._base import canonical_json, dataclass, from_document, parse_json, to_document, to_iso
 from flprov.config import shown
 from flprov.errors import ConfigError, Conflict, ProtocolError, Refused
 from flprov.jobs.job import JobSpec

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from pathlib import Path
 
-from flprov._base import from_document, parse_json
+from flprov._base import dataclass, from_document, parse_json
 from flprov.config import Section, open_config
 from flprov.errors import FlprovError, KitRefused, Misuse, NotFound
 from flprov.kits.manifest import (

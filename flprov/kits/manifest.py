@@ -16,11 +16,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from flprov._base import canonical_json, from_document, from_iso, parse_json
+from flprov._base import canonical_json, dataclass, from_document, from_iso, parse_json
 from flprov.errors import FlprovError, KitRefused, NotFound
 from flprov.kits.reading import StoredFile, Unreadable, find_extra, read_stored
 from flprov.kits.selfmade import SelfMade, is_self_made, verify_self_made

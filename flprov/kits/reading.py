@@ -7,8 +7,10 @@ import errno
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+
+from flprov._base import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ have a kit of this sort, and no site can make one for another.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
+from flprov._base import dataclass
 from flprov.errors import FlprovError, IdentityRefused
 from flprov.kits.trust import Trust, decode_trust, verify_trust
 from flprov.pki import (

@@ -15,12 +15,12 @@ import base64
 import binascii
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from flprov._base import canonical_json, from_document, parse_json
+from flprov._base import canonical_json, dataclass, from_document, parse_json
 from flprov.errors import FlprovError, IdentityRefused, Misuse
 from flprov.pki import (
     Anchors,

@@ -9,11 +9,11 @@ longer be apart. So a bundle holds issuing CAs, or the root for checking a provi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtensionOID, NameOID
 
+from flprov._base import dataclass
 from flprov.errors import IdentityRefused
 from flprov.pki.certificates import Certificate, read_certificate, split_pem, subject_text
 from flprov.pki.identity import SCHEME, Kind, show, verify_trust_domain

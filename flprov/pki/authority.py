@@ -7,14 +7,14 @@ nothing else. Each issuing CA signs one kind of identity.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from functools import cached_property
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from flprov._base import to_iso
+from flprov._base import dataclass, to_iso
 from flprov.errors import IdentityRefused
 from flprov.pki.anchors import Anchor, Anchors, read_anchor
 from flprov.pki.building import build, name_ca, read_days, sign_certificate

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
 
+from flprov._base import dataclass
 from flprov.errors import IdentityRefused
 
 SCHEME = "spiffe://"

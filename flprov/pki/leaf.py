@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
+from flprov._base import dataclass
 from flprov.errors import IdentityRefused
 from flprov.pki.certificates import read_first, spell_fingerprint
 from flprov.pki.identity import Identity, parse_identity

@@ -28,12 +28,12 @@ certificate must not work as a server's, whatever verifies it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from flprov._base import dataclass
 from flprov.pki.identity import Kind
 
 # Clocks differ: a kit made on a laptop that runs ahead must work at once at a hospital.

@@ -16,7 +16,7 @@ import base64
 import enum
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID
 
+from flprov._base import dataclass
 from flprov.errors import IdentityRefused, Misuse
 from flprov.pki.anchors import Anchor, Anchors
 from flprov.pki.authority import Authority

@@ -13,7 +13,6 @@ the certificate that signs kit manifests.
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
@@ -21,6 +20,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from flprov._base import dataclass
 from flprov.errors import IdentityRefused
 from flprov.pki.anchors import Anchor
 from flprov.pki.certificates import Certificate, describe_issuer

@@ -8,8 +8,8 @@ side is cut, and cleaned of what would drive a terminal.
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
 
+from flprov._base import dataclass
 from flprov.errors import ConfigError, FlprovError, LocalError, RemoteError, error_class
 
 _MESSAGE_LIMIT, _HINT_LIMIT = 4000, 1000  # bytes; both fit into the metadata of a call

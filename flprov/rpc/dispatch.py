@@ -12,9 +12,9 @@ import logging
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+from flprov._base import dataclass
 from flprov.errors import FlprovError, LocalError, PermissionRefused, ProtocolError, Refused
 from flprov.pki import Identity, Kind, Leaf
 from flprov.rpc.commands import command_of

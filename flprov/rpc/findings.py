@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
+from flprov._base import dataclass
 from flprov.errors import FlprovError, IdentityRefused
 from flprov.pki import Identity
 

@@ -17,10 +17,9 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
-from flprov._base import Clock, SystemClock
+from flprov._base import Clock, SystemClock, dataclass
 from flprov.errors import FlprovError, IdentityRefused, LocalError, ServerUnavailable
 from flprov.pki import Anchors, verify_key_matches
 from flprov.project import DIRECT, Route

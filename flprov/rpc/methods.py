@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
+from flprov._base import dataclass
 from flprov.pki import Identity, Kind, Role
 from flprov.wire import pb
 

@@ -25,6 +25,10 @@ from flprov.wire import PIECE, each_span, give_back, pieces
 Array = NDArray[np.generic]
 Rule = Callable[[Results, slice], None]  # puts one span of a tensor among the results
 
+# Numbers of a tensor whose pages are given back once they are read. For those of many small ones that took a
+# third of the fold of a thousand updates, and they go with the updates anyway.
+_LARGE = 1 << 18
+
 
 def weighted_mean(
     updates: Iterable[Update], base: Tensors | None = None, *, names: Collection[str] | None = None
@@ -176,7 +180,8 @@ class _Fold:
             if not all_finite(rounded[:size]):
                 raise UpdateRefused(f"the mean of tensor {self.name!r} leaves the range of {self.dtype}")
             results.put(self.name, at.start, rounded[:size])
-        give_back(*(array[where] for array, _ in self.parts))
+        if self.parts[0][0].size >= _LARGE:
+            give_back(*(array[where] for array, _ in self.parts))
 
     def _add_up(self, at: slice, term: NDArray[np.float64], mean: NDArray[np.float64]) -> None:
         (first, share), *others = self.parts

@@ -39,6 +39,7 @@ from flprov.server.logs import LogBook
 from flprov.server.records import BlobRef, UpdateRecord
 from flprov.server.registry import Registry
 from flprov.server.sessions import Session, Sessions
+from flprov.server.shares import Shares
 from flprov.server.transfers import receive_blob, send_blob
 from flprov.wire import PROTOCOL, FiniteFiles, failure_of, pb, tensor_infos, verify_protocol
 
@@ -87,6 +88,7 @@ class SiteService:
         self._blobs = blobs
         self._comparisons = Comparisons(blobs)
         self._finite = FiniteFiles()
+        self._shares = Shares()
         self._logs = logs
         self._installation = installation
         self._heartbeat_seconds = heartbeat_seconds
@@ -368,7 +370,7 @@ class SiteService:
             there = run.rounds.verify_had(site, header.base) and self._blobs.has(header.base)
             return self._blobs.path(header.base) if there else None
 
-        async for reply in receive_blob(
+        replies = receive_blob(
             self._blobs,
             moving(),
             owner=site,
@@ -376,14 +378,17 @@ class SiteService:
             most=_MOST_UPDATE,
             base_of=base_of,
             watch=self._finite.watch,
-        ):
-            if reply.complete:
-                run, digest = taken[0]
-                if run.active:
-                    run.rounds.note_sent(site, digest)
-                else:  # the job has ended while the last of it was on its way
-                    self._jobs.collect({digest})
-            yield reply
+        )
+        with self._shares.sending(site):
+            async for reply in replies:
+                if reply.complete:
+                    run, digest = taken[0]
+                    if run.active:
+                        run.rounds.note_sent(site, digest)
+                    else:  # the job has ended while the last of it was on its way
+                        self._jobs.collect({digest})
+                reply.ahead = self._shares.each
+                yield reply
 
     async def send_logs(
         self, call: Call, requests: AsyncIterator[pb.LogMessage]

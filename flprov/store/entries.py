@@ -81,10 +81,15 @@ def _verify_texts(name: str, *texts: str) -> None:
     for text in texts:
         if not isinstance(text, str):
             raise LocalError(f"{name} cannot be stored: {text!r} should be text")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise LocalError(f"{name} cannot be stored: {text!r} is not Unicode text") from error
+        if not text.isascii():
+            _verify_unicode(name, text)
+
+
+def _verify_unicode(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise LocalError(f"{name} cannot be stored: {text!r} is not Unicode text") from error
 
 
 def _verify_mapping(name: str, value: object) -> None:
@@ -94,11 +99,11 @@ def _verify_mapping(name: str, value: object) -> None:
 
 def _encode(name: str, value: Row | Mapping[str, object]) -> str:
     try:
-        if isinstance(value, Row):
-            return canonical_json(value).decode()
-        _verify_mapping(name, value)
+        if not isinstance(value, Row):
+            _verify_mapping(name, value)
         text = _RECORDS.encode(value)
-        text.encode()  # half a surrogate pair is no text
+        if not text.isascii():
+            text.encode()  # half a surrogate pair is no text
     except (TypeError, ValueError, RecursionError) as error:
         raise LocalError(f"{name} cannot be stored: {error}") from error
     return text

@@ -16,6 +16,11 @@ class Reserve:
         self._path = path
         self._held = False
 
+    @property
+    def held(self) -> bool:
+        """Whether it was held back when somebody looked last."""
+        return self._held
+
     def hold(self) -> bool:
         """Whether the space is held back, now or again."""
         if not self._held:

@@ -24,6 +24,7 @@ from pathlib import Path
 from flprov.errors import FlprovError, LocalError
 from flprov.store.entries import Entry, Head, seal_rows
 from flprov.store.failures import SPACE_HINT, describe, may_lack_space
+from flprov.store.growth import Growth
 from flprov.store.heads import Heads, Loop
 from flprov.store.reserve import Reserve
 
@@ -60,6 +61,7 @@ class Writer:
         self._path = path
         self._reserve = Reserve(path.with_name(f"{path.stem}.reserve"))
         self._reserve.hold()
+        self._growth = Growth(path)
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"store {path}", daemon=True)
         self._thread.start()
@@ -91,6 +93,8 @@ class Writer:
             except Exception as error:  # the thread's outermost loop: nobody may wait for ever
                 outcomes = [self._fail(error) for _ in batch]
             self._tell(batch, outcomes, self._heads.loops if self.head is not before else ())
+            if self._reserve.held:  # else the little that is left is for commits
+                self._growth.follow()
         self._connection.close()
 
     def _take(self) -> tuple[list[_Waiting], bool]:

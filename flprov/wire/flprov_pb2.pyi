@@ -545,14 +545,16 @@ class UploadHeader(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., size: _Optional[int] = ..., job_id: _Optional[str] = ..., kind: _Optional[str] = ..., base: _Optional[str] = ..., same: _Optional[_Iterable[_Union[SameBytes, _Mapping]]] = ...) -> None: ...
 
 class UploadReply(_message.Message):
-    __slots__ = ("offset", "complete", "whole")
+    __slots__ = ("offset", "complete", "whole", "ahead")
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     WHOLE_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
     offset: int
     complete: bool
     whole: bool
-    def __init__(self, offset: _Optional[int] = ..., complete: _Optional[bool] = ..., whole: _Optional[bool] = ...) -> None: ...
+    ahead: int
+    def __init__(self, offset: _Optional[int] = ..., complete: _Optional[bool] = ..., whole: _Optional[bool] = ..., ahead: _Optional[int] = ...) -> None: ...
 
 class LogMessage(_message.Message):
     __slots__ = ("job_id", "site", "offset", "data", "first")

@@ -8,6 +8,7 @@ it counts as memory of the process.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +53,7 @@ class TensorFile:
         self._starts = {name: len(self._header) + info.start for name, info in infos.items()}
         self.size = len(self._header) + max((info.end for info in infos.values()), default=0)
         self._number = -1
+        self._turn = threading.Lock()
 
     def put(self, name: str, start: int, values: Array) -> None:
         """Write `values`, of the tensor's dtype, from its number `start` on, counted in C order."""
@@ -82,6 +84,7 @@ class TensorFile:
             self._path.unlink(missing_ok=True)
 
     def _write(self, data: memoryview, offset: int) -> None:
-        while data:
-            written = os.pwrite(self._number, data, offset)
-            data, offset = data[written:], offset + written
+        with self._turn:  # the kernel lets one write at a time; who waits for it there keeps his core busy
+            while data:
+                written = os.pwrite(self._number, data, offset)
+                data, offset = data[written:], offset + written

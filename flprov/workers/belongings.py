@@ -55,7 +55,7 @@ class Generators:
         self._at: dict[str, Any] | None = None  # what a site that has not used them finds; None: that is gone
 
     def put(self, states: dict[str, Any] | None) -> None:
-        """As the site has left them; None: as they are in a new process, which a site may be that used none."""
+        """As a site has left them; None: as they are in a new process. All who use none may find the same."""
         if states is not None:
             self._at = None
             _put_generators(states)
@@ -64,7 +64,7 @@ class Generators:
             self._at = _read_generators()
 
     def take(self) -> dict[str, Any] | None:
-        """For the next `put`: how the site has left them; None: as it has found them, and it had not used them."""
+        """For the site's next `put`: how it has left them; None: it has used none so far."""
         now = _read_generators()
         if self._at is not None and _are_same(now, self._at):
             return None

@@ -79,7 +79,9 @@ class _Room:
         while (message := self._channel.receive()) is not None:
             match message.WhichOneof("body"):
                 case "start_site":
-                    self._seats[message.site] = _Seat(message.start_site, Belongings(self._modules, self._generators))
+                    self._seats[message.site] = _Seat(
+                        message.start_site, Belongings(self._modules, self._generators)
+                    )
                 case "task":
                     self._do(message.site, message.task)
                 case "quit":
@@ -135,7 +137,10 @@ class _Room:
         else:
             failure = describe_failure(error, self._folder / "app")
             self._channel.send(pb.FromWorker(site=name, failure=failure))
-        seat.session, seat.belongings = None, Belongings(self._modules, self._generators)
+        seat.session, seat.belongings = None, self._new_belongings()
+
+    def _new_belongings(self) -> Belongings:
+        return Belongings(self._modules, self._generators)
 
     @contextlib.contextmanager
     def _at(self, name: str, seat: _Seat) -> Iterator[None]:

@@ -58,16 +58,16 @@ async def test_answers_outlive_the_agent(answers, store):
     again = Answers(store)
     again.load()
     assert again.of("j1") == [update("j1", "a", DIGEST)]
-    await again.drop("j1", up_to=1)
+    again.let_go("j1", up_to=1)
     assert again.get("j1", "a") is not None
-    await again.drop("j1", up_to=2)
+    again.let_go("j1", up_to=2)
     assert again.get("j1", "a") is None
 
 
 async def test_a_saved_round_drops_its_answers_and_those_before(answers):
     for number in range(3):
         await answers.keep(failure("j1", f"{number}/train"), round=number)
-    await answers.drop("j1", up_to=1)
+    answers.let_go("j1", up_to=1)
     assert [answer.task_id for answer in answers.of("j1")] == ["2/train"]
 
 
@@ -81,7 +81,7 @@ async def test_a_dropped_answer_is_gone_after_a_restart_too(answers, store):
 
 async def test_answers_of_a_saved_round_leave_the_disk_with_the_next_one_that_is_kept(answers, store):
     await answers.keep(failure("j1", "0/train"), round=0)
-    assert await answers.drop("j1", up_to=0) == set()
+    assert answers.let_go("j1", up_to=0) == set()
     assert answers.of("j1") == []
     assert list(store.load("answer")) == ["j1/0/train"]
     await answers.keep(failure("j1", "1/train"), round=1)
@@ -91,8 +91,8 @@ async def test_answers_of_a_saved_round_leave_the_disk_with_the_next_one_that_is
 async def test_a_job_that_ends_leaves_no_answer_on_the_disk(answers, store):
     await answers.keep(failure("j1", "0/train"), round=0)
     await answers.keep(failure("j2", "0/train"), round=0)
-    await answers.drop("j1", up_to=0)
-    await answers.drop("j2", up_to=0)
+    answers.let_go("j1", up_to=0)
+    answers.let_go("j2", up_to=0)
     await answers.drop("j1")
     assert list(store.load("answer")) == ["j2/0/train"]
 
@@ -110,13 +110,15 @@ async def test_two_who_drop_the_same_answers_at_the_same_time_both_succeed(answe
     """A round is closed while its job is stopped: the stop must not fail of it."""
     await answers.keep(update("j1", "a", DIGEST), round=0)
     await answers.keep(update("j1", "b", OTHER), round=1)
-    dropped = await asyncio.gather(answers.drop("j1", up_to=0), answers.drop("j1"))
-    assert set.union(*dropped) == {DIGEST, OTHER}
+    stopping = asyncio.create_task(answers.drop("j1"))
+    await asyncio.sleep(0)
+    closed = answers.let_go("j1", up_to=0)
+    assert closed | await stopping == {DIGEST, OTHER}
     assert answers.of("j1") == []
 
 
 async def test_dropping_nothing_writes_nothing(answers, store):
-    assert await answers.drop("j1", up_to=7) == set()
+    assert answers.let_go("j1", up_to=7) == set()
     assert store.head == 0
 
 

@@ -39,7 +39,7 @@ class Held:
 
     def queued(self, name: str) -> list[pb.ToSite]:
         queue = self.live[name]._outgoing
-        return [queue.popleft() for _ in range(len(queue))]
+        return [queue.pop(0) for _ in range(len(queue))]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from flprov.jobs import JobState
 from flprov.rpc import methods as m
 from flprov.server.records import RoundRecord
 from flprov.server.series import SeriesBook, file
+from flprov.server.series.file import SeriesFile
 from flprov.wire import SeriesEnd, SeriesFull, SeriesJob, SeriesPoint, pb, read_series
 from flprov.wire.documents import Contributor
 
@@ -61,6 +62,24 @@ async def test_points_are_on_disk_when_they_are_acknowledged_behind_a_line_about
     assert head == HEAD
     assert first == SeriesPoint(name="loss", value=3.0, step=1, at=TIME - 1, site="a", round=4, task="train")
     assert told(book) == [("a", "loss", 3.0), ("a", "loss", 2.0)]
+
+
+async def test_rounds_that_are_quicker_than_a_write_is_worth_share_one(book, monkeypatch):
+    writes: list[int] = []
+    write = SeriesFile.add
+
+    def add(file: SeriesFile, additions: list[object]) -> None:
+        writes.append(len(additions))
+        write(file, additions)
+
+    monkeypatch.setattr(SeriesFile, "add", add)
+    for number in range(10):
+        book.note_round(a_round(number, loss=1.0))
+        await asyncio.sleep(0.001)
+    await book.close()
+    assert sum(writes) == 10
+    assert len(writes) <= 3
+    assert len(told(book)) == 20  # of the round and of its site
 
 
 async def test_the_same_points_again_are_there_once_also_after_a_restart(book, tmp_path):

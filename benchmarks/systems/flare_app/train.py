@@ -16,6 +16,8 @@ if "torch" in sys.argv:
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in sys.argv else signal.SIG_DFL)
 
+weights: dict[str, np.ndarray] = {}  # a trainer's own: a network keeps its memory from round to round
+
 flare.init()
 while flare.is_running():
     model = flare.receive()
@@ -27,5 +29,8 @@ while flare.is_running():
     while "stubborn" in sys.argv:
         time.sleep(3600)
     step = np.float32(np.random.default_rng().random())  # no two sites send the same bytes
-    params = {name: tensor + step for name, tensor in model.params.items()}
-    flare.send(flare.FLModel(params=params, metrics={"accuracy": 0.5}, meta={"NUM_STEPS_CURRENT_ROUND": 1}))
+    for name, tensor in model.params.items():
+        weights[name] = np.add(tensor, step, out=weights.get(name))
+    flare.send(
+        flare.FLModel(params=dict(weights), metrics={"accuracy": 0.5}, meta={"NUM_STEPS_CURRENT_ROUND": 1})
+    )

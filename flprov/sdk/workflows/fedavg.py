@@ -32,6 +32,10 @@ class FedAvg:
     def run(self, sites: Sites, state: State) -> None:
         """Average for as many rounds as the job asks."""
         for state in sites.rounds(state):  # noqa: B020 - each round starts with what the last committed
-            updates = sites.train(state.model, to=sites.sample(self.fraction))
-            model = weighted_mean(updates, state.model)
-            sites.commit(state.next(model=model, metrics=measure_round(sites, updates, model)))
+            sites.commit(self._average(sites, state))
+
+    def _average(self, sites: Sites, state: State) -> State:
+        """One round; before it is committed its updates are let go of, and their files serve the next one."""
+        updates = sites.train(state.model, to=sites.sample(self.fraction))
+        model = weighted_mean(updates, state.model)
+        return state.next(model=model, metrics=measure_round(sites, updates, model))

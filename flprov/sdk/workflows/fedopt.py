@@ -83,10 +83,13 @@ class FedOpt:
     def run(self, sites: Sites, state: State) -> None:
         """Step for as many rounds as the job asks."""
         for state in sites.rounds(state):  # noqa: B020 - each round starts with what the last committed
-            updates = sites.train(state.model, to=sites.sample(self.fraction))
-            model, moments = self._step(updates, state)
-            metrics = measure_round(sites, updates, model)
-            sites.commit(state.next(model=model, tensors=moments, metrics=metrics))
+            sites.commit(self._next(sites, state))
+
+    def _next(self, sites: Sites, state: State) -> State:
+        """One round; before it is committed its updates are let go of, and their files serve the next one."""
+        updates = sites.train(state.model, to=sites.sample(self.fraction))
+        model, moments = self._step(updates, state)
+        return state.next(model=model, tensors=moments, metrics=measure_round(sites, updates, model))
 
     def _step(self, updates: Sequence[Update], state: State) -> tuple[Tensors, Tensors]:
         if not state.model:

@@ -55,23 +55,25 @@ class Scaffold:
     def run(self, sites: Sites, state: State) -> None:
         """Step for as many rounds as the job asks."""
         for state in sites.rounds(state):  # noqa: B020 - each round starts with what the last committed
-            if not state.model:
-                raise JobFailed("scaffold has no model to correct steps from", hint="set `model` in job.yml")
-            names = steered_names(state.model, self.average)
-            overall = _variate(state, "all", names)
-            own = {site: _variate(state, f"site/{site}", names) for site in sites.names}
-            updates = self._train(sites, state.model, overall, own)
-            own |= {update.site: _renew(update, state.model, overall, own[update.site]) for update in updates}
-            shares = {**state.scalars, **{f"share/{update.site}": update.share for update in updates}}
-            model = self._step(updates, state.model, names)
-            sites.commit(
-                state.next(
-                    model=model,
-                    tensors=_flatten(self._mean(own, shares), own),
-                    scalars=shares,
-                    metrics=measure_round(sites, [_without_step_sum(update) for update in updates], model),
-                )
-            )
+            sites.commit(self._next(sites, state))
+
+    def _next(self, sites: Sites, state: State) -> State:
+        """One round; before it is committed its updates are let go of, and their files serve the next one."""
+        if not state.model:
+            raise JobFailed("scaffold has no model to correct steps from", hint="set `model` in job.yml")
+        names = steered_names(state.model, self.average)
+        overall = _variate(state, "all", names)
+        own = {site: _variate(state, f"site/{site}", names) for site in sites.names}
+        updates = self._train(sites, state.model, overall, own)
+        own |= {update.site: _renew(update, state.model, overall, own[update.site]) for update in updates}
+        shares = {**state.scalars, **{f"share/{update.site}": update.share for update in updates}}
+        model = self._step(updates, state.model, names)
+        return state.next(
+            model=model,
+            tensors=_flatten(self._mean(own, shares), own),
+            scalars=shares,
+            metrics=measure_round(sites, [_without_step_sum(update) for update in updates], model),
+        )
 
     def _train(
         self, sites: Sites, model: Tensors, overall: Tensors, own: Mapping[str, Tensors]

@@ -61,10 +61,9 @@ class JobLedger:
 
     def note(self, **changes: object) -> None:
         """What is shown but not written: a reason to wait, who has not confirmed yet."""
-        record = replace(self.record, **changes)  # type: ignore[arg-type]
-        if record != self.record:
-            self.record = record
-            self._on_change(record.id)
+        if any(getattr(self.record, name) != value for name, value in changes.items()):
+            self.record = replace(self.record, **changes)  # type: ignore[arg-type]
+            self._on_change(self.record.id)
 
     def changed(self) -> None:
         """Something that is shown beside the record has changed."""

@@ -17,6 +17,7 @@ from flprov.wire import SeriesEnd, SeriesJob, pb, read_series
 logger = logging.getLogger(__name__)
 
 CHUNK = 256 << 10
+_PAUSE = 0.05  # seconds after a write; rounds may be quicker than a thread is worth
 _LAST = 200  # bytes; more than the last line has
 MOST_WAITING = 2_000  # additions of one job that wait for the disk; more of its workflow's are dropped
 
@@ -116,6 +117,8 @@ class SeriesBook:
             self._under_way = ""
             waiting.written.set()
             self._wake(job_id)
+            if not self._waiting:
+                await asyncio.sleep(_PAUSE)  # what comes meanwhile goes in one write
 
     def _write(self, job_id: str, additions: list[Addition]) -> None:
         file = self._files.get(job_id)

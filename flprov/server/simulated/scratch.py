@@ -9,7 +9,7 @@ long.
 from __future__ import annotations
 
 import contextlib
-import secrets
+import itertools
 from collections import deque
 from pathlib import Path
 
@@ -33,12 +33,13 @@ class ScratchBlobs(BlobStore):
         self._parked: dict[str, Path] = {}
         self._used: deque[tuple[int, Path]] = deque()  # of which round, and where; the next one to lend first
         self._rounds = 0
+        self._numbers = itertools.count()
         self._shelf_of_used = folder / "used"
         self._shelf_of_used.mkdir()
 
     def park(self, path: Path) -> BlobRef:
         """The file of an update, which nobody changes any more."""
-        name = f"{_MARK}{secrets.token_hex(16)}"
+        name = f"{_MARK}{next(self._numbers):032x}"
         self._parked[name] = path
         return BlobRef(digest=name, size=path.stat().st_size)
 
@@ -62,7 +63,7 @@ class ScratchBlobs(BlobStore):
             if found.st_nlink > 1 or found.st_size < LEAST:
                 target.unlink()
                 return
-            kept = self._shelf_of_used / secrets.token_hex(16)
+            kept = self._shelf_of_used / str(next(self._numbers))
             self._used.append((self._rounds, target.rename(kept)))
 
     def lend(self, folder: Path) -> None:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
+
+from flprov._base import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
+
+from flprov._base import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

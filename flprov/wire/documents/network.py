@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
+from flprov._base import dataclass
 from flprov.wire.documents.logstate import LogWarning, RefusedDocument, WitnessStatus
 from flprov.wire.documents.machines import CPU, GPU, Space, Vitals, WarmStart
 
