@@ -56,7 +56,7 @@ class Shared:
 
     def digest(self, own: bytes) -> str:
         """Of the file with these bytes at its end."""
-        return cast(str, self._hash.copy().update(own).hexdigest())
+        return self._hash.copy().update(own).hexdigest()
 
 
 class Version:
@@ -78,7 +78,7 @@ class Version:
 
     def read(self, size: int) -> bytes:
         """As a file has it."""
-        data = cast(bytes, self._file.read(size))
+        data = self._file.read(size)
         over = self._file.tell() - (self._shared.size - _OWN)
         return data if over <= 0 else data[:-over] + self._own[:over]
 

@@ -45,10 +45,10 @@ class Trial:
         self.sites = sites
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith("FLPROV_")}
         self._environment["XDG_CONFIG_HOME"] = str(folder / "config")
+        compile_package()
 
     def up(self) -> None:
         """Make it, start it, and return when all is ready."""
-        compile_package()
         self.command("poc", "up", "-n", str(self.sites), "-o", str(self.folder))
 
     def down(self) -> None:

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from flprov._base.aside import run_aside
     from flprov._base.malloc import keep_freed_memory
     from flprov._base.removal import remove_file
-    from flprov._base.spare import open_to_fill
+    from flprov._base.spare import LEAST_SPARE, is_spare, open_to_fill, spare_name
     from flprov._base.tasks import Tasks
 
 __all__ = [
+    "LEAST_SPARE",
     "Alarm",
     "Clock",
     "SystemClock",
@@ -41,6 +42,7 @@ __all__ = [
     "from_document",
     "from_iso",
     "hold_lock",
+    "is_spare",
     "keep_freed_memory",
     "lazy_names",
     "open_to_fill",
@@ -49,6 +51,7 @@ __all__ = [
     "replace_tree",
     "run_aside",
     "sleep_unless",
+    "spare_name",
     "sync_folder",
     "sync_tree",
     "to_document",
@@ -63,11 +66,14 @@ __getattr__ = lazy_names(
     __name__,
     {
         "Alarm": "alarm",
+        "LEAST_SPARE": "spare",
         "Tasks": "tasks",
+        "is_spare": "spare",
         "keep_freed_memory": "malloc",
         "open_to_fill": "spare",
         "remove_file": "removal",
         "run_aside": "aside",
         "sleep_unless": "alarm",
+        "spare_name": "spare",
     },
 )

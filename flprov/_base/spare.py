@@ -12,7 +12,7 @@ import os
 import secrets
 from pathlib import Path
 
-LEAST = 256 << 10  # bytes; smaller files are not worth it
+LEAST_SPARE = 256 << 10  # bytes; smaller files are not worth it
 _PREFIX, _SUFFIX = ".flprov-", ".spare"
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _OVER = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -38,7 +38,7 @@ def open_to_fill(path: Path, size: int) -> int:
         FileExistsError: there is such a file.
         OSError: it cannot be made, or has no room.
     """
-    number = _open_spare(path) if size >= LEAST else -1
+    number = _open_spare(path) if size >= LEAST_SPARE else -1
     if number < 0:
         number = os.open(path, _NEW, 0o600)
     try:

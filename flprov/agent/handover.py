@@ -23,8 +23,6 @@ from flprov.workers import Process
 
 logger = logging.getLogger(__name__)
 
-MOMENT = 0.02  # seconds; a task that is over by then was never worth a record of its own
-
 Fetch = Callable[[str, int, str, str], Awaitable[None]]  # digest, size, what is done in words, base
 
 
@@ -186,29 +184,23 @@ class HandOver:
         self._laid = []
 
     async def _tell(self, process: Process, order: pb.TaskOrder, task: pb.TaskOrder) -> None:
-        """Tell the process, once; that it was told is written down a moment later, if it is still at it.
+        """Tell the process, once, and write down beside it that it was told.
 
-        Nothing is lost by that. Killed between the two, the next agent knows of no open task: it passes over
-        what the process answers to this one, as to any that it does not know, and the server's order comes
-        again. The record is not synced either: a power cut ends the process as well.
+        The process does not wait for the disk, and nothing is lost by that. Killed between the two, the next
+        agent knows of no open task: it passes over what the process answers to this one, as to any that it
+        does not know, and the server's order comes again. The record is not synced either: a power cut ends
+        the process as well.
         """
         work = self._work
         if work.order is not order:
             return
         work.handed = order.task_id
         work.be("training")
-        self._tools.tasks.begin(work.job_id, order, tries=work.tries)
+        writing = asyncio.ensure_future(self._tools.tasks.begin(work.job_id, order, tries=work.tries))
         with contextlib.suppress(JobFailed):  # it has ended: who listens to it says so, or begins again
             await process.channel.send(pb.ToWorker(task=task))
-        asyncio.get_running_loop().call_later(MOMENT, self._note, order)
-
-    def _note(self, order: pb.TaskOrder) -> None:
-        if self._work.order is order:  # else it is over
-            self._tasks.spawn(self._keep(order))
-
-    async def _keep(self, order: pb.TaskOrder) -> None:
         try:
-            await self._tools.tasks.keep(self._work.job_id)
-        except LocalError as error:  # the task fails for that: what the process says to it comes too late
-            self._work.superseded.add(order.task_id)
-            await self._answering.fail(order, failure_of(error))
+            await writing
+        except LocalError:  # the task fails for that: what the process says to it comes too late
+            work.superseded.add(order.task_id)
+            raise

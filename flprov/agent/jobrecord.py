@@ -81,7 +81,6 @@ class OpenTasks:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._begun: dict[str, Begun] = {}
-        self._written: set[str] = set()  # jobs of which there is a record, or will be in a moment
 
     def load(self) -> None:
         """Read what an earlier run of the agent has left. Raises StateDamaged."""
@@ -89,7 +88,6 @@ class OpenTasks:
             try:
                 order = parse_message(pb.TaskOrder, bytes.fromhex(str(value["order"])))
                 self._begun[job_id] = Begun(order=order, tries=int(value["tries"]))
-                self._written.add(job_id)
             except (ProtocolError, KeyError, ValueError) as error:
                 raise StateDamaged(f"the open task of job {job_id} cannot be read") from error
 
@@ -102,22 +100,12 @@ class OpenTasks:
         begun = self._begun.get(job_id)
         return begun.tries if begun is not None and begun.order.task_id == task_id else 0
 
-    def begin(self, job_id: str, order: pb.TaskOrder, *, tries: int) -> None:
-        """The next process is about to hear of it; `keep` is for those that are not over within a moment."""
+    async def begin(self, job_id: str, order: pb.TaskOrder, *, tries: int) -> None:
+        """The next process is about to hear of it; this outlives the agent when it returns."""
+        value = {"order": order.SerializeToString().hex(), "tries": tries}
         self._begun[job_id] = Begun(order=order, tries=tries)
-
-    async def keep(self, job_id: str) -> None:
-        """Write the open task of a job down, if it has one; it outlives the agent when this returns."""
-        begun = self._begun.get(job_id)
-        if begun is None:
-            return
-        value = {"order": begun.order.SerializeToString().hex(), "tries": begun.tries}
-        self._written.add(job_id)
         await self._store.write([Put(_KIND, job_id, value)])
 
     def end(self, job_id: str) -> list[Change]:
         """What makes it no open task any more: for the commit that says what became of it."""
-        self._begun.pop(job_id, None)
-        written = job_id in self._written
-        self._written.discard(job_id)
-        return [Delete(_KIND, job_id)] if written else []
+        return [Delete(_KIND, job_id)] if self._begun.pop(job_id, None) is not None else []

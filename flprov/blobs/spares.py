@@ -14,8 +14,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from flprov._base import remove_file
-from flprov._base.spare import LEAST, is_spare, spare_name
+from flprov._base import LEAST_SPARE, is_spare, remove_file, spare_name
 from flprov.blobs.disk import OpenFile
 
 _IDLE = 60.0  # seconds that a spare is kept
@@ -56,6 +55,9 @@ class Spares:
         except (RuntimeError, FileNotFoundError):
             remove_file(path)
             return
+        if found.st_nlink > 1:  # it goes on under another name
+            path.unlink(missing_ok=True)
+            return
         spare = self._folder / spare_name()
         if not (_is_worth_it(found) and self._has_room(found.st_size)):
             remove_file(path)
@@ -73,7 +75,7 @@ class Spares:
 
         None of its bytes belongs to `target` yet: see `OpenFile.note_filled`.
         """
-        if size < LEAST or os.path.lexists(target):
+        if size < LEAST_SPARE or os.path.lexists(target):
             return
         for spare in sorted(self._sizes, key=lambda path: abs(self._sizes[path] - size)):
             with contextlib.suppress(OSError):
@@ -138,4 +140,4 @@ def give_back(path: Path, home: Home) -> bool:
 
 def _is_worth_it(found: os.stat_result) -> bool:
     ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
-    return ours and found.st_nlink == 1 and found.st_size >= LEAST
+    return ours and found.st_nlink == 1 and found.st_size >= LEAST_SPARE

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from flprov._base import canonical_json, from_document, from_iso, parse_json, to_document, to_iso
+from flprov._base import from_document, from_iso, parse_json, to_document, to_iso
 from flprov.errors import LocalError
 from flprov.store.chain import digest_row
 from flprov.store.records import Change, Delete, LogRow, Row

@@ -2,10 +2,10 @@
 """Room for the write-ahead log before it is needed: a file that grows costs each sync twice.
 
 A sync of a file that has become longer waits for the journal of the file system as well, and with that for
-whatever else is on its way there, the blobs of all jobs, say (ext4, a quiet disk: 0.33 ms instead of 0.18). So
-whenever SQLite has made its log longer, zeros are written behind it, and the next commits take their place.
-SQLite reads its log up to the first frame without the salt of its header, so that zeros are its end; only our
-one writer writes to it, and SQLite's locks are on other files.
+whatever else is on its way there, the blobs of all jobs, say (ext4, a quiet disk: 0.33 ms instead of 0.18).
+So whenever SQLite has made its log longer, zeros are written behind it, and the next commits take their
+place. SQLite reads its log up to the first frame without the salt of its header, so that zeros are its end;
+only our one writer writes to it, and SQLite's locks are on other files.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ class Growth:
     """Follows the log of one database, for its one writer."""
 
     def __init__(self, database: Path) -> None:
-        self._log = f"{database}-wal"
+        self._log = database.with_name(f"{database.name}-wal")
         self._size = 0  # of the file, when we saw it last
         with contextlib.suppress(OSError):  # there is none before the first commit
-            self._size = os.stat(self._log).st_size
+            self._size = self._log.stat().st_size
 
     def follow(self) -> None:
         """After a commit: if that has made the log longer, make it longer still, by as much as there is."""
         with contextlib.suppress(OSError):  # of a full disk the commits complain
-            size = os.stat(self._log).st_size
+            size = self._log.stat().st_size
             if size > self._size:
                 size += _lengthen(self._log, min(size, _MOST))
             self._size = size
 
 
-def _lengthen(path: str, count: int) -> int:
+def _lengthen(path: Path, count: int) -> int:
     """Write so many zeros behind a file, on disk when this returns; how many it were."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

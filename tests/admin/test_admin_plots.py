@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import sys
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from flprov.admin import draw_metrics
+from flprov.admin.plots import _Line, _merged
 from flprov.errors import NotFound, ProtocolError
 
 
@@ -65,6 +67,17 @@ def test_very_many_metrics_are_cut_to_what_fits_into_a_picture(monkeypatch):
     monkeypatch.setattr("flprov.admin.plots._MOST_PANELS", 3)
     three = size_of(draw_metrics(make_metrics(dict.fromkeys("abc", 1.0), sites=0)))
     assert size_of(draw_metrics(make_metrics(dict.fromkeys("abcdefgh", 1.0), sites=0))) == three
+
+
+def test_the_curves_of_very_many_sites_are_as_few_as_there_are_colours_and_lack_no_point():
+    thin = [_Line(f"site-{n}", (1, 2), (float(n), n + 0.5), bold=False) for n in range(25)]
+    bold = _Line("global", (1, 2), (0.0, 1.0), bold=True)
+    *merged, last = _merged([*thin, bold])
+    assert (len(merged), last) == (10, bold)
+    found = sorted(value for line in merged for value in line.values if not math.isnan(value))
+    assert found == sorted(value for line in thin for value in line.values)
+    assert math.isnan(merged[0].values[2])  # a gap: the next one is another site's
+    assert size_of(draw_metrics(make_metrics({"loss": 1.0}, {"loss": 0.5}, sites=25)))
 
 
 @pytest.mark.parametrize("rounds", [(), ({},)])

@@ -12,7 +12,9 @@ from agent_rig import PATIENCE, FakeServer
 from flprov.agent.bulk import Bulk
 from flprov.blobs import BlobStore, digest_of
 from flprov.errors import NotFound, ProtocolError, ServerUnavailable
+from flprov.rpc import methods as m
 from flprov.testing.clock import FakeClock
+from flprov.wire import pb
 
 DATA = bytes(range(256)) * 40
 
@@ -183,6 +185,44 @@ async def test_an_upload_goes_on_where_it_broke_off(bulk, server, blobs, clock, 
     await through_trouble(bulk.send("j1", digest), clock, 2)
     assert server.received.path(digest).read_bytes() == DATA
     assert len(server.uploads) == 3
+
+
+class Sparing(FakeServer):
+    """Takes pieces, and answers only when none comes any more."""
+
+    ahead = 16 << 10
+
+    def more(self):
+        self.pieces: list[int] = []
+        self.waiting: list[int] = []  # bytes that were there without an answer, each time
+        return {m.SEND_BLOB: self._take}
+
+    async def _take(self, _call, requests):
+        header = await anext(requests)
+        offset = answered = 0
+        yield pb.UploadReply(ahead=self.ahead)
+        while offset < header.size:
+            coming = asyncio.ensure_future(anext(requests))
+            while not (await asyncio.wait({coming}, timeout=0.01))[0]:
+                self.waiting.append(offset - answered)
+                answered = offset
+                yield pb.UploadReply(offset=offset, ahead=self.ahead)
+            self.pieces.append(len(coming.result()))
+            offset += self.pieces[-1]
+        yield pb.UploadReply(offset=offset, complete=True)
+
+
+async def test_no_more_is_on_the_way_than_the_server_has_room_for(tmp_path, blobs, clock):
+    server = Sparing(tmp_path / "sparing")
+    bulk = Bulk(server.connect, blobs, clock)
+    data = bytes(10 * server.ahead)
+    async with asyncio.timeout(PATIENCE):
+        await bulk.send("j1", await blobs.put(data))
+        await bulk.close()
+        await server.network.stop()
+    assert sum(server.pieces) == len(data)
+    assert max(server.pieces) <= server.ahead // 2
+    assert 0 < max(server.waiting) <= server.ahead
 
 
 async def test_a_blob_that_is_not_here_cannot_be_sent(bulk, server):

@@ -22,24 +22,10 @@ OTHER = encode_tensors({"w": np.ones(100_000, dtype=np.float32)})
 
 
 async def begin(rig: Rig, app: App, model: pb.Payload | None = None) -> None:
-    """The job is deployed and at a task, for long enough that this is written down."""
+    """The job is deployed and at a task."""
     await rig.deploy(app)
     rig.jobs.order(order(model=model))
     await rig.worker.sent.wait("task")
-    await written_down(rig, "0/train/1")
-
-
-async def written_down(rig: Rig, task_id: str, tries: int = 1) -> None:
-    """Wait until an agent that comes back would know of this task."""
-    async with asyncio.timeout(PATIENCE):
-        while open_task(rig) != (task_id, tries):
-            await asyncio.sleep(0.002)
-
-
-def open_task(rig: Rig) -> tuple[str, int]:
-    """The task that is written down, and how often a process was given it."""
-    record = rig.store.get("task", "j1") or {"order": "", "tries": 0}
-    return pb.TaskOrder.FromString(bytes.fromhex(record["order"])).task_id, record["tries"]
 
 
 def resumed(task_id: str) -> pb.Resumed:
@@ -143,27 +129,6 @@ async def test_a_task_that_was_lost_on_the_way_is_handed_over_again(rig: Rig, ap
     await rig.come_back()
     rig.worker.say(resumed=resumed(""))
     assert (await rig.worker.sent.wait("task")).task_id == "0/train/1"
-    rig.worker.say(answer=answer())
-    assert (await rig.reports.wait("answer")).task_id == "0/train/1"
-
-
-async def test_a_task_that_was_too_young_to_be_written_down_is_done_when_it_is_ordered_again(
-    rig: Rig, app: App
-):
-    await rig.deploy(app)
-    rig.jobs.order(order())
-    await rig.worker.sent.wait("task")
-    assert rig.store.load("task") == {}
-    await rig.come_back()
-    assert rig.jobs.states() == {"j1": "ready"}
-    rig.worker.say(resumed=resumed("0/train/1"))
-    rig.worker.say(answer=answer())  # nobody knows what it answers
-    async with asyncio.timeout(PATIENCE):
-        while not rig.worker.said.empty():
-            await asyncio.sleep(0)
-    rig.jobs.order(order())
-    await rig.worker.sent.wait("task")
-    assert rig.reports.of("answer") == []
     rig.worker.say(answer=answer())
     assert (await rig.reports.wait("answer")).task_id == "0/train/1"
 
@@ -304,7 +269,9 @@ async def test_tries_are_counted_through_restarts_of_the_agent(rig: Rig, app: Ap
     rig.launcher.launching.clear()
     await rig.launcher.launching.wait()
     await rig.process.channel.sent.wait("task")
-    await written_down(rig, "0/train/1", tries=2)
+    async with asyncio.timeout(PATIENCE):  # it is written down beside the task, not before it
+        while rig.store.get("task", "j1")["tries"] != 2:
+            await asyncio.sleep(0)
     await rig.come_back()
     rig.process.end("the job's shim was killed", code=None, outside=True)
     rig.launcher.launching.clear()
@@ -342,7 +309,6 @@ async def test_an_answer_of_a_round_that_is_saved_is_not_said_again(rig: Rig, ap
     await rig.reports.wait("answer")
     rig.jobs.order(order("1/train/1", number=1))  # so round 0 is saved
     await rig.worker.sent.wait("task", 2)
-    await written_down(rig, "1/train/1")
     assert list(rig.store.load("answer")) == ["j1/0/train/1"]
     await rig.come_back()
     rig.jobs.welcome(["j1"])

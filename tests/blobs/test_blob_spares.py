@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flprov._base import open_to_fill
-from flprov._base.spare import LEAST, is_spare, spare_name
+from flprov._base import LEAST_SPARE, is_spare, open_to_fill, spare_name
 from flprov.blobs import BlobStore, digest_of, shelf, spares
 from flprov.blobs.disk import OpenFile
 from flprov.blobs.shelf import SYNC_EVERY
@@ -50,7 +49,7 @@ def spares_in(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("durable", [True, False])
-@pytest.mark.parametrize("size", [SIZE, SIZE - 1, 2 * MIB, SIZE + MIB, LEAST])
+@pytest.mark.parametrize("size", [SIZE, SIZE - 1, 2 * MIB, SIZE + MIB, LEAST_SPARE])
 async def test_the_next_upload_is_written_over_a_blob_that_was_removed(blobs, tmp_path, size, durable):
     old = number(await put(blobs, OLD))
     blobs.remove(digest_of(OLD))

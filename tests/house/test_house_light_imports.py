@@ -176,6 +176,19 @@ def test_a_command_loads_what_its_family_needs_and_no_more(family, kit, app, tmp
     assert len(loaded) <= family.modules
 
 
+def test_a_job_of_ours_without_options_is_looked_at_without_numpy(app):
+    code = (
+        "import sys; from pathlib import Path; from flprov.jobs import load_job\n"
+        "from flprov.workers import change_spec\n"
+        f"print(change_spec(load_job(Path({str(app)!r})), {{'rounds': '2'}}, None).workflow.rounds)\n"
+        "print('numpy' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["2", "False"]
+
+
 def test_completing_a_command_s_name_loads_nothing_heavy(monkeypatch):
     monkeypatch.setenv("_FLPROV_COMPLETE", "bash_complete")
     monkeypatch.setenv("COMP_WORDS", "flprov job ")

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import logging
 import re
 import socket
 
+import psutil
 import pytest
 from networks import dial, listen, plain_service
 from parties import LEAD, SERVER, SITE, credential, project
@@ -29,6 +32,15 @@ def dial_all(*endpoints: str):
     )
 
 
+def established(port: int) -> set[int]:
+    """The far ends of this process's open connections to a port."""
+    return {
+        each.laddr.port
+        for each in psutil.Process().net_connections("tcp")
+        if each.raddr and each.raddr.port == port and each.status == psutil.CONN_ESTABLISHED
+    }
+
+
 async def dead_port() -> int:
     listener = await listen(plain_service())
     await listener.stop()
@@ -38,6 +50,41 @@ async def dead_port() -> int:
 async def test_nothing_is_dialled_before_the_first_call():
     connection = dial_all("no-such-host.invalid:1")
     await connection.close()
+
+
+async def test_a_prepared_connection_connects_before_the_first_call():
+    listener = await listen(plain_service())
+    connection = dial(listener.port, LEAD)
+    connection.prepare()
+    await connection._dialler._prepared
+    async with asyncio.timeout(10):
+        while len(before := established(listener.port)) != 1:  # the probe's goes, the channel's comes
+            await asyncio.sleep(0.05)
+    await connection.unary(m.STATUS, pb.Query())
+    assert established(listener.port) == before
+    await connection.close()
+    await listener.stop()
+
+
+async def test_what_went_wrong_in_preparing_is_told_by_the_first_call_and_not_tried_twice(caplog):
+    caplog.set_level(logging.INFO)
+    connection = dial_all("127.0.0.1:1", "127.0.0.1:2")
+    connection.prepare()
+    for attempts in (1, 2):
+        with pytest.raises(errors.ServerUnavailable, match=r"127\.0\.0\.1:2"):
+            await connection.unary(m.STATUS, pb.Query())
+        assert caplog.text.count("trying the next endpoint") == attempts
+    await connection.close()
+
+
+async def test_what_went_wrong_in_preparing_and_is_not_asked_for_is_no_complaint(caplog):
+    connection = dial_all("127.0.0.1:1")
+    connection.prepare()
+    await asyncio.sleep(0.05)
+    await connection.close()
+    del connection
+    gc.collect()
+    assert not caplog.text
 
 
 async def test_first_endpoint_that_works_is_taken():

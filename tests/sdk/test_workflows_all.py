@@ -11,6 +11,7 @@ from workflow_cases import CASES, CheckedPort, ShuffledPort
 from flprov.errors import ConfigError, JobFailed
 from flprov.messages import UpdateKind
 from flprov.sdk import WORKFLOWS, build_controller, read_state
+from flprov.sdk.workflows.registry import DEMANDING
 
 TRAINING = [case for case in CASES if case.trains]
 
@@ -154,3 +155,13 @@ def test_updates_without_samples_end_the_job_where_samples_count(case):
 def test_options_that_cannot_be_are_refused_by_name(type_, options, problem):
     with pytest.raises(ConfigError, match=problem):
         build_controller(type_, None, options)
+
+
+@pytest.mark.parametrize("type_", WORKFLOWS)
+def test_what_takes_no_options_need_not_be_loaded_to_see_that(type_):
+    try:
+        build_controller(type_, None, {})
+    except ConfigError:
+        assert type_ in DEMANDING
+    else:
+        assert type_ not in DEMANDING

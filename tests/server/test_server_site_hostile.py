@@ -29,8 +29,10 @@ async def test_blob_is_sent_and_named_by_the_update(world, dial):
     one = dial()
     await one.open()
     run, workflow = await trained(world, one, spec=ALONE)
-    replies = [(reply.offset, reply.complete) for reply in await one.send(tensors(5, 6))]
+    said = await one.send(tensors(5, 6))
+    replies = [(reply.offset, reply.complete) for reply in said]
     assert (replies[0], replies[-1]) == ((0, False), (72, True))
+    assert {reply.ahead for reply in said} == {32 << 20}  # nobody else sends
     one.updates(run, part=pb.Payload(digest=digest_of(tensors(5, 6)), size=72))
     assert not (await one.hears("ack")).HasField("refused")
     update = (await workflow.hears("answer")).answer.update

@@ -10,6 +10,7 @@ from server_network import ALONE, settle, trained
 from server_parties import SITES, payload, site, spec, tensors
 from server_world import broadcast, ready
 
+from flprov.blobs import digest_of
 from flprov.errors import IdentityRefused, KitRefused, ProtocolError
 from flprov.jobs import JobState, Membership
 from flprov.wire import PROTOCOL, pb
@@ -180,6 +181,23 @@ async def test_good_update_is_taken_and_acknowledged(world, dial):
     assert (ack.task_id, ack.HasField("refused")) == ("train/0/0", False)
     update = (await workflow.hears("answer")).answer.update
     assert (update.samples, update.weight, workflow.handed(update.tensors)) == (2**53, 0.5, tensors(1, 2))
+
+
+async def test_update_whose_numbers_were_looked_at_as_it_arrived_is_not_read_for_them_again(
+    world, dial, monkeypatch
+):
+    one = dial()
+    await one.open()
+    run, _ = await trained(world, one, spec=ALONE)
+    good = tensors(1, 2)
+    await one.send(good)
+
+    def read_again(_contents):
+        raise AssertionError("it was read once more")
+
+    monkeypatch.setattr("flprov.wire.update_checks._verify_finite", read_again)
+    one.updates(run, part=pb.Payload(digest=digest_of(good), size=len(good)))
+    assert not (await one.hears("ack")).HasField("refused")
 
 
 NAN, INF = float("nan"), float("inf")

@@ -175,3 +175,18 @@ def test_what_a_site_keeps_in_modules_and_generators_is_its_own(tmp_path, monkey
             assert "kept_by_site" not in sys.modules
     assert drawn["first", 0] == drawn["second", 0]
     assert drawn["first", 1] == drawn["second", 1] != drawn["first", 0]
+
+
+def test_sites_that_have_not_drawn_yet_do_not_draw_the_same(tmp_path):
+    generators = Generators()
+    sites = [Belongings(AppModules(tmp_path), generators) for _ in range(3)]
+    for _ in range(2):  # nobody draws
+        for belongings in sites:
+            with belongings.in_place():
+                pass
+    drawn = []
+    for belongings in sites:
+        with belongings.in_place():
+            drawn.append((random.random(), np.random.random()))
+    for which in (0, 1):
+        assert len({numbers[which] for numbers in drawn}) == 3

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flprov._base.spare import LEAST, is_spare
+from flprov._base import LEAST_SPARE, is_spare
 from flprov.server import ScratchBlobs
 from flprov.simulator import Simulation, simulate
 from flprov.wire import read_tensors
 
-LARGE = LEAST // 4 + 1000  # numbers of a tensor whose file is worth to be written over
+LARGE = LEAST_SPARE // 4 + 1000  # numbers of a tensor whose file is worth to be written over
 
 FUNCTION = """
 name: spoilt
@@ -136,7 +136,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def use(blobs: ScratchBlobs, out: Path, size: int = LEAST) -> int:
+def use(blobs: ScratchBlobs, out: Path, size: int = LEAST_SPARE) -> int:
     """Send an update through the workflow's folder; the inode of its file."""
     (out / "update").write_bytes(bytes(size))
     inode = (out / "update").stat().st_ino
@@ -159,7 +159,7 @@ def test_a_used_file_is_lent_once(blobs: ScratchBlobs, out: Path):
 
 
 def test_a_file_is_not_lent_while_somebody_looks_into_it(blobs: ScratchBlobs, out: Path):
-    (out / "update").write_bytes(bytes(LEAST))
+    (out / "update").write_bytes(bytes(LEAST_SPARE))
     target = out.parent / "in"
     blobs.link(blobs.park(out / "update").digest, target)
     mapped = np.memmap(target, mode="r")
@@ -172,7 +172,7 @@ def test_a_file_is_not_lent_while_somebody_looks_into_it(blobs: ScratchBlobs, ou
 
 
 def test_what_is_small_or_was_used_long_ago_is_removed(blobs: ScratchBlobs, out: Path):
-    use(blobs, out, size=LEAST - 1)
+    use(blobs, out, size=LEAST_SPARE - 1)
     blobs.lend(out)
     assert spares(out) == []
     use(blobs, out)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
+from itertools import pairwise
 
 import pytest
 
@@ -29,7 +30,7 @@ async def test_most_commits_do_not_make_the_log_longer(tmp_path):
         await commit(store, number, number + 1)
         sizes.append(log_of(tmp_path).stat().st_size)
     await store.close()
-    grown = sum(later > earlier for earlier, later in zip(sizes, sizes[1:], strict=False))
+    grown = sum(later > earlier for earlier, later in pairwise(sizes))
     assert 0 < grown <= 12
     assert sizes[-1] <= 2 * 100 * 8 * 4120  # a few pages each, and as much again
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class SeriesBook:
         self._waiting: dict[str, _Waiting] = {}
         self._tasks = Tasks("series")
         self._writer: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
         self._grew: dict[str, asyncio.Event] = {}
         self._ended: set[str] = set()
         self._under_way = ""  # the job whose additions are being written
@@ -117,8 +119,10 @@ class SeriesBook:
             self._under_way = ""
             waiting.written.set()
             self._wake(job_id)
-            if not self._waiting:
-                await asyncio.sleep(_PAUSE)  # what comes meanwhile goes in one write
+            if not self._waiting:  # what comes meanwhile goes in one write
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_PAUSE):
+                        await self._closing.wait()
 
     def _write(self, job_id: str, additions: list[Addition]) -> None:
         file = self._files.get(job_id)
@@ -159,6 +163,7 @@ class SeriesBook:
 
     async def close(self) -> None:
         """Write what waits."""
+        self._closing.set()
         if self._writer is not None:
             await asyncio.gather(self._writer, return_exceptions=True)
         await self._tasks.close()

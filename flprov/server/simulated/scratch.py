@@ -13,7 +13,7 @@ import itertools
 from collections import deque
 from pathlib import Path
 
-from flprov._base.spare import LEAST
+from flprov._base import LEAST_SPARE
 from flprov.blobs import BlobStore, Home, give_back
 from flprov.server.records import BlobRef
 
@@ -60,7 +60,7 @@ class ScratchBlobs(BlobStore):
         """See BlobStore.unlink; what nobody else has is kept to be lent."""
         with contextlib.suppress(FileNotFoundError):
             found = target.stat()
-            if found.st_nlink > 1 or found.st_size < LEAST:
+            if found.st_nlink > 1 or found.st_size < LEAST_SPARE:
                 target.unlink()
                 return
             kept = self._shelf_of_used / str(next(self._numbers))
