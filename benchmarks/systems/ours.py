@@ -65,7 +65,8 @@ class Ours:
 
     def simulate(self, folder: Path, *, sites: int, rounds: int, size: int) -> tuple[float, ...]:
         """`flprov simulate`."""
-        options = ("--set", f"rounds={rounds}", "--set", f"args.size={size}", "-o", str(folder / "simulated"))
+        options = ["--set", f"rounds={rounds}", "--set", f"args.size={size}", "-o", str(folder / "simulated")]
+        options += ["--set", "args.keep=false"]  # a thousand sites would keep a thousand models
         subprocess.run(
             [*FLPROV, "simulate", str(APPS / "rounds"), "-n", str(sites), *options],
             check=True, capture_output=True,
