@@ -414,6 +414,7 @@ class SiteJobs:
             changes = [Delete("job", job_id), *self._tasks.end(job_id)]
             await self._store.commit(changes, row, urgent=True)
             self._collect({app} - {""})
+        self._blobs.drop_spares()
 
     def _collect(self, digests: set[str]) -> None:
         """Remove blobs that no job here names any more."""

@@ -265,6 +265,10 @@ class BlobStore:
                 upload.give_way()
             self._shelf.forget(path)
 
+    def drop_spares(self) -> None:
+        """Remove what is kept to be written over: the job that it comes from is over."""
+        self._shelf.spares.drop()
+
     def read(self, digest: str, offset: int = 0, chunk: int = CHUNK) -> Iterator[bytes]:
         """Its bytes from `offset` on, in pieces of `chunk`; whole even if it is removed meanwhile.
 

@@ -90,8 +90,13 @@ class Spares:
                 del self._sizes[spare]
                 return
 
+    def drop(self) -> None:
+        """Remove all of them."""
+        for spare in list(self._sizes):
+            self._drop(spare)
+
     def clear(self) -> bool:
-        """Give the space back, from any thread; false when there was none."""
+        """The same from any thread, and the space is free at once; false when there was none."""
         found = list(self._sizes)
         for spare in found:
             self._sizes.pop(spare, None)

@@ -155,6 +155,13 @@ async def test_spares_are_kept_for_a_while_and_go_with_their_process(blobs, tmp_
         await asyncio.sleep(0)
 
 
+async def test_spares_are_dropped_with_the_job_that_they_come_from(blobs, tmp_path):
+    await put(blobs, OLD)
+    blobs.remove(digest_of(OLD))
+    blobs.drop_spares()
+    assert spares_in(tmp_path / "blobs" / "partial") == []
+
+
 async def test_spares_take_no_more_than_their_share_of_the_disk(blobs, tmp_path, monkeypatch):
     await put(blobs, OLD)
     found = os.statvfs(tmp_path)

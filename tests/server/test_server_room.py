@@ -16,6 +16,7 @@ from flprov._base import canonical_json
 from flprov.errors import NoRoom
 from flprov.jobs import JobState, Membership, Resources
 from flprov.server.jobs import events as ev
+from flprov.server.jobs import planning
 from flprov.server.jobs.quotas import QuotaFile
 from flprov.server.jobs.waits import Waits, fingerprint
 from flprov.server.records import Mark
@@ -326,6 +327,13 @@ async def test_a_job_that_cannot_fit_the_server_s_disk_is_refused_with_figures(s
         in str(caught.value)
     )
     scheduled.jobs.plans.verify_fits(submission(kit("leo"), record.digest, spec=ONE))
+
+
+async def test_a_job_is_refused_when_the_server_s_disk_is_full(scheduled, kit, monkeypatch):
+    wish = submission(kit("leo"), scheduled.app.digest, spec=ONE)
+    monkeypatch.setattr(planning, "_free", lambda _: 1000)
+    with pytest.raises(NoRoom, match="the server's disk is full"):
+        scheduled.jobs.plans.verify_fits(wish)
 
 
 async def test_a_site_is_told_how_large_the_model_is(scheduled, kit):

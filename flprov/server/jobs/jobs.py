@@ -397,6 +397,7 @@ class Jobs:
         if run.record.state.terminal:
             self.logs.tell(job_id, ended=True)
             self._blobs.drop_uploads(_senders(run))
+            self._blobs.drop_spares()
             if not run.record.unconfirmed:
                 self._going.pop(job_id, None)
                 self.series.end(job_id, run.record.state.value)

@@ -42,6 +42,7 @@ PATIENCE = 5.0  # seconds in which a site says whether it would run a job
 _ID = "-"  # of the job that is not there
 _NO_ROOM = NoRoom("").code
 _MOST = 50  # objections of one site
+_LEAST = 1 << 20  # bytes of disk that any job takes
 _MOST_AT_ONCE = 8  # plans that are asked of the sites; the others wait for their turn
 
 
@@ -100,6 +101,8 @@ class JobPlans:
             NoRoom: the message says how much it takes, and how much there is.
         """
         found = self.estimate(submission)
+        if found is None and _free(self._folder) < _LEAST:
+            raise NoRoom("the server's disk is full", hint="free some space on it")
         if found is not None and found.needed > found.free:
             raise NoRoom(
                 f"the job would take {show_size(found.needed)} of the server's disk ({found.text});"
