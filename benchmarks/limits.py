@@ -15,7 +15,8 @@ TLS = "tls/{size}/{sites}"
 
 
 def probe(run: Run) -> None:
-    """Raw TLS with the bytes of a round, a write to disk, a commit, a copy in memory; twice in a run."""
+    """TLS and gRPC with the bytes of a round, a write to disk, a commit, a copy in memory; twice in a run."""
+    import grpcprobe
     import probe as probes
 
     wanted: dict[str, Callable[[], float]] = {
@@ -24,6 +25,8 @@ def probe(run: Run) -> None:
         "disk/100MB": lambda: probes.disk_write(run.folder, 100 * MB),
         "memory/100MB": lambda: probes.memory_copy(100 * MB),
     }
+    for key, kept in (("grpc/100MB/2", False), ("grpc-kept/100MB/2", True)):
+        wanted[key] = partial(grpcprobe.grpc_round, 100 * MB, 2, kept=kept)
     for row in ROUNDS:
         if SIZES[row.size] and row.sites == 2:
             key = TLS.format(size=row.size, sites=row.sites)

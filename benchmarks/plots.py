@@ -65,7 +65,8 @@ def _scale(axes: Any, title: str, across: str, ticks: dict[float, str]) -> None:
     decades = [10.0**power for power in range(-4, 5) if low / 10 < 10.0**power < high * 10]
     axes.set_yticks(decades, [f"{value:g}" for value in decades])
     axes.set_ylim(max(low / 1.5, decades[0]), high * 1.5)
-    axes.legend(fontsize=9, frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=9, frameon=False)
 
 
 def _against_size(book: Book, name: str) -> tuple[list[float], list[float]]:

@@ -9,7 +9,6 @@ TLS 1.3 over loopback, both sides showing a certificate.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import sqlite3
@@ -39,19 +38,13 @@ TRIES = 3
 
 def tls_round(size: int, sites: int) -> float:
     """Seconds for the bytes of a round: `size` to each of so many sites at once, then as many back."""
-    with _peer("tls") as (folder, port):
+    with _peer() as (folder, port):
         return statistics.median(_tls_round(folder, port, size, sites) for _ in range(TRIES))
-
-
-def grpc_round(size: int, sites: int) -> float:
-    """The same over gRPC as Python has it, in messages of a MiB that nobody looks into."""
-    with _peer("grpc") as (folder, port):
-        return asyncio.run(_grpc_rounds(folder, port, size, sites))
 
 
 def tls_trip() -> float:
     """Seconds for one byte there and back over a connection that is warm."""
-    with _peer("tls") as (folder, port):
+    with _peer() as (folder, port):
         line = _dial(folder, port)
         taken = []
         for _ in range(200):
@@ -142,85 +135,16 @@ def _drain(line: ssl.SSLSocket, size: int) -> None:
         size -= got
 
 
-# ---- gRPC --------------------------------------------------------------------------------------
-
-
-async def _grpc_rounds(folder: Path, port: int, size: int, sites: int) -> float:
-    import grpc
-
-    credentials = grpc.ssl_channel_credentials(
-        *(_read(folder, n) for n in ("servers.pem", "site.key", "site.pem"))
-    )
-    name = (("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1))
-    lines = [grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, name) for _ in range(sites)]
-    pieces = [os.urandom(min(size, PIECE))] * -(-size // PIECE)
-
-    async def fetch(line: grpc.aio.Channel) -> None:
-        call = line.stream_stream("/probe/down")()
-        await call.write(b"%d" % len(pieces))
-        await call.done_writing()
-        while await call.read() is not grpc.aio.EOF:
-            pass
-
-    async def bring(line: grpc.aio.Channel) -> None:
-        call = line.stream_stream("/probe/up")()
-        for piece in pieces:
-            await call.write(piece)
-        await call.done_writing()
-        await call.read()
-
-    taken = []
-    for _ in range(TRIES + 1):
-        began = time.perf_counter()
-        await asyncio.gather(*(fetch(line) for line in lines))
-        await asyncio.gather(*(bring(line) for line in lines))
-        taken.append(time.perf_counter() - began)
-    for line in lines:
-        await line.close()
-    return statistics.median(taken[1:])  # the first one has dialled
-
-
-async def _serve_grpc(folder: Path) -> None:
-    import grpc
-
-    async def down(_: object, call: grpc.aio.ServicerContext) -> None:
-        piece = os.urandom(PIECE)
-        for _number in range(int(await call.read())):
-            await call.write(piece)
-
-    async def up(_: object, call: grpc.aio.ServicerContext) -> None:
-        while await call.read() is not grpc.aio.EOF:
-            pass
-        await call.write(b"k")
-
-    class Methods(grpc.GenericRpcHandler):
-        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-            return grpc.stream_stream_rpc_method_handler(down if details.method.endswith("down") else up)
-
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((Methods(),))
-    pair = (_read(folder, "server.key"), _read(folder, "server.pem"))
-    credentials = grpc.ssl_server_credentials([pair], _read(folder, "sites.pem"), require_client_auth=True)
-    port = server.add_secure_port("127.0.0.1:0", credentials)
-    await server.start()
-    print(port, flush=True)
-    await server.wait_for_termination()
-
-
-def _read(folder: Path, name: str) -> bytes:
-    return (folder / name).read_bytes()
-
-
 # ---- the other process -------------------------------------------------------------------------
 
 
 @contextmanager
-def _peer(kind: str) -> Iterator[tuple[Path, int]]:
+def _peer() -> Iterator[tuple[Path, int]]:
     """A process that serves, and where."""
     with tempfile.TemporaryDirectory(prefix="probe-") as place:
         folder = Path(place)
-        _certify(folder)
-        command = [sys.executable, __file__, kind, str(folder)]
+        certify(folder)
+        command = [sys.executable, __file__, str(folder)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None
@@ -229,7 +153,8 @@ def _peer(kind: str) -> Iterator[tuple[Path, int]]:
                 process.kill()
 
 
-def _certify(folder: Path) -> None:
+def certify(folder: Path) -> None:
+    """A server and a site that know each other, as files: `server.pem`, `servers.pem`, `site.key`, ..."""
     now = datetime.now(UTC)
     root = create_root(project="probe", trust_domain=DOMAIN, days=1, now=now)
     for kind, who, names in ((Kind.SERVER, "server", ("localhost",)), (Kind.SITE, "site", ())):
@@ -296,7 +221,6 @@ def _print_all(size: int = 100 << 20, sites: int = 2) -> None:
     with tempfile.TemporaryDirectory(prefix="probe-", dir=".") as place:
         folder = Path(place)
         print(f"TLS, {sites} sites, {size >> 20} MiB down and up: {tls_round(size, sites):.3f} s")
-        print(f"the same over gRPC: {grpc_round(size, sites):.3f} s")
         print(f"one byte there and back over TLS: {tls_trip() * 1e6:.0f} us")
         print(f"{size >> 20} MiB to disk: {disk_write(folder, size):.3f} s")
         print(f"a commit: {commit(folder) * 1e3:.2f} ms")
@@ -306,7 +230,5 @@ def _print_all(size: int = 100 << 20, sites: int = 2) -> None:
 if __name__ == "__main__":
     if len(sys.argv) == 1:
         _print_all()
-    elif sys.argv[1] == "tls":
-        _serve_tls(Path(sys.argv[2]))
     else:
-        asyncio.run(_serve_grpc(Path(sys.argv[2])))
+        _serve_tls(Path(sys.argv[1]))

@@ -31,7 +31,7 @@ from flprov.wire import Message, gaps, pb, unchanged, verify_same
 logger = logging.getLogger(__name__)
 
 MOST_BLOB = 64 << 30
-MOST_PIECE = 1 << 20  # in one message
+MOST_PIECE = 2 << 20  # in one message
 _POINTS_TIMEOUT = 60.0  # seconds; 30 KB at 64 kbit/s take four
 _COMPARE_TIMEOUT = 600.0  # seconds; the server reads two models, perhaps from a slow disk
 _WORTH_COMPARING = 1 << 20  # bytes; a question costs a trip

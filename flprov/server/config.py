@@ -12,6 +12,7 @@ from pathlib import Path
 from flprov.config import WARM, Section, open_config, read_metrics, read_warm
 from flprov.kits import Kit, load_kit
 from flprov.pki import Kind
+from flprov.server.jobs.checkpoints import Retention
 from flprov.server.jobs.quotas import read_quotas
 from flprov.server.tracking.settings import read_tracking
 
@@ -31,7 +32,7 @@ class ServerConfig:
     ca_passphrase: bytes | None = field(default=None, repr=False)  # opens the CA keys in the kit
     unconfined: bool = False  # server.yml: run workflows without confinement where none works
     heartbeat_seconds: float = 5.0
-    checkpoints: int = 10  # saved states kept of each job, the newest; 0: all
+    checkpoints: Retention = Retention()  # of the saved states of each job
     keep_jobs: timedelta | None = None  # how long after its end a job is deleted; None: never
     metrics: str = METRICS  # where /metrics and /health are, or "off"
     warm: tuple[str, ...] | None = None  # what is imported ahead of workflows; None: nothing
@@ -50,7 +51,7 @@ def load_server_config(folder: Path, *, now: datetime, ca_passphrase: bytes | No
     """
     kit = load_kit(folder, now=now, kind=Kind.SERVER)
     listen, unconfined, python = kit.listen, False, Path(sys.executable)
-    checkpoints, keep_jobs, metrics = 10, None, METRICS
+    checkpoints, keep_jobs, metrics = Retention(), None, METRICS
     tracking: Mapping[str, str] = {}
     warm: tuple[str, ...] | None = WARM
     settings = kit.local / "server.yml"
@@ -59,7 +60,8 @@ def load_server_config(folder: Path, *, now: datetime, ca_passphrase: bytes | No
             listen = section.text("listen", listen)
             unconfined = section.flag("unconfined", unconfined)
             python = Path(section.text("python", str(python)))
-            checkpoints = section.integer("checkpoints", checkpoints, minimum=0, maximum=1_000_000)
+            most = section.integer("checkpoints", None, minimum=0, maximum=1_000_000)
+            checkpoints = checkpoints if most is None else Retention(most=most, room=0)
             keep_jobs = _read_retention(section)
             metrics = read_metrics(section, metrics)
             warm = read_warm(section)

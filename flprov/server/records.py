@@ -34,7 +34,12 @@ class StateRef(BlobRef):
     @property
     def digests(self) -> set[str]:
         """Of all the blobs that it is made of."""
-        return {ref.digest for ref in (self, self.model, self.best) if ref is not None} - {""}
+        return {ref.digest for ref in self.refs if ref.digest}
+
+    @property
+    def refs(self) -> tuple[BlobRef, ...]:
+        """What it is made of."""
+        return tuple(ref for ref in (self, self.model, self.best) if ref is not None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from flprov.rpc import Connection
 from flprov.rpc import methods as m
 from flprov.server.adminservice import AdminService
 from flprov.server.identities import Identities
+from flprov.server.jobs.checkpoints import Retention
 from flprov.server.jobs.run import JobRun
 from flprov.server.log import ServerLog
 from flprov.server.operations import Operations
@@ -68,6 +69,7 @@ class Network:
         )
         self.identities.load()
         self.operations = Operations(
+            checkpoints=Retention(),
             server="server",
             clock=world.clock,
             store=world.store,

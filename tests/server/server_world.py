@@ -17,6 +17,7 @@ from flprov.blobs import BlobStore
 from flprov.jobs import Bundle, JobState
 from flprov.kits import RegistryEntry
 from flprov.server.jobs import events as ev
+from flprov.server.jobs.checkpoints import Retention
 from flprov.server.jobs.jobs import Jobs
 from flprov.server.jobs.run import JobRun
 from flprov.server.logs import LogBook
@@ -47,7 +48,7 @@ class World:
         self.store = FailingStore(clock=self.clock)
         self.blobs = BlobStore(folder / "blobs")
         entries = tuple(RegistryEntry(name=name, org=org) for name, org in SITE_ORGS.items())
-        self.checkpoints = 10
+        self.checkpoints = Retention()
         self.kit = SimpleNamespace(trust_domain="heart.example", registry=entries)
         self.boot()
 

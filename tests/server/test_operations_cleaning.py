@@ -16,6 +16,7 @@ from flprov._base import from_document, parse_json, to_document
 from flprov.errors import Misuse, PermissionRefused
 from flprov.jobs import JobState
 from flprov.rpc import methods as m
+from flprov.server.jobs.checkpoints import Retention
 from flprov.server.operations.cleaning import Cleaner
 from flprov.server.records import RoundRecord, StateRef
 from flprov.store import Put
@@ -116,7 +117,7 @@ async def test_checkpoints_beyond_those_that_are_kept_go(world, network, gc):
     rounds = [round_record("old", n, StateRef(digest=digest, size=7)) for n, digest in enumerate(states)]
     await world.store.commit([Put("round", one.key, to_document(one)) for one in rounds], None)
     world.jobs.load()
-    network.operations.cleaner._checkpoints = 2
+    network.operations.cleaner._checkpoints = Retention(most=2)
     done = await gc()
     assert done.checkpoints == 2
     assert [world.blobs.has(digest) for digest in states] == [False, False, True, True]
@@ -175,7 +176,9 @@ async def test_only_a_project_admin_cleans_up(network):
 
 
 async def test_retention_cleans_once_a_day_also_over_restarts(world, network):
-    cleaner = Cleaner(network.operations.parts, world.blobs, checkpoints=10, keep_jobs=timedelta(days=90))
+    cleaner = Cleaner(
+        network.operations.parts, world.blobs, checkpoints=Retention(), keep_jobs=timedelta(days=90)
+    )
     await ended(world, "one")
     await ended(world, "two", ago=timedelta(days=89, hours=12))
     world.jobs.load()
@@ -197,5 +200,5 @@ async def test_retention_cleans_once_a_day_also_over_restarts(world, network):
 
 
 async def test_without_retention_nothing_runs_by_itself(world, network):
-    cleaner = Cleaner(network.operations.parts, world.blobs, checkpoints=10, keep_jobs=None)
+    cleaner = Cleaner(network.operations.parts, world.blobs, checkpoints=Retention(), keep_jobs=None)
     await asyncio.wait_for(cleaner.run(), PATIENCE)

@@ -15,7 +15,7 @@ from flprov._base import SystemClock, from_document, parse_json, to_document
 from flprov.errors import Conflict, Misuse, NotFound, PermissionRefused
 from flprov.jobs import JobState, Origin, Workflow
 from flprov.rpc import methods as m
-from flprov.server.jobs.checkpoints import find_checkpoint, in_ranges, outdated
+from flprov.server.jobs.checkpoints import Retention, find_checkpoint, in_ranges
 from flprov.server.records import BlobRef, RoundRecord, StateRef
 from flprov.store import Put, open_store
 from flprov.wire import documents as doc
@@ -47,7 +47,42 @@ ROUNDS = [record(number, state) for number, state in enumerate(STATES)]
 
 @pytest.mark.parametrize(("most", "gone"), [(0, []), (10, []), (5, []), (2, [0, 1, 2]), (1, [0, 1, 2, 3])])
 def test_newest_are_kept(most, gone):
-    assert [round_.round for round_ in outdated(ROUNDS, most)] == gone
+    assert [round_.round for round_ in Retention(most=most).outdated(ROUNDS)] == gone
+
+
+def large(number: int, size: int, best: int) -> RoundRecord:
+    state = StateRef(
+        inline="00",
+        model=BlobRef(digest=f"{number:064}", size=size),
+        best=BlobRef(digest="b" * 64, size=best),
+    )
+    return record(number, state)
+
+
+@pytest.mark.parametrize(
+    ("size", "best", "kept"),
+    [(10, 0, 10), (100, 0, 10), (200, 0, 5), (200, 1, 4), (201, 0, 4), (400, 0, 3), (5000, 9000, 3)],
+)
+def test_of_large_states_as_many_are_kept_as_fit_but_never_less_than_three(size, best, kept):
+    rounds = [large(number, size, best) for number in range(12)]
+    gone = Retention(room=1000).outdated(rounds)
+    assert [round_.round for round_ in gone] == list(range(12 - kept))
+    assert Retention(room=0).outdated(rounds) == rounds[:2]
+    assert Retention(room=0, most=0).outdated(rounds) == []
+
+
+def test_states_of_the_same_bytes_take_their_room_once():
+    rounds = [large(7, 600, 0) for _ in range(12)]
+    assert Retention(room=1000).outdated(rounds) == rounds[:2]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "size", "kept"),
+    [(2, 900, 2), (50, 900, 3), (50, 250, 4), (50, 0, 10), (50, 10, 10), (4, 0, 4)],
+)
+def test_how_many_will_be_kept_is_known_before(rounds, size, kept):
+    assert Retention(room=1000).count(rounds, size) == kept
+    assert Retention(room=0, most=0).count(rounds, size) == rounds
 
 
 def test_numbers_are_said_in_ranges():

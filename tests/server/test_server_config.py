@@ -12,6 +12,7 @@ import pytest
 
 from flprov.errors import ConfigError, KitRefused, NotFound
 from flprov.server import load_server_config
+from flprov.server.jobs.checkpoints import Retention
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_kit_that_is_not_there_is_not_found(tmp_path, made_at):
 
 def test_what_operations_need_has_defaults(folder, made_at):
     config = load_server_config(folder, now=made_at)
-    assert (config.checkpoints, config.keep_jobs, config.metrics) == (10, None, "127.0.0.1:9464")
+    assert (config.checkpoints, config.keep_jobs, config.metrics) == (Retention(), None, "127.0.0.1:9464")
     assert config.warm == ("numpy", "torch")
 
 
@@ -87,7 +88,7 @@ def test_keys_of_operations_are_read(folder, made_at):
     )
     config = load_server_config(folder, now=made_at)
     assert config.warm == ()
-    assert (config.checkpoints, config.keep_jobs) == (0, timedelta(days=90))
+    assert (config.checkpoints, config.keep_jobs) == (Retention(most=0, room=0), timedelta(days=90))
     assert config.metrics == "[::1]:9000"
 
 

@@ -17,6 +17,7 @@ from flprov.blobs import BlobStore, digest_of
 from flprov.errors import Conflict, LocalError, Misuse, NotFound
 from flprov.jobs import JobState, Membership
 from flprov.server.jobs import jobs as jobs_module
+from flprov.server.jobs.checkpoints import Retention
 from flprov.server.records import BlobRef
 from flprov.wire import pb
 
@@ -248,7 +249,7 @@ async def big(world, running, name, *values):
 
 
 async def test_saved_state_takes_the_place_of_the_oldest_that_is_kept(world):
-    world.checkpoints = 2
+    world.checkpoints = Retention(most=2)
     world.boot()
     running = await deploy(world, *TWO)
     digests = []

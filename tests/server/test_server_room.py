@@ -323,7 +323,7 @@ async def test_a_job_that_cannot_fit_the_server_s_disk_is_refused_with_figures(s
     with pytest.raises(NoRoom) as caught:
         scheduled.jobs.plans.verify_fits(wish)
     assert (
-        "the job would take 9216 TiB of the server's disk (2 updates and 5 checkpoints of 1024 TiB each"
+        "the job would take 7168 TiB of the server's disk (2 updates and 3 checkpoints of 1024 TiB each"
         in str(caught.value)
     )
     scheduled.jobs.plans.verify_fits(submission(kit("leo"), record.digest, spec=ONE))

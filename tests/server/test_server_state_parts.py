@@ -7,6 +7,7 @@ from server_world import broadcast, close_round, finished, train
 
 from flprov._base import from_document, to_document
 from flprov.jobs import JobState
+from flprov.server.jobs.checkpoints import Retention
 from flprov.server.records import BlobRef, StateRef
 from flprov.wire import pb
 
@@ -98,7 +99,7 @@ async def test_best_model_and_results_are_the_same_blobs(world, worker):
 
 
 async def test_best_model_outlives_the_checkpoint_that_it_was_the_model_of(world, kit):
-    world.checkpoints = 1
+    world.checkpoints = Retention(most=1)
     world.boot()
     world.jobs.load()
     worker = Worker(await train(world, *TWO))

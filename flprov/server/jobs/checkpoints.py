@@ -4,15 +4,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from flprov.errors import Conflict, NotFound
 from flprov.server.records import JobRecord, RoundRecord, StateRef
 
 
-def outdated(rounds: Sequence[RoundRecord], most: int) -> list[RoundRecord]:
-    """The rounds whose saved state goes, so that the newest `most` stay (0: all stay)."""
-    kept = [round_ for round_ in rounds if round_.state is not None]
-    return kept[:-most] if most else []
+@dataclass(frozen=True, kw_only=True)
+class Retention:
+    """How many saved states are kept of a job: the newest."""
+
+    most: int = 10  # 0: all
+    room: int = 2 << 30  # bytes; what takes more is kept `least` times; 0: whatever it takes
+    least: int = 3
+
+    def count(self, rounds: int, size: int) -> int:
+        """How many are kept after so many rounds, of `size` bytes each."""
+        fit = max(self.least, self.room // size) if self.room and size else rounds
+        return min(rounds, self.most or rounds, fit)
+
+    def outdated(self, rounds: Sequence[RoundRecord]) -> list[RoundRecord]:
+        """The rounds whose saved state goes, of those that have one; the oldest are first."""
+        kept = [round_ for round_ in rounds if round_.state is not None]
+        stay, taken, seen = 0, 0, set[str]()
+        for round_ in reversed(kept):
+            assert round_.state is not None
+            new = {ref.digest: ref.size for ref in round_.state.refs if ref.digest not in seen}
+            taken += sum(new.values())
+            seen.update(new)
+            full = self.room and taken > self.room and stay >= self.least
+            if full or (self.most and stay == self.most):
+                break
+            stay += 1
+        return kept[: len(kept) - stay]
 
 
 def find_checkpoint(job: JobRecord, rounds: Sequence[RoundRecord], done: int) -> StateRef:

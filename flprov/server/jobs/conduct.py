@@ -12,7 +12,6 @@ from flprov.jobs import JobState
 from flprov.server.foreign import CODE, TRACEBACK, foreign_line, foreign_text
 from flprov.server.jobs import events as ev
 from flprov.server.jobs.answers import Answers
-from flprov.server.jobs.checkpoints import outdated
 from flprov.server.jobs.ending import Ending
 from flprov.server.jobs.gather import Gather
 from flprov.server.jobs.membership import Membership
@@ -194,7 +193,7 @@ class Conduct:
             parts.sites.foretell(site, model)
         await parts.workflow.sync_state(state)
         closed = parts.rounds.summary(frame, state)
-        gone = outdated([*parts.around.kept(record.id), closed], parts.around.checkpoints)
+        gone = parts.around.checkpoints.outdated([*parts.around.kept(record.id), closed])
         used = parts.blobs().union(*(round_.state.digests for round_ in gone if round_.state))
         let_go = [round_.without_state() for round_ in gone]
         new = {update.key for update, _ in unwritten}

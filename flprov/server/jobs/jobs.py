@@ -21,13 +21,13 @@ from flprov.jobs import JobState, Submission, match_prefix, new_job_id
 from flprov.pki import Identity
 from flprov.server.durable import commit_through
 from flprov.server.jobs import events as ev
-from flprov.server.jobs.checkpoints import find_checkpoint
+from flprov.server.jobs.checkpoints import Retention, find_checkpoint
 from flprov.server.jobs.planning import JobPlans
 from flprov.server.jobs.removal import blobs_of, changes_for_removal, remove_folder, verify_removable
 from flprov.server.jobs.run import JobRun
 from flprov.server.jobs.scheduling import Scheduler
 from flprov.server.jobs.submissions import verify_same
-from flprov.server.jobs.surroundings import CHECKPOINTS, Surroundings
+from flprov.server.jobs.surroundings import Surroundings
 from flprov.server.jobs.watchers import Watchers
 from flprov.server.logs import LogBook
 from flprov.server.records import AppRecord, JobRecord, RoundRecord, StateRef, UpdateRecord
@@ -65,7 +65,7 @@ class Jobs:
         folder: Path,
         python: Path,
         unconfined: bool,
-        checkpoints: int = CHECKPOINTS,
+        checkpoints: Retention,
     ) -> None:
         self._store = store
         self._clock = clock

@@ -26,6 +26,7 @@ from flprov.jobs import (
     update_size,
 )
 from flprov.server.foreign import CODE, foreign_line, read_probe
+from flprov.server.jobs.checkpoints import Retention
 from flprov.server.jobs.scheduling import Scheduler, org_of
 from flprov.server.records import AppRecord
 from flprov.server.sessions import Sessions
@@ -56,7 +57,7 @@ class JobPlans:
         *,
         clock: Clock,
         folder: Path,
-        checkpoints: int,
+        checkpoints: Retention,
         patience: float = PATIENCE,
     ) -> None:
         self._scheduler = scheduler
@@ -77,8 +78,8 @@ class JobPlans:
         if not model:
             return None
         sites, rounds = len(submission.sites), spec.workflow.rounds
-        kept = min(rounds, self._checkpoints or rounds)
         update, state = update_size(spec, model), state_size(spec, model, sites)
+        kept = self._checkpoints.count(rounds, state)
         own = "" if update == state else f" of {show_size(update)}"
         beside = beside_size(spec, model, sites)
         more = f", {show_size(beside)} for the sites beside the model" if beside else ""

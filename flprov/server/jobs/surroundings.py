@@ -12,6 +12,7 @@ from pathlib import Path
 from flprov._base import Clock, Tasks
 from flprov.blobs import BlobStore
 from flprov.server.jobs import events as ev
+from flprov.server.jobs.checkpoints import Retention
 from flprov.server.jobs.ledger import JobLedger
 from flprov.server.jobs.rounds import Rounds
 from flprov.server.jobs.sites import JobSites
@@ -23,7 +24,6 @@ from flprov.wire import pb
 from flprov.workers import Launcher
 
 SMALL_APP = 16 << 10  # bytes; travels with the order, and a thousand orders wait here at once
-CHECKPOINTS = 10  # of a job that are kept, the newest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Surroundings:
     rounds: Callable[[str], Sequence[RoundRecord]]  # those of a job that are over
     kept: Callable[[str], Sequence[RoundRecord]]  # of these, the ones of which the saved state is kept
     keep_round: Callable[[RoundRecord], None]  # it is on disk, new or changed
-    checkpoints: int = CHECKPOINTS  # 0: all
+    checkpoints: Retention
     model_size: Callable[[JobRecord], int] = lambda _: 0  # of a model that is a file of the app
     told: Callable[[str, pb.Progress], None] = lambda _job_id, _said: None  # numbers of a job's workflow
 

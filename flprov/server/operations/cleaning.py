@@ -21,7 +21,7 @@ from flprov.blobs import BlobStore
 from flprov.errors import Conflict, FlprovError, Misuse, NotFound
 from flprov.rpc import Call
 from flprov.server.durable import commit_through
-from flprov.server.jobs.checkpoints import outdated
+from flprov.server.jobs.checkpoints import Retention
 from flprov.server.jobs.run import JobRun
 from flprov.server.operations.parts import Parts
 from flprov.server.records import RoundRecord
@@ -53,7 +53,7 @@ class Cleaner:
     """Throws away what nobody needs."""
 
     def __init__(
-        self, parts: Parts, blobs: BlobStore, *, checkpoints: int, keep_jobs: timedelta | None
+        self, parts: Parts, blobs: BlobStore, *, checkpoints: Retention, keep_jobs: timedelta | None
     ) -> None:
         self._parts = parts
         self._blobs = blobs
@@ -118,7 +118,7 @@ class Cleaner:
             found
             for run in ended
             if run.record.id not in gone
-            for found in outdated(jobs.rounds(run.record.id), self._checkpoints)
+            for found in self._checkpoints.outdated(jobs.rounds(run.record.id))
         ]
         present = await asyncio.to_thread(self._blobs.digests, before=now - _YOUNG)
         uploads = await asyncio.to_thread(self._blobs.stale_uploads, now - _GIVEN_UP)

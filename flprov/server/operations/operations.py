@@ -13,6 +13,7 @@ from flprov.blobs import BlobStore
 from flprov.rpc import Call, Handler
 from flprov.rpc import methods as m
 from flprov.server.identities import Identities
+from flprov.server.jobs.checkpoints import Retention
 from flprov.server.jobs.jobs import Jobs
 from flprov.server.operations.cleaning import Cleaner
 from flprov.server.operations.drains import Drains
@@ -50,7 +51,7 @@ class Operations:
         jobs: Jobs,
         identities: Identities,
         blobs: BlobStore,
-        checkpoints: int = 10,
+        checkpoints: Retention,
         keep_jobs: timedelta | None = None,
     ) -> None:
         self._alone = identities.parties.alone  # marks of a site lie in one record with its lock
