@@ -67,7 +67,7 @@ ROUNDS = (
     ),
     RoundRow(size="1MB", sites=2, rounds=_rounds(20, 3, 3)),
     RoundRow(size="10MB", sites=2, rounds=_rounds(10, 3, 3)),
-    RoundRow(size="100MB", sites=2, rounds=_rounds(12, 3, 3), target=0.8, of_tls=2.3, watch=True),
+    RoundRow(size="100MB", sites=2, rounds=_rounds(26, 3, 3), target=0.8, of_tls=2.3, watch=True),
     RoundRow(size="1GB", sites=2, rounds=_rounds(12, 2, 2), target=9.0, watch=True),
     RoundRow(size="empty", sites=8, rounds=_rounds(60, 3, 3)),
     RoundRow(size="1MB", sites=8, rounds=_rounds(15, 3, 3)),

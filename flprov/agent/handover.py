@@ -76,6 +76,7 @@ class HandOver:
         elif work.order is None or work.order.task_id != order.task_id:
             if work.order is not None:
                 work.superseded.add(work.order.task_id)
+            work.superseded.discard(order.task_id)
             work.order = order
             work.tries = max(1, self._tools.tasks.tries(work.job_id, order.task_id))
             self.begin(order)
@@ -149,7 +150,11 @@ class HandOver:
         task = pb.TaskOrder()
         task.CopyFrom(order)
         process = await self._worker()
-        if process is None or self._work.order is not order or self._work.handed == order.task_id:
+        if process is None or self._work.order is not order:
+            return
+        if self._work.handed == order.task_id:  # it is at it, perhaps since before this agent was started
+            self._work.be("training")
+            await self._tools.tasks.begin(self._work.job_id, order, tries=self._work.tries)
             return
         await self._lay(order, task)
         await self._tell(process, order, task)
@@ -187,9 +192,8 @@ class HandOver:
         """Tell the process, once, and write down beside it that it was told.
 
         The process does not wait for the disk, and nothing is lost by that. Killed between the two, the next
-        agent knows of no open task: it passes over what the process answers to this one, as to any that it
-        does not know, and the server's order comes again. The record is not synced either: a power cut ends
-        the process as well.
+        agent knows of no open task: what the process answers counts once the server's order has come again
+        (see `Hearing`). The record is not synced either: a power cut ends the process as well.
         """
         work = self._work
         if work.order is not order:

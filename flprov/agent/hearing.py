@@ -45,7 +45,7 @@ class Hearing:
         self._telling = telling
         self._finite = FiniteFiles()
         self._back = False  # it has not said yet what it does, to an agent that came back
-        self._repeats = False  # it may say its next answer twice
+        self._repeats = False  # it may say its next answer again, and even do the task again
 
     def begin(self, *, back: bool) -> None:
         """A process speaks: a new one, or one that goes `back` to the time of another agent."""
@@ -77,13 +77,16 @@ class Hearing:
             work.handed = task_id
             return
         work.superseded.add(task_id)
-        if order is not None and work.handed != order.task_id:  # it was lost on the way
+        if order is None:  # killed before it was written down; the server will order it once more
+            work.handed = task_id
+        elif work.handed != order.task_id:  # it was lost on the way
             self._handover.begin(order)
 
     async def _answered(self, answer: pb.TaskAnswer) -> None:
         work, order = self._work, self._work.order
         if answer.task_id in work.superseded:  # done while we were away, and no longer waited for
-            work.superseded.discard(answer.task_id)
+            if order is None and work.handed == answer.task_id:
+                work.handed = ""  # should it be ordered again, it is done again
             remove_out(answer.update.tensors, self._out)
             return
         if order is None or answer.task_id != order.task_id:

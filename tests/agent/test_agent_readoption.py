@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from agent_rig import PATIENCE, Rig
 from test_agent_sitejob import LARGE, answer, order
 
 from flprov.agent import hearing
-from flprov.store import Put
+from flprov.store import Delete, Put
 from flprov.wire import encode_tensors, pb
 from flprov.workers import ExitRecord
 from flprov.workers.reaping import write_exit_record
@@ -145,6 +146,63 @@ async def test_a_task_that_was_replaced_while_the_process_was_busy_is_answered_f
     rig.worker.say(answer=answer(task_id="1/train/2"))
     assert (await rig.reports.wait("answer")).task_id == "1/train/2"
     assert len(rig.worker.sent.of("task")) == len(rig.reports.of("answer")) == 1
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until that is so, and a little longer: what was heard is then acted upon."""
+    async with asyncio.timeout(PATIENCE):
+        while not holds():
+            await asyncio.sleep(0)
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def come_back_without_record(rig: Rig, app: App) -> None:
+    """The agent was killed after the process had been told of its task, and before that was written down."""
+    await begin(rig, app)
+    await rig.store.write([Delete("task", "j1")])
+    await rig.come_back()
+    assert rig.jobs.states() == {"j1": "ready"}
+
+
+async def test_a_task_that_was_not_written_down_is_done_once(rig: Rig, app: App):
+    await come_back_without_record(rig, app)
+    rig.worker.say(resumed=resumed("0/train/1"))
+    await until(rig.worker.said.empty)
+    rig.jobs.order(order())
+    await until(lambda: rig.jobs.states() == {"j1": "training"})
+    rig.worker.say(answer=answer())
+    assert (await rig.reports.wait("answer")).task_id == "0/train/1"
+    assert rig.worker.sent.of("task") == []
+    assert rig.process.alive
+
+
+async def test_a_task_that_was_not_written_down_and_is_told_twice_is_answered_once(rig: Rig, app: App):
+    """The process is busy: it hears of the new agent, and of the task, when it has its answer."""
+    await come_back_without_record(rig, app)
+    rig.jobs.order(order())
+    await rig.worker.sent.wait("task")
+    rig.worker.say(resumed=resumed("0/train/1"))
+    rig.worker.say(answer=answer())  # with its greeting
+    rig.worker.say(answer=answer())  # as it would have said it anyway
+    assert (await rig.reports.wait("answer")).task_id == "0/train/1"
+    rig.worker.say(answer=answer())  # of the task that it was told the second time
+    rig.jobs.order(order("1/train/2", number=1))
+    assert (await rig.worker.sent.wait("task", 2)).task_id == "1/train/2"
+    rig.worker.say(answer=answer(task_id="1/train/2"))
+    assert (await rig.reports.wait("answer", 2)).task_id == "1/train/2"
+    assert rig.process.alive
+
+
+async def test_what_nobody_waited_for_yet_is_done_again(rig: Rig, app: App):
+    await come_back_without_record(rig, app)
+    rig.worker.say(resumed=resumed("0/train/1"))
+    rig.worker.say(answer=answer())
+    await until(rig.worker.said.empty)
+    rig.jobs.order(order())
+    assert (await rig.worker.sent.wait("task")).task_id == "0/train/1"
+    rig.worker.say(answer=answer())
+    assert (await rig.reports.wait("answer")).task_id == "0/train/1"
 
 
 @pytest.mark.parametrize("back", [True, False])

@@ -39,7 +39,7 @@ def undisturbed(admin: Admin, network: Network, app: Path, folder: Path) -> byte
 
 def verify_ended_well(network: Network, admin: Admin, job_id: str, app: Path, folder: Path) -> None:
     done = admin.wait(job_id, timeout=60)
-    assert (done.state, done.rounds_done) == ("completed", 3)
+    assert (done.state, done.rounds_done) == ("completed", 3), done
     assert all(len(record.contributors) == 2 for record in done.rounds)
     disturbed = model_of(network, job_id, folder / "disturbed")
     assert undisturbed(admin, network, app, folder / "calm") == disturbed
