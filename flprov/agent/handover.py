@@ -23,6 +23,8 @@ from flprov.workers import Process
 
 logger = logging.getLogger(__name__)
 
+MOMENT = 0.02  # seconds; a task that is over by then was never worth a record of its own
+
 Fetch = Callable[[str, int, str, str], Awaitable[None]]  # digest, size, what is done in words, base
 
 
@@ -154,7 +156,7 @@ class HandOver:
             return
         if self._work.handed == order.task_id:  # it is at it, perhaps since before this agent was started
             self._work.be("training")
-            await self._tools.tasks.begin(self._work.job_id, order, tries=self._work.tries)
+            self._begin(order)
             return
         await self._lay(order, task)
         await self._tell(process, order, task)
@@ -189,22 +191,32 @@ class HandOver:
         self._laid = []
 
     async def _tell(self, process: Process, order: pb.TaskOrder, task: pb.TaskOrder) -> None:
-        """Tell the process, once, and write down beside it that it was told.
+        """Tell the process, once; that it was told is written down a moment later, if it is still at it.
 
-        The process does not wait for the disk, and nothing is lost by that. Killed between the two, the next
-        agent knows of no open task: what the process answers counts once the server's order has come again
-        (see `Hearing`). The record is not synced either: a power cut ends the process as well.
+        Nothing is lost by that. Killed between the two, the next agent knows of no open task: what the
+        process answers counts once the server's order has come again (see `Hearing`). The record is not
+        synced either: a power cut ends the process as well.
         """
         work = self._work
         if work.order is not order:
             return
         work.handed = order.task_id
         work.be("training")
-        writing = asyncio.ensure_future(self._tools.tasks.begin(work.job_id, order, tries=work.tries))
+        self._begin(order)
         with contextlib.suppress(JobFailed):  # it has ended: who listens to it says so, or begins again
             await process.channel.send(pb.ToWorker(task=task))
+
+    def _begin(self, order: pb.TaskOrder) -> None:
+        self._tools.tasks.begin(self._work.job_id, order, tries=self._work.tries)
+        asyncio.get_running_loop().call_later(MOMENT, self._note, order)
+
+    def _note(self, order: pb.TaskOrder) -> None:
+        if self._work.order is order and not self._work.over:  # else it has been answered
+            self._tasks.spawn(self._keep(order))
+
+    async def _keep(self, order: pb.TaskOrder) -> None:
         try:
-            await writing
-        except LocalError:  # the task fails for that: what the process says to it comes too late
-            work.superseded.add(order.task_id)
-            raise
+            await self._tools.tasks.keep(self._work.job_id)
+        except LocalError as error:  # the task fails for that: what the process says to it comes too late
+            self._work.superseded.add(order.task_id)
+            await self._answering.fail(order, failure_of(error))

@@ -188,7 +188,8 @@ class SiteJobs:
             answer = pb.TaskAnswer(job_id=job_id, task_id=begun.order.task_id, failure=failure)
             await self._answers.keep(answer, round=begun.order.round, also=self._tasks.end(job_id))
         elif begun is not None and record.outside:
-            await self._tasks.begin(job_id, begun.order, tries=begun.tries + 1)
+            self._tasks.begin(job_id, begun.order, tries=begun.tries + 1)
+            await self._tasks.keep(job_id)
 
     def _measure(self, held: Mapping[str, HeldLease]) -> Vitals:
         config = self._config

@@ -74,13 +74,14 @@ def blobs_of(order: pb.TaskOrder) -> set[str]:
 class OpenTasks:
     """The task that each job's process is at.
 
-    Written as the process hears of it, and not synced: what a power cut takes here it takes from the process
-    as well, and the server's order comes again.
+    Written a moment after the process has heard of it, if it is still at it, and not synced: what a power
+    cut takes here it takes from the process as well, and the server's order comes again.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._begun: dict[str, Begun] = {}
+        self._written: set[str] = set()  # jobs of which there is a record, or will be in a moment
 
     def load(self) -> None:
         """Read what an earlier run of the agent has left. Raises StateDamaged."""
@@ -88,6 +89,7 @@ class OpenTasks:
             try:
                 order = parse_message(pb.TaskOrder, bytes.fromhex(str(value["order"])))
                 self._begun[job_id] = Begun(order=order, tries=int(value["tries"]))
+                self._written.add(job_id)
             except (ProtocolError, KeyError, ValueError) as error:
                 raise StateDamaged(f"the open task of job {job_id} cannot be read") from error
 
@@ -100,12 +102,21 @@ class OpenTasks:
         begun = self._begun.get(job_id)
         return begun.tries if begun is not None and begun.order.task_id == task_id else 0
 
-    async def begin(self, job_id: str, order: pb.TaskOrder, *, tries: int) -> None:
-        """The next process is about to hear of it; this outlives the agent when it returns."""
-        value = {"order": order.SerializeToString().hex(), "tries": tries}
+    def begin(self, job_id: str, order: pb.TaskOrder, *, tries: int) -> None:
+        """The next process is about to hear of it; `keep` is for what is not over within a moment."""
         self._begun[job_id] = Begun(order=order, tries=tries)
-        await self._store.write([Put(_KIND, job_id, value)])
+
+    async def keep(self, job_id: str) -> None:
+        """Write the open task of a job down, if it has one; it outlives the agent when this returns."""
+        begun = self._begun.get(job_id)
+        if begun is not None:
+            self._written.add(job_id)
+            value = {"order": begun.order.SerializeToString().hex(), "tries": begun.tries}
+            await self._store.write([Put(_KIND, job_id, value)])
 
     def end(self, job_id: str) -> list[Change]:
         """What makes it no open task any more: for the commit that says what became of it."""
-        return [Delete(_KIND, job_id)] if self._begun.pop(job_id, None) is not None else []
+        self._begun.pop(job_id, None)
+        written = job_id in self._written
+        self._written.discard(job_id)
+        return [Delete(_KIND, job_id)] if written else []

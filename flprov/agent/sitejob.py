@@ -58,7 +58,6 @@ class SiteJob:
         self._tasks = Tasks("site job")
         self._fetching: asyncio.Task[None] | None = None
         self._up = asyncio.Lock()
-        self._stopping = False
         self._redactor = Redactor(admitted.logs.redact)
         most = admitted.submission.spec.sites.max_weight
         filters = SiteFilters(admitted.filters, tools.site, job_id, folder, tools.blobs, most)
@@ -103,7 +102,7 @@ class SiteJob:
     @property
     def stopped(self) -> bool:
         """Its end was asked for: what fails from then on is nobody's news."""
-        return self._stopping
+        return self._work.over
 
     def order(self, order: pb.TaskOrder) -> None:
         """Do a task. The same order again is answered again, not done again."""
@@ -175,7 +174,7 @@ class SiteJob:
             raise
 
     def _verify_wanted(self) -> None:
-        if self._stopping:
+        if self._work.over:
             raise JobFailed(f"job {self.job_id} was stopped")
 
     def _prepare(self, app: str) -> None:
@@ -264,7 +263,7 @@ class SiteJob:
         record = await self._see_off(process, _LAST_WORD if reason else _FAREWELL)
         if self._process is process:
             self._process = None
-        if self._stopping:
+        if self._work.over:
             return
         if record.outside and not record.remaining:
             await self._begin_again(record.reason)
@@ -310,7 +309,7 @@ class SiteJob:
 
     async def stop(self, reason: str, grace: float) -> tuple[int, ...]:
         """Kill everything of this job here; returns the pids that are left (none: proof)."""
-        self._stopping = True
+        self._work.over = True
         self._work.be("stopping")
         if self._fetching is not None:
             self._fetching.cancel()
@@ -331,7 +330,7 @@ class SiteJob:
 
     async def leave(self) -> None:
         """The agent restarts: let go of the job's process, which goes on."""
-        self._stopping = True
+        self._work.over = True
         if self._fetching is not None:
             self._fetching.cancel()
         async with self._up:
@@ -344,7 +343,7 @@ class SiteJob:
 
     async def close(self) -> None:
         """The agent stops: end the job's process; the server will deploy it again."""
-        self._stopping = True
+        self._work.over = True
         async with self._up:
             process = self._process
         if process is not None:

@@ -54,6 +54,7 @@ class SiteWork:
     base: str = ""  # the model of the newest task that has come here whole
     confinement: str = ""  # of its process, as `Process.confinement` has it
     taking: set[str] = field(default_factory=set)  # the blob of an update that is not kept yet
+    over: bool = False  # it was told to end here, or its agent ends
 
     def be(self, state: str) -> None:
         """The job is somewhere else now."""

@@ -13,7 +13,8 @@ from agent_parties import App, write_app
 from agent_rig import PATIENCE, Rig
 from test_agent_sitejob import LARGE, answer, order
 
-from flprov.agent import hearing
+from flprov.agent import handover, hearing
+from flprov.agent.jobrecord import OpenTasks
 from flprov.store import Delete, Put
 from flprov.wire import encode_tensors, pb
 from flprov.workers import ExitRecord
@@ -23,10 +24,11 @@ OTHER = encode_tensors({"w": np.ones(100_000, dtype=np.float32)})
 
 
 async def begin(rig: Rig, app: App, model: pb.Payload | None = None) -> None:
-    """The job is deployed and at a task."""
+    """The job is deployed and at a task, and that is written down."""
     await rig.deploy(app)
     rig.jobs.order(order(model=model))
     await rig.worker.sent.wait("task")
+    await until(lambda: "j1" in rig.store.load("task"))
 
 
 def resumed(task_id: str) -> pb.Resumed:
@@ -155,6 +157,30 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+async def test_a_task_is_written_down_only_if_it_takes_a_moment(rig: Rig, app: App, monkeypatch):
+    written = []
+    keep = OpenTasks.keep
+
+    async def count(self: OpenTasks, job_id: str) -> None:
+        written.append(job_id)
+        await keep(self, job_id)
+
+    monkeypatch.setattr(OpenTasks, "keep", count)
+    monkeypatch.setattr(handover, "MOMENT", 0.0)
+    await begin(rig, app)
+    assert written == ["j1"]
+    rig.worker.say(answer=answer())
+    await rig.reports.wait("answer")
+    assert rig.store.load("task") == {}
+    monkeypatch.setattr(handover, "MOMENT", 0.2)
+    rig.jobs.order(order("1/train/2", number=1))
+    await rig.worker.sent.wait("task", 2)
+    rig.worker.say(answer=answer(task_id="1/train/2"))
+    await rig.reports.wait("answer", 2)
+    await asyncio.sleep(0.4)
+    assert written == ["j1"]
 
 
 async def come_back_without_record(rig: Rig, app: App) -> None:
@@ -367,6 +393,7 @@ async def test_an_answer_of_a_round_that_is_saved_is_not_said_again(rig: Rig, ap
     await rig.reports.wait("answer")
     rig.jobs.order(order("1/train/1", number=1))  # so round 0 is saved
     await rig.worker.sent.wait("task", 2)
+    await until(lambda: "j1" in rig.store.load("task"))
     assert list(rig.store.load("answer")) == ["j1/0/train/1"]
     await rig.come_back()
     rig.jobs.welcome(["j1"])

@@ -74,12 +74,22 @@ def test_what_a_worker_answers_while_its_agent_is_away_counts(network: Network, 
     verify_ended_well(network, admin, job.job_id, app, tmp_path)
 
 
+def wait_in_gate(network: Network, job_id: str, name: str) -> None:
+    """Until the job's process at a site is in round 1; a site that says `training` may still mean round 0."""
+    folder = network.local(name) / "state" / "jobs" / job_id
+    deadline = time.monotonic() + 60
+    while not any(f"round 1 at {name}".encode() in log.read_bytes() for log in folder.glob("log*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("victim", ["worker", "shim"])
 def test_what_is_killed_from_outside_is_started_again(network: Network, tmp_path, victim):
     admin = network.admin()
     app = write_app(tmp_path / "gated", train=GATED)
     job = admin.submit(app)
     wait_for(admin, job.job_id, in_round_1)
+    wait_in_gate(network, job.job_id, "site-2")
     shim = shim_of(network, "site-2", job.job_id)
     os.kill(shim if victim == "shim" else worker_of(shim), signal.SIGKILL)
     told = admin.job(job.job_id).sites[1]
