@@ -79,9 +79,7 @@ class _Room:
         while (message := self._channel.receive()) is not None:
             match message.WhichOneof("body"):
                 case "start_site":
-                    self._seats[message.site] = _Seat(
-                        message.start_site, Belongings(self._modules, self._generators)
-                    )
+                    self._seats[message.site] = _Seat(message.start_site, self._new_belongings())
                 case "task":
                     self._do(message.site, message.task)
                 case "quit":
