@@ -5,7 +5,7 @@ Where the other side has another blob with some of the same tensors, the *base*,
 Only the digest of the whole vouches for the result: when it is wrong, everything is sent once more.
 
 No more is on the way than the line carries in half a second (see pace.py): what is sent is counted until
-the server says that it has it, what is fetched is asked for in ranges.
+the server says that it has it, what is fetched is asked for in ranges (underway.py).
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from flprov._base import Clock, backoff
-from flprov.agent.pace import LEAST, MOST, Pace
+from flprov.agent.pace import Pace
+from flprov.agent.underway import Asking, Sending
 from flprov.blobs import BlobStore, Upload
 from flprov.errors import FlprovError, Nature, ProtocolError
 from flprov.kits import Credential
@@ -31,11 +30,9 @@ from flprov.wire import Message, gaps, pb, unchanged, verify_same
 logger = logging.getLogger(__name__)
 
 MOST_BLOB = 64 << 30
-MOST_PIECE = 2 << 20  # in one message
 _POINTS_TIMEOUT = 60.0  # seconds; 30 KB at 64 kbit/s take four
 _COMPARE_TIMEOUT = 600.0  # seconds; the server reads two models, perhaps from a slow disk
 _WORTH_COMPARING = 1 << 20  # bytes; a question costs a trip
-_RANGES = 2  # asked for at once: the line is not idle while a question travels; more would come mixed
 
 OnBytes = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -135,59 +132,22 @@ class Bulk:
         same = await self._compare(job_id, upload.digest, base, size)
         if same:
             await upload.draw_on(self._blobs.path(base), same)
-        asked: deque[_Range] = deque()
-        wanted = gaps(same, size, upload.offset)
-        at = end = 0
-        try:
-            while upload.offset < size:
-                while len(asked) < _RANGES:
-                    if at == end:
-                        at, end = next(wanted, (size, size))
-                    if at == size:
-                        break
-                    asked.append(self._ask_for(job_id, upload.digest, at, min(self._down.piece, end - at)))
-                    at += asked[-1].size
-                await self._lay_down(asked[0], upload)
-                asked.popleft()
-                self._moved += 1
-                on_bytes(upload.offset, size)
-            await upload.finish()
-        finally:
-            for one in asked:
-                one.task.cancel()
-            await asyncio.gather(*(one.task for one in asked), return_exceptions=True)
+        if upload.offset < size:
+            asking = Asking(self._down, job_id, upload.digest, gaps(same, size, upload.offset))
+            try:
+                await self._take_in(asking, upload, on_bytes)
+            finally:
+                asking.release()
+        await upload.finish()
 
-    def _ask_for(self, job_id: str, digest: str, offset: int, size: int) -> _Range:
-        chunks: asyncio.Queue[bytes | None] = asyncio.Queue()
-        request = pb.BlobRequest(digest=digest, offset=offset, length=size, job_id=job_id)
-        return _Range(size, chunks, asyncio.create_task(self._fetch_range(request, chunks)))
-
-    async def _fetch_range(self, request: pb.BlobRequest, chunks: asyncio.Queue[bytes | None]) -> None:
-        since = await self._down.take(request.length)
-        left = request.length
-        try:
-            async with contextlib.aclosing(self._open().download(m.FETCH_BLOB, request)) as replies:
-                async for data in replies:
-                    left -= len(data)
-                    if left < 0:
-                        raise ProtocolError(f"the server sent more than the {request.length} bytes asked for")
-                    chunks.put_nowait(data)
-        except BaseException:
-            self._down.release(request.length)
-            raise
-        else:
-            self._down.confirm(request.length, since)
-        finally:
-            chunks.put_nowait(None)
-
-    async def _lay_down(self, asked: _Range, upload: Upload) -> None:
-        """Write a range as it comes; of one that breaks off, what has come."""
-        end = upload.offset + asked.size
-        while (data := await asked.chunks.get()) is not None:
-            await upload.write(data)
-        await asked.task
-        if upload.offset < end:
-            await upload.finish()  # says where it ended
+    async def _take_in(self, asking: Asking, upload: Upload, on_bytes: OnBytes) -> None:
+        """Write what was asked for as it comes; of what breaks off, what has come."""
+        async with contextlib.aclosing(self._open().stream(m.FETCH_BLOB, asking.messages())) as replies:
+            async for data in replies:
+                settled = asking.came(len(data))
+                await upload.write(data)
+                self._moved += settled
+                on_bytes(upload.offset, upload.size)
 
     # ---- to the server -------------------------------------------------------------------
 
@@ -218,7 +178,7 @@ class Bulk:
             if same := await asyncio.to_thread(unchanged, *paths):
                 header.base = base
                 header.same.extend(same)
-        sending = _Sending(self._up, self._blobs.path(digest), header)
+        sending = Sending(self._up, self._blobs.path(digest), header)
         complete = False
         try:
             async with contextlib.aclosing(self._open().stream(m.SEND_BLOB, sending.messages())) as replies:
@@ -319,64 +279,3 @@ class Bulk:
         """Let go of the connection."""
         if self._connection is not None:
             await self._connection.close()
-
-
-class _Range(NamedTuple):
-    """Part of a blob that was asked for."""
-
-    size: int
-    chunks: asyncio.Queue[bytes | None]  # what has come of it; None is the end
-    task: asyncio.Task[None]
-
-
-class _Sending:
-    """One upload's messages, and which of its bytes are on the way."""
-
-    def __init__(self, pace: Pace, path: Path, header: pb.UploadHeader) -> None:
-        self._pace = pace
-        self._path = path
-        self._header = header
-        self._start: asyncio.Future[pb.UploadReply] = asyncio.get_running_loop().create_future()
-        self._under_way: deque[tuple[int, int, float]] = deque()  # end, size, moment
-        self._ahead = MOST  # bytes that the server has room for
-        self._room = asyncio.Event()
-
-    async def messages(self) -> AsyncIterator[pb.UploadHeader | bytes]:
-        yield self._header
-        first = await self._start
-        same = () if first.whole else self._header.same
-        with self._path.open("rb", buffering=0) as file:
-            for offset, end in gaps(same, self._header.size, first.offset):
-                file.seek(offset)
-                while offset < end:
-                    size = min(self._pace.piece, MOST_PIECE, max(LEAST, self._ahead // 2), end - offset)
-                    await self._wait_for_room(size)
-                    since = await self._pace.take(size)
-                    offset += size
-                    self._under_way.append((offset, size, since))
-                    yield file.read(size)
-
-    async def _wait_for_room(self, size: int) -> None:
-        """Until the server can take so much more: of many senders each gets a share."""
-        while self._under_way and size + sum(one for _, one, _ in self._under_way) > self._ahead:
-            self._room.clear()
-            await self._room.wait()
-
-    def confirmed(self, reply: pb.UploadReply) -> int:
-        """The server has everything before an offset; how many pieces that settles."""
-        offset = reply.offset
-        self._ahead = reply.ahead or MOST
-        self._room.set()
-        if not self._start.done():
-            self._start.set_result(reply)
-        settled = 0
-        while self._under_way and self._under_way[0][0] <= offset:
-            _, size, since = self._under_way.popleft()
-            self._pace.confirm(size, since)
-            settled += 1
-        return settled
-
-    def release(self) -> None:
-        """The call is over."""
-        while self._under_way:
-            self._pace.release(self._under_way.popleft()[1])

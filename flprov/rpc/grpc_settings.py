@@ -87,6 +87,8 @@ SERVER_OPTIONS = tuple(
 )
 
 _CHANNEL: dict[str, int | str] = {
+    "grpc.http2.bdp_probe": 0,
+    "grpc.http2.lookahead_bytes": 2 << 20,
     **_COMMON,
     "grpc.use_local_subchannel_pool": 1,  # two channels are two TCP connections, also to one address
     "grpc.keepalive_time_ms": 10_000,  # while a call is open; see docs/bad-links.md

@@ -107,7 +107,7 @@ def _person(
 
 # ---- a site's ------------------------------------------------------------------------------
 CONTROL = _site("Control", Shape.STREAM, pb.FromSite, pb.ToSite)
-FETCH_BLOB = _site("FetchBlob", Shape.DOWNLOAD, pb.BlobRequest, bytes)
+FETCH_BLOB = _site("FetchBlob", Shape.STREAM, pb.BlobRequest, bytes)
 COMPARE_BLOB = _site("CompareBlob", Shape.UNARY, pb.CompareRequest, pb.CompareReply)
 SEND_BLOB = _site("SendBlob", Shape.STREAM, pb.UploadHeader, pb.UploadReply, brings_bytes=True)
 SEND_LOGS = _site("SendLogs", Shape.STREAM, pb.LogMessage, pb.LogReply)

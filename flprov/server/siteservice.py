@@ -318,13 +318,16 @@ class SiteService:
 
     # ---- bulk ----------------------------------------------------------------------------
 
-    async def fetch_blob(self, call: Call, request: pb.BlobRequest) -> AsyncIterator[bytes]:
-        """An app, or what goes with a task that one of the site's own jobs has given it."""
-        run = self._own_job(call, request.job_id)
-        self._verify_given(call, run, request)
-        async for chunk in send_blob(self._blobs, request.digest, request.offset, request.length):
-            yield chunk
-            run.sites.note_moved(call.caller.name)
+    async def fetch_blob(
+        self, call: Call, requests: AsyncIterator[pb.BlobRequest]
+    ) -> AsyncIterator[bytes]:
+        """Ranges of an app, or of what goes with a task that one of the site's own jobs has given it."""
+        async for request in requests:
+            run = self._own_job(call, request.job_id)
+            self._verify_given(call, run, request)
+            async for chunk in send_blob(self._blobs, request.digest, request.offset, request.length):
+                yield chunk
+                run.sites.note_moved(call.caller.name)
 
     async def compare_blob(self, call: Call, request: pb.CompareRequest) -> pb.CompareReply:
         """Which bytes of a blob that the site may fetch stand in one that it was given before."""

@@ -19,11 +19,15 @@ def _no_base(_header: pb.UploadHeader) -> None:
 
 
 async def send_blob(blobs: BlobStore, digest: str, offset: int, length: int = 0) -> AsyncIterator[bytes]:
-    """The bytes of a blob from `offset` on: `length` of them, or all when that is 0."""
+    """The bytes of a blob from `offset` on: `length` of them, or all when that is 0.
+
+    Raises:
+        NotFound: it is not here, or not that long.
+    """
     size = blobs.size(digest)
-    if offset > size:
-        raise NotFound(f"blob {digest[:12]} has {size} bytes, not {offset}")
-    left = min(length or size, size - offset)
+    if (end := offset + length) > size:
+        raise NotFound(f"blob {digest[:12]} has {size} bytes, not {end}")
+    left = length or size - offset
     for data in blobs.read(digest, offset, min(CHUNK, left) or CHUNK):
         yield data if len(data) <= left else data[:left]
         left -= len(data)
