@@ -318,9 +318,7 @@ class SiteService:
 
     # ---- bulk ----------------------------------------------------------------------------
 
-    async def fetch_blob(
-        self, call: Call, requests: AsyncIterator[pb.BlobRequest]
-    ) -> AsyncIterator[bytes]:
+    async def fetch_blob(self, call: Call, requests: AsyncIterator[pb.BlobRequest]) -> AsyncIterator[bytes]:
         """Ranges of an app, or of what goes with a task that one of the site's own jobs has given it."""
         async for request in requests:
             run = self._own_job(call, request.job_id)

@@ -221,19 +221,19 @@ class FakeServer:
     def connect(self) -> Connection:
         return self.network.connect(SITE_IDENTITY)
 
-    async def _fetch(self, call: object, request: pb.BlobRequest) -> AsyncIterator[bytes]:
-        self.fetches.append(request)
-        self.asked.set()
-        if self.hold is not None:
-            await self.hold.wait()
+    async def _fetch(self, call: object, requests: AsyncIterator[pb.BlobRequest]) -> AsyncIterator[bytes]:
         breaks = self._line()
-        if request.digest not in self.blobs:
-            raise NotFound(f"no blob {request.digest[:12]} here")
-        end = request.offset + request.length if request.length else None
-        data = self.blobs[request.digest][request.offset : end]
-        for start in range(0, len(data), self.chunk):
-            breaks()
-            yield data[start : start + self.chunk]
+        async for request in requests:
+            self.fetches.append(request)
+            self.asked.set()
+            if self.hold is not None:
+                await self.hold.wait()
+            if request.digest not in self.blobs:
+                raise NotFound(f"no blob {request.digest[:12]} here")
+            data = self.blobs[request.digest][request.offset : request.offset + request.length]
+            for start in range(0, len(data), self.chunk):
+                breaks()
+                yield data[start : start + self.chunk]
 
     async def _receive(self, call: object, requests: AsyncIterator[Any]) -> AsyncIterator[pb.UploadReply]:
         breaks = self._line()

@@ -10,6 +10,8 @@ from agent_parties import NOW
 from agent_rig import PATIENCE, FakeServer
 
 from flprov.agent.bulk import Bulk
+from flprov.agent.pace import LEAST, Pace
+from flprov.agent.underway import Asking
 from flprov.blobs import BlobStore, digest_of
 from flprov.errors import NotFound, ProtocolError, ServerUnavailable
 from flprov.rpc import methods as m
@@ -84,10 +86,36 @@ async def test_an_empty_blob_is_a_blob(bulk, server, blobs):
 
 async def test_after_a_break_only_the_rest_is_sent(bulk, server, blobs, clock):
     digest = server.add(DATA)
-    server.cuts = [3, 0, 0, 0]
+    server.cuts = [3, 0]
     await through_trouble(bulk.fetch("j1", digest, len(DATA)), clock, 2)
     assert [ask.offset for ask in server.fetches if ask.offset == 3000] == [3000, 3000]
     assert blobs.path(digest).read_bytes() == DATA
+
+
+async def test_a_second_range_is_asked_for_before_the_first_is_here_and_no_third(clock):
+    pace = Pace(clock)
+    asking = Asking(pace, "j1", "d1", iter([(0, 3 * LEAST), (5 * LEAST, 5 * LEAST + 7)]))
+    requests = asking.messages()
+    assert [(await anext(requests)).offset for _ in range(2)] == [0, LEAST]
+    third = asyncio.create_task(anext(requests))
+    await asyncio.sleep(0)
+    assert asking.came(LEAST - 1) == 0
+    await asyncio.sleep(0)
+    assert not third.done()
+    assert asking.came(1) == 1
+    assert (await third).offset == 2 * LEAST
+    assert asking.came(LEAST) == asking.came(LEAST) == 1
+    last = await anext(requests)
+    assert (last.offset, last.length, last.job_id, last.digest) == (5 * LEAST, 7, "j1", "d1")
+    with pytest.raises(ProtocolError, match="more than the 7 bytes"):
+        asking.came(8)
+    asking.release()
+    await asyncio.wait_for(pace.take(pace.window), PATIENCE)  # nothing of it counts any more
+
+
+async def test_bytes_that_nobody_asked_for_are_refused(clock):
+    with pytest.raises(ProtocolError, match="more than the 0 bytes"):
+        Asking(Pace(clock), "j1", "d1", iter(())).came(1)
 
 
 async def test_several_jobs_that_want_one_blob_share_one_transfer(bulk, server, blobs):
@@ -179,7 +207,7 @@ async def test_what_the_server_has_is_not_sent_again(bulk, server, blobs):
 
 
 async def test_an_upload_goes_on_where_it_broke_off(bulk, server, blobs, clock, monkeypatch):
-    monkeypatch.setattr("flprov.agent.bulk.MOST_PIECE", 1000)
+    monkeypatch.setattr("flprov.agent.underway.MOST_PIECE", 1000)
     digest = await blobs.put(DATA)
     server.cuts = [3, 0, 20]
     await through_trouble(bulk.send("j1", digest), clock, 2)

@@ -185,6 +185,8 @@ class Caller:
     async def _message(self, name: str) -> AsyncIterator[Any]:
         if name == "Control":
             yield pb.FromSite(hello=hello(self._kit.name))
+        elif name == "FetchBlob":
+            yield self._request(name)
         else:
             yield pb.LogMessage(job_id="0job", data=b"log")
 

@@ -40,8 +40,8 @@ async def receive(blobs, *messages, owner="site-1", known=False, most=1 << 20):
     return [replies[0], replies[-1]] if len(replies) > 1 else replies
 
 
-async def sent(blobs, digest, offset=0):
-    return b"".join([chunk async for chunk in send_blob(blobs, digest, offset)])
+async def sent(blobs, digest, offset=0, length=0):
+    return b"".join([chunk async for chunk in send_blob(blobs, digest, offset, length)])
 
 
 async def test_blob_arrives_in_pieces_of_any_size(blobs):
@@ -77,9 +77,8 @@ async def test_each_piece_is_answered_so_that_the_sender_knows_what_is_on_the_wa
 
 async def test_part_of_a_blob_is_sent(blobs):
     await blobs.put(DATA)
-    for offset, length in ((0, 1), (100, 5000), (len(DATA) - 1, 1), (10, 10**12), (len(DATA), 5)):
-        found = b"".join([chunk async for chunk in send_blob(blobs, DIGEST, offset, length)])
-        assert found == DATA[offset : offset + length]
+    for offset, length in ((0, 1), (100, 5000), (len(DATA) - 1, 1), (10, len(DATA) - 10)):
+        assert await sent(blobs, DIGEST, offset, length) == DATA[offset : offset + length]
 
 
 async def test_empty_blob_is_a_blob(blobs):
@@ -182,6 +181,13 @@ async def test_offset_behind_the_end_is_not_found(blobs, offset):
     await blobs.put(DATA)
     with pytest.raises(NotFound, match=f"has {len(DATA)} bytes, not {offset}"):
         await sent(blobs, DIGEST, offset)
+
+
+async def test_a_range_that_ends_behind_the_end_is_not_found(blobs):
+    """Whoever asks waits for all of it: fewer bytes would be no answer."""
+    await blobs.put(DATA)
+    with pytest.raises(NotFound, match=f"has {len(DATA)} bytes, not {len(DATA) + 1}"):
+        await sent(blobs, DIGEST, 10, len(DATA) - 9)
 
 
 async def test_blob_that_is_not_here_is_not_found(blobs):
