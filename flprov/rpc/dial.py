@@ -12,6 +12,7 @@ import os
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class Dial:
         self.place = f"{endpoint} (through the proxy {self.proxy})" if self.proxy else endpoint
         self.stage = Stage.NAME
         self.steps: list[Step] = []
+        self.trip = 0.0  # seconds there and back, once connected
         self.certificate = b""
         self.server: Identity | None = None  # whose certificate it is, once our own rules took it
         self._reader: asyncio.StreamReader | None = None
@@ -60,14 +62,16 @@ class Dial:
         """A TCP connection to the first of the addresses that takes it, or a tunnel through the proxy."""
         addresses = await self._resolve()
         self.passed(", ".join(dict.fromkeys(str(address[0]) for _family, address in addresses)))
-        self.stage = Stage.TCP
+        self.stage, began = Stage.TCP, time.perf_counter()
         try:
             connected = await connect_first(addresses)
             self.passed(f"connected to {_address_of(connected)}")
         except OSError as error:  # also of a server that was killed in this moment
             raise self._explain_tcp(error) from error
         if self.proxy is not None:
+            began = time.perf_counter()
             await self._tunnel(connected, self.proxy)
+        self.trip = time.perf_counter() - began
         return connected
 
     async def _resolve(self) -> Sequence[Address]:

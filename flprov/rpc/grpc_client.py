@@ -185,8 +185,8 @@ class _Dialler:
         """A channel to where somebody listens connects beside the probe; a call waits for what that finds."""
         opened: list[_Link] = []
 
-        def reach() -> None:
-            opened.append(self._open_channel(endpoint, shown))
+        def reach(trip: float) -> None:
+            opened.append(self._open_channel(endpoint, shown, trip))
 
         try:
             result = await shown.prober.probe(endpoint, on_reached=reach)
@@ -197,8 +197,8 @@ class _Dialler:
             for link in opened:
                 link.retire()
 
-    def _open_channel(self, endpoint: str, shown: _Shown) -> _Link:
-        options = channel_options(self._route.proxy_for(*split_endpoint(endpoint)))
+    def _open_channel(self, endpoint: str, shown: _Shown, trip: float) -> _Link:
+        options = channel_options(self._route.proxy_for(*split_endpoint(endpoint)), trip)
         channel = grpc.aio.secure_channel(endpoint, shown.credentials, options=options)
         channel.get_state(try_to_connect=True)
         link = _Link(channel, endpoint, on_closed=self._links.discard)

@@ -62,16 +62,18 @@ _COMMON = {
     "grpc.max_send_message_length": _RECEIVE_LIMIT,
     "grpc.max_metadata_size": _METADATA_LIMIT,
     "grpc.absolute_max_metadata_size": _METADATA_LIMIT,
-    # What may come in on one call before we read on: 2 MiB carry 800 Mbit/s over 20 ms. Left to its own
-    # measurement gRPC buffers more, and is no quicker on loopback: 147 MB instead of 88 in a server to which
-    # eight sites send at once, 75 instead of 55 in an agent.
+    # What may come in on one call before we read on is ours to say: left to its own measurement gRPC buffers
+    # what comes from the same machine by the dozen MiB, and is no quicker.
     "grpc.http2.bdp_probe": 0,
-    "grpc.http2.lookahead_bytes": 2 << 20,
 }
+_AHEAD = "grpc.http2.lookahead_bytes"
 
 SERVER_OPTIONS = tuple(
     {
         **_COMMON,
+        # 8 MiB of an upload carry 640 Mbit/s where a trip takes 100 ms. Of many senders each has less on the
+        # way: see server/shares.py.
+        _AHEAD: 8 << 20,
         "grpc.so_reuseport": 0,  # a second server on the port fails instead of taking half of the calls
         "grpc.server_handshake_timeout_ms": 10_000,  # the default keeps a silent TCP client 120 s
         "grpc.http2.settings_timeout": 10_000,  # and one that is silent after TLS 60 s
@@ -87,6 +89,8 @@ SERVER_OPTIONS = tuple(
     }.items()
 )
 
+_LEAST_AHEAD, _MOST_AHEAD = 2 << 20, 16 << 20  # bytes of one call; an agent needs 20 MB more for the most
+_RATE = 125_000_000  # bytes a second
 _CHANNEL: dict[str, int | str] = {
     **_COMMON,
     "grpc.use_local_subchannel_pool": 1,  # two channels are two TCP connections, also to one address
@@ -101,8 +105,12 @@ _CHANNEL: dict[str, int | str] = {
 }
 
 
-def channel_options(proxy: Proxy | None) -> tuple[tuple[str, int | str], ...]:
+def channel_options(proxy: Proxy | None, trip: float = 0.0) -> tuple[tuple[str, int | str], ...]:
     """How a channel dials: through this proxy, or directly, whatever the environment says.
+
+    Args:
+        proxy: the one on the way.
+        trip: seconds to the server and back; as much may come ahead as 1 Gbit/s brings meanwhile.
 
     gRPC takes user name and password out of the URL, undoes %40 and the like, and sends
     `Proxy-Authorization: Basic`. It neither prints the URL nor repeats it in errors.
@@ -110,4 +118,5 @@ def channel_options(proxy: Proxy | None) -> tuple[tuple[str, int | str], ...]:
     through: dict[str, int | str] = {"grpc.enable_http_proxy": 0}
     if proxy is not None:
         through = {"grpc.enable_http_proxy": 1, "grpc.http_proxy": proxy.secret_url}
-    return tuple({**_CHANNEL, **through}.items())
+    ahead = min(max(_LEAST_AHEAD, int(trip * _RATE)), _MOST_AHEAD)
+    return tuple({**_CHANNEL, **through, _AHEAD: ahead}.items())

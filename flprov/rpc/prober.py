@@ -136,15 +136,16 @@ class Prober:
         """Made when something listens: sites that wait for their server dial again and again."""
         return self._make_context()
 
-    async def probe(self, endpoint: str, *, on_reached: Callable[[], None] | None = None) -> ProbeResult:
+    async def probe(self, endpoint: str, *, on_reached: Callable[[float], None] | None = None) -> ProbeResult:
         """Dial `endpoint`: once, or twice when the server hung up, which it also does while it stops.
 
-        Each time that somebody listens there, `on_reached` is called before the handshake.
+        Each time that somebody listens there, `on_reached` is called before the handshake, with the seconds
+        that a trip there and back takes.
         """
         found = await self._probe(endpoint, on_reached)
         return await self._probe(endpoint, on_reached) if found.cause is Cause.OWN_REFUSED else found
 
-    async def _probe(self, endpoint: str, on_reached: Callable[[], None] | None) -> ProbeResult:
+    async def _probe(self, endpoint: str, on_reached: Callable[[float], None] | None) -> ProbeResult:
         dial = Dial(endpoint, self._route)
         cause, error = Cause.FINE, None
         try:
@@ -169,13 +170,13 @@ class Prober:
             steps=tuple(dial.steps),
         )
 
-    async def _dial(self, dial: Dial, on_reached: Callable[[], None] | None) -> None:
+    async def _dial(self, dial: Dial, on_reached: Callable[[float], None] | None) -> None:
         if self._own is not None:
             dial.stage = Stage.OWN
             self._own.verify(self._clock.now())
         connected = await dial.connect()
         if on_reached is not None:
-            on_reached()
+            on_reached(dial.trip)
         if self._anchors is None:
             connected.close()
             return
