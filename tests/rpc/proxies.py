@@ -39,10 +39,13 @@ async def saying(answer: bytes | None, *, hold: bool = False) -> AsyncIterator[S
 
 
 @contextlib.asynccontextmanager
-async def forwarding(*, login: str | None = None, port: int | None = None) -> AsyncIterator[SeenProxy]:
+async def forwarding(
+    *, login: str | None = None, port: int | None = None, delay: float = 0.0
+) -> AsyncIterator[SeenProxy]:
     """A proxy that works; with `login` ("user:password") for those only who give it.
 
-    `port` is on this machine: where every tunnel leads, whatever name was asked for.
+    `port` is on this machine: where every tunnel leads, whatever name was asked for. `delay` is what opening
+    a tunnel takes, in seconds.
     """
     seen = SeenProxy()
     wanted = login and base64.b64encode(login.encode()).decode()
@@ -58,6 +61,7 @@ async def forwarding(*, login: str | None = None, port: int | None = None) -> As
         with socket.socket() as far:
             far.settimeout(0)
             await loop.sock_connect(far, ("127.0.0.1", port or int(asked)))
+            await asyncio.sleep(delay)
             await loop.sock_sendall(near, b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
             await asyncio.gather(_pipe(near, far), _pipe(far, near))
 

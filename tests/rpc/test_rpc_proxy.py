@@ -98,6 +98,27 @@ async def test_steps_of_a_probe_are_told(server_port):
     assert found.steps[1].found == f"connected to 127.0.0.1:{proxy.port}"
 
 
+async def test_the_longer_the_line_the_more_may_come_ahead(server_port, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "flprov.rpc.grpc_client.channel_options",
+        lambda proxy, trip: (seen.append(trip), channel_options(proxy, trip))[1],
+    )
+    await call(f"localhost:{server_port}", DIRECT)
+    async with forwarding(port=server_port, delay=0.3) as proxy:
+        await call(f"fl.example.org:{server_port}", through(proxy.url()))
+    near, far = seen
+    assert 0 < near < 0.3 <= far < 5
+
+
+@pytest.mark.parametrize(
+    ("trip", "ahead"),
+    [(0.0, 2 << 20), (0.001, 2 << 20), (0.1, 12_500_000), (0.2, 16 << 20), (30.0, 16 << 20)],
+)
+def test_what_may_come_ahead_is_a_trip_at_a_gigabit(trip, ahead):
+    assert dict(channel_options(None, trip))["grpc.http2.lookahead_bytes"] == ahead
+
+
 @pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "http_proxy", "grpc_proxy", "all_proxy"])
 async def test_grpc_does_not_listen_to_the_environment(server_port, monkeypatch, name):
     async with saying(b"HTTP/1.1 403 no\r\n\r\n") as proxy:
