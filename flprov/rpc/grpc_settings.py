@@ -71,9 +71,9 @@ _AHEAD = "grpc.http2.lookahead_bytes"
 SERVER_OPTIONS = tuple(
     {
         **_COMMON,
-        # 8 MiB of an upload carry 640 Mbit/s where a trip takes 100 ms. Of many senders each has less on the
-        # way: see server/shares.py.
-        _AHEAD: 8 << 20,
+        # 4 MiB of an upload carry 1 Gbit/s where a trip takes 30 ms. Of many senders each has less on the way,
+        # see server/shares.py; of one that means harm each of its calls can fill as much.
+        _AHEAD: 4 << 20,
         "grpc.so_reuseport": 0,  # a second server on the port fails instead of taking half of the calls
         "grpc.server_handshake_timeout_ms": 10_000,  # the default keeps a silent TCP client 120 s
         "grpc.http2.settings_timeout": 10_000,  # and one that is silent after TLS 60 s

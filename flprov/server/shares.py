@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much sites that send at the same time may have on the way to the server: it has room for all of them.
 
-What has come on a call and was not read yet lies in gRPC's buffers: up to 8 MiB, and as much again in pieces
+What has come on a call and was not read yet lies in gRPC's buffers: up to 4 MiB, and as much again in pieces
 that are being taken apart. Of two sites that is nothing; 32 with pieces of 1 MiB filled 220 MB. So each reply
 to a sender names its share, and it sends smaller pieces, and fewer of them ahead. One that does not listen
 has what flow control leaves it.
