@@ -71,8 +71,8 @@ _AHEAD = "grpc.http2.lookahead_bytes"
 SERVER_OPTIONS = tuple(
     {
         **_COMMON,
-        # 4 MiB of an upload carry 1 Gbit/s where a trip takes 30 ms. Of many senders each has less on the way,
-        # see server/shares.py; of one that means harm each of its calls can fill as much.
+        # 4 MiB of an upload carry 1 Gbit/s where a trip takes 30 ms. Of many senders each has less on the
+        # way, see server/shares.py; of one that means harm each of its calls can fill as much.
         _AHEAD: 4 << 20,
         "grpc.so_reuseport": 0,  # a second server on the port fails instead of taking half of the calls
         "grpc.server_handshake_timeout_ms": 10_000,  # the default keeps a silent TCP client 120 s
