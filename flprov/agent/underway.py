@@ -46,8 +46,10 @@ class Asking:
         Raises:
             ProtocolError: nobody has asked for so many.
         """
+        if not self._under_way:
+            raise ProtocolError(f"the server sent {size} bytes that nobody asked for")
+        asked, since = self._under_way[0]
         self._came += size
-        asked, since = self._under_way[0] if self._under_way else (0, 0.0)
         if self._came > asked:
             raise ProtocolError(f"the server sent more than the {asked} bytes asked for")
         if self._came < asked:

@@ -62,8 +62,8 @@ _COMMON = {
     "grpc.max_send_message_length": _RECEIVE_LIMIT,
     "grpc.max_metadata_size": _METADATA_LIMIT,
     "grpc.absolute_max_metadata_size": _METADATA_LIMIT,
-    # What may come in on one call before we read on is ours to say: left to its own measurement gRPC buffers
-    # what comes from the same machine by the dozen MiB, and is no quicker.
+    # What may come in on one call before we read on is ours to say: left to its own measurement gRPC holds
+    # 20 MB more in an agent that fetches a large model from the same machine.
     "grpc.http2.bdp_probe": 0,
 }
 _AHEAD = "grpc.http2.lookahead_bytes"
@@ -71,7 +71,7 @@ _AHEAD = "grpc.http2.lookahead_bytes"
 SERVER_OPTIONS = tuple(
     {
         **_COMMON,
-        # 4 MiB of an upload carry 1 Gbit/s where a trip takes 30 ms. Of many senders each has less on the
+        # 4 MiB of an upload carry 850 Mbit/s where a trip takes 30 ms. Of many senders each has less on the
         # way, see server/shares.py; of one that means harm each of its calls can fill as much.
         _AHEAD: 4 << 20,
         "grpc.so_reuseport": 0,  # a second server on the port fails instead of taking half of the calls
@@ -89,8 +89,8 @@ SERVER_OPTIONS = tuple(
     }.items()
 )
 
-_LEAST_AHEAD, _MOST_AHEAD = 2 << 20, 16 << 20  # bytes of one call; an agent needs 20 MB more for the most
-_RATE = 125_000_000  # bytes a second
+_LEAST_AHEAD, _MOST_AHEAD = 2 << 20, 16 << 20  # bytes of one call
+_RATE = 125_000_000  # bytes a second: 1 Gbit/s
 _CHANNEL: dict[str, int | str] = {
     **_COMMON,
     "grpc.use_local_subchannel_pool": 1,  # two channels are two TCP connections, also to one address

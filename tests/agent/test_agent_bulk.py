@@ -113,9 +113,10 @@ async def test_a_second_range_is_asked_for_before_the_first_is_here_and_no_third
     await asyncio.wait_for(pace.take(pace.window), PATIENCE)  # nothing of it counts any more
 
 
-async def test_bytes_that_nobody_asked_for_are_refused(clock):
-    with pytest.raises(ProtocolError, match="more than the 0 bytes"):
-        Asking(Pace(clock), "j1", "d1", iter(())).came(1)
+@pytest.mark.parametrize("size", [0, 1])
+def test_what_nobody_asked_for_is_refused(clock, size):
+    with pytest.raises(ProtocolError, match=f"{size} bytes that nobody asked for"):
+        Asking(Pace(clock), "j1", "d1", iter(())).came(size)
 
 
 async def test_several_jobs_that_want_one_blob_share_one_transfer(bulk, server, blobs):
