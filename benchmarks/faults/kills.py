@@ -26,7 +26,7 @@ COUNT = 50  # of each kind
 PER_CASE = 5
 ROUNDS = 8
 MOMENTS = ("run", "run", "run", "run", "run", "submit", "abort", "finish")  # each as often as it stands here
-MOST_OF_ONE_SITE = 3  # kills of one job's processes at one party: flprov starts them again so often
+MOST_OF_ONE_PARTY = 3  # kills of one job's processes at one party: flprov starts them again so often
 RESTART = 5.0  # seconds
 LONGEST = 1.0  # seconds between two kills
 
@@ -130,7 +130,7 @@ class Player:
         self.killed: Counter[str] = Counter()
         self.clean_after: list[float] = []
         self.job = ""
-        self._hit: Counter[str] = Counter()
+        self._hit: Counter[str] = Counter()  # a job's processes, by party
 
     def play(self) -> None:
         """Kill everything on the list; as many jobs as that takes."""
@@ -213,12 +213,14 @@ class Player:
             time.sleep(delay)
         elif ended.wait(delay):
             return left
+        patience = 0.0 if ended is None else 1.0
+        spare = [party for party, hits in self._hit.items() if hits >= MOST_OF_ONE_PARTY]
         for place, kind in enumerate(left):
-            if kind in ("worker", "shim", "workflow") and self._hit[kind] >= MOST_OF_ONE_SITE:
+            seen = self.rig.strike(kind, self.chance, patience=patience, spare=spare)
+            if seen is None:
                 continue
-            if self.rig.strike(kind, self.chance, patience=0.0 if ended is None else 1.0) is None:
-                continue
-            self._hit[kind] += 1
+            if seen.job:
+                self._hit[seen.party] += 1
             self.killed[kind] += 1
             return left[:place] + left[place + 1 :]
         return left

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -172,8 +172,16 @@ class Rig:
         if party != "server":
             self.note("ready", party)
 
-    def strike(self, kind: str, chance: random.Random, *, patience: float = 3.0) -> Seen | None:
+    def strike(
+        self, kind: str, chance: random.Random, *, patience: float = 3.0, spare: Collection[str] = ()
+    ) -> Seen | None:
         """SIGKILL one process of this kind, chosen by chance; the party's own are started again.
+
+        Args:
+            kind: one of KINDS.
+            chance: chooses.
+            patience: seconds.
+            spare: the parties at which no job's process may be hit.
 
         Returns:
             Who was hit; None when there was none within `patience` seconds.
@@ -186,7 +194,8 @@ class Rig:
         deadline = time.monotonic() + patience
         pick = chance.random()
         while time.monotonic() < deadline:
-            there = sorted((s for s in see_processes(self.folder) if _is(s, kind)), key=lambda s: s.party)
+            there = [s for s in see_processes(self.folder) if _is(s, kind) and s.party not in spare]
+            there.sort(key=lambda s: s.party)
             if there:
                 seen = there[int(pick * len(there))]
                 with contextlib.suppress(ProcessLookupError):

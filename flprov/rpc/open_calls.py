@@ -8,10 +8,13 @@ import contextlib
 from collections.abc import Iterator
 
 from flprov.errors import FlprovError, Unavailable
+from flprov.pki import Kind
 from flprov.rpc.methods import Shape
 from flprov.rpc.transport import Call
 
-MOST_OPEN = 512  # of one identity: each that watches is worked for whenever something changes
+# Of one identity. Each can fill what gRPC lets come ahead (grpc_settings.py), and each that watches is worked
+# for whenever something changes. A site has a handful; a lead may wait for many jobs at once.
+MOST_OPEN = {Kind.SITE: 64, Kind.INVITE: 8, Kind.PERSON: 256}
 
 
 class OpenCalls:
@@ -31,9 +34,10 @@ class OpenCalls:
         """
         task = asyncio.current_task()
         assert task is not None
-        if len(self._calls.get(call.caller.uri, ())) >= MOST_OPEN:
+        most = MOST_OPEN[call.caller.kind]
+        if len(self._calls.get(call.caller.uri, ())) >= most:
             raise Unavailable(
-                f"{call.caller} has {MOST_OPEN} calls open already",
+                f"{call.caller} has {most} calls open already",
                 hint="end some of what is watching or waiting",
             )
         self._tasks[call] = task

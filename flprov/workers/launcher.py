@@ -132,8 +132,8 @@ class ProcessLauncher:
 
     async def launch(self, order: LaunchOrder) -> ShimProcess:
         """See `Launcher.launch`."""
-        order = _prepare_folder(order)
         for _ in range(_MOST_STARTS):
+            order = _prepare_folder(order)  # each time: a shim that was killed leaves its door
             if (process := await self._launch(order)) is not None:
                 return process
         raise LocalError(

@@ -23,6 +23,8 @@ from flprov.testing.launcher_conformance import (
 )
 from flprov.workers import LaunchOrder, Method, ProcessLauncher
 from flprov.workers import launcher as launcher_module
+from flprov.workers.parent import open_door
+from flprov.workers.record import SHIM_SOCKET
 
 
 class _Waived:
@@ -233,11 +235,15 @@ async def test_shim_that_is_killed_at_its_start_is_started_again(tmp_path, monke
         shim, *lines = start(order)
         started.append(shim.pid)
         if len(started) == 1:
+            open_door(
+                str(order.folder / SHIM_SOCKET)
+            ).close()  # as far as a shim gets that was killed a little later
             shim.kill()
         return (shim, *lines)
 
     monkeypatch.setattr(launcher_module, "_start_shim", start_and_kill)
-    process = await ProcessLauncher().launch(LaunchOrder(job_id="j", folder=_made(tmp_path / "j")))
+    order = LaunchOrder(job_id="j", folder=_made(tmp_path / "j"), orphan_seconds=5)
+    process = await ProcessLauncher().launch(order)
     assert len(started) == 2
     assert process.shim_pid == started[1]
     assert await process.stop(0) == ()
