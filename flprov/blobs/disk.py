@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+from flprov._base import on_overlayfs
 from flprov.blobs.digests import Hasher
 from flprov.errors import LocalError
 
@@ -125,6 +126,8 @@ class OpenFile:
         return self._gets_lease(fcntl.F_RDLCK)
 
     def _gets_lease(self, kind: int) -> bool:
+        if on_overlayfs(self.number):  # a mapping holds the file below, of which a lease here says nothing
+            return False
         with contextlib.suppress(OSError):
             # The signal to a holder of a lease ends a process, unless it is one that is ignored.
             fcntl.fcntl(self.number, fcntl.F_SETSIG, signal.SIGURG)

@@ -77,7 +77,8 @@ class Spares:
         """
         if size < LEAST_SPARE or os.path.lexists(target):
             return
-        for spare in sorted(self._sizes, key=lambda path: abs(self._sizes[path] - size)):
+        known = self._sizes.copy()  # `clear` comes from other threads
+        for spare in sorted(known, key=lambda path: abs(known[path] - size)):
             with contextlib.suppress(OSError):
                 spare.chmod(0o600)
                 file = OpenFile(spare, os.O_RDWR)
@@ -87,7 +88,7 @@ class Spares:
                 if file.size > size:
                     os.ftruncate(file.number, size)
                 spare.rename(target)
-                del self._sizes[spare]
+                self._sizes.pop(spare, None)
                 return
 
     def drop(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,6 +57,7 @@ class Upload:
         self._hash: Hasher | None = None  # once what was there before has gone through it
         self._syncing: asyncio.Future[None] | None = None  # the last whole step, on its way to the disk
         self._taken_over = False
+        self._turn = threading.Lock()  # a thread writes, or somebody takes over
         self._publishing: asyncio.Task[None] | None = None
         self._file: OpenFile | None = None
         self._over = False  # whether it is written over another file
@@ -163,10 +165,13 @@ class Upload:
         assert self._base is not None
         offset = self.offset
         for data in self._base.read_chunks(start, CHUNK, start + size):
-            self._lay_down(file, data, offset)
+            with self._turn:
+                self._verify_open()
+                self._lay_down(file, data, offset)
             offset, size = offset + len(data), size - len(data)
         if size:
-            self._drop()
+            with self._turn:
+                self._drop()
             raise ProtocolError(f"the base of blob {self.digest[:12]} has fewer bytes than its name says")
 
     async def finish(self) -> None:
@@ -218,8 +223,9 @@ class Upload:
         self._file = None
 
     def give_way(self) -> None:
-        """Another connection goes on from here; this one may not write any more."""
-        self._taken_over = True
+        """Another connection goes on from here; this one does not write any more, in no thread either."""
+        with self._turn:
+            self._taken_over = True
 
     async def _ready(self) -> OpenFile:
         file = self._verify_open()

@@ -73,6 +73,7 @@ async def receive_blob(
             yield pb.UploadReply(offset=0, whole=True)
             async for offset in _compare(blobs, header.digest, requests):
                 yield pb.UploadReply(offset=offset)
+        await blobs.settle(header.digest)  # it may have come from a workflow, and not be on the disk yet
         yield pb.UploadReply(offset=header.size, complete=True)
         return
     mine = f"{header.job_id}/{owner}" if header.job_id else owner  # what is a job's goes with it

@@ -8,6 +8,7 @@ most of them are; where all of it is trained none is, and a look at the beginnin
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ from flprov.wire.tensor_header import open_tensor_file, read_header
 _FIRST = 4 << 10  # bytes; two different tensors hardly ever begin with so many equal ones
 _STEP = 1 << 20
 _LEAST = 4 << 10  # bytes that are worth being named
+MOST_RANGES = 10_000  # ranges that are named: each is a turn in another thread for who takes it
 
 
 def unchanged(base: Path, new: Path) -> list[SameBytes]:
@@ -28,7 +30,8 @@ def unchanged(base: Path, new: Path) -> list[SameBytes]:
     """
     try:
         with open_tensor_file(base) as old_file, open_tensor_file(new) as new_file:
-            return [one for one in _joined(_same_tensors(old_file, new_file)) if one.size >= _LEAST]
+            worth = (one for one in _joined(_same_tensors(old_file, new_file)) if one.size >= _LEAST)
+            return list(islice(worth, MOST_RANGES))
     except (NotFound, ProtocolError):
         return []
 
@@ -39,6 +42,10 @@ def verify_same(same: Sequence[SameBytes], size: int, base_size: int) -> None:
     Raises:
         ProtocolError: they are not.
     """
+    if len(same) > MOST_RANGES:
+        raise ProtocolError(
+            f"a peer named {len(same)} ranges that two blobs share; at most {MOST_RANGES} may"
+        )
     at = 0
     for one in same:
         if not (at <= one.offset < one.offset + one.size <= size and one.base_offset + one.size <= base_size):

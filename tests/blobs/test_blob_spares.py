@@ -7,6 +7,8 @@ import asyncio
 import errno
 import mmap
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -286,3 +288,54 @@ def _never():
     from datetime import UTC, datetime
 
     return datetime(9999, 1, 1, tzinfo=UTC)
+
+
+async def test_spares_may_be_cleared_by_another_thread_meanwhile(blobs, monkeypatch):
+    """A full disk is noticed where a base is copied, in a thread."""
+    await put(blobs, OLD)
+    blobs.remove(digest_of(OLD))
+    rename = Path.rename
+
+    def rename_and_clear(path, target):
+        rename(path, target)
+        if is_spare(path.name):
+            blobs._shelf.spares.clear()
+
+    monkeypatch.setattr(Path, "rename", rename_and_clear)
+    assert await put(blobs, NEW)
+
+
+def test_on_overlayfs_no_file_is_written_over_nor_taken_as_it_is(tmp_path):
+    """There a lease says nothing of those who have the file mapped: the mapping is of the file below."""
+    places = [tmp_path / name for name in ("lower", "upper", "work", "merged")]
+    for place in places:
+        place.mkdir()
+    lower, upper, work, merged = places
+    mount = f"mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work} {merged}"
+    script = f"{mount} || exit 42; exec {sys.executable} -c '{_MAPPED_ON}' {merged}"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=False)
+    if done.returncode in (1, 42) and "Traceback" not in done.stderr:
+        pytest.skip(f"no overlayfs can be mounted here: {done.stderr.strip()}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the blob is as it was hashed\n", "")
+
+
+_MAPPED_ON = """
+import asyncio, mmap, os, sys, ctypes
+from pathlib import Path
+from flprov.blobs import BlobStore, digest_file
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+async def main(place):
+    made = place / "made"
+    made.write_bytes(b"a" * (1 << 20))
+    number = os.open(made, os.O_RDWR)
+    address = libc.mmap(None, 1 << 20, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, number, 0)
+    os.close(number)
+    blobs = BlobStore(place / "blobs")
+    digest, _ = await blobs.take(made, limit=1 << 20)
+    ctypes.memset(address, 90, 1 << 20)
+    right = digest_file(blobs.path(digest)) == digest
+    print("the blob is as it was hashed" if right else "the blob has changed")
+asyncio.run(main(Path(sys.argv[1])))
+"""

@@ -53,6 +53,27 @@ async def test_update_that_names_a_blob_that_was_not_sent_is_asked_for_again(wor
     assert run.rounds.gathers.newest.open == ("site-1", "site-2")
 
 
+async def test_blob_of_another_job_stays_while_a_site_shows_that_it_has_it(world, dial):
+    """Two jobs of one app, seed and data have the same updates."""
+    one = dial()
+    await one.open()
+    run, _ = await trained(world, one, spec=ALONE)
+    digest, go_on = await world.blobs.put(BIG), asyncio.Event()
+
+    async def in_two_parts():
+        yield pb.UploadHeader(digest=digest, size=len(BIG), job_id=run.record.id, kind="update")
+        yield BIG[:1000]
+        await go_on.wait()
+        yield BIG[1000:]
+
+    async for reply in one.connection.stream(m.SEND_BLOB, in_two_parts()):
+        if reply.offset == 1000:
+            world.jobs.collect({digest})  # the other job's round is saved just now
+            go_on.set()
+    assert reply.complete
+    assert world.blobs.has(digest)
+
+
 async def test_name_of_a_foreign_blob_is_no_proof_of_having_it(world, dial):
     """Or else a site could pass another's update, or any result whose digest it saw, for its own."""
     one, two = dial("site-1"), dial("site-2")

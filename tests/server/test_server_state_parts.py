@@ -6,6 +6,7 @@ from server_parties import ADA, payload, tensors
 from server_world import broadcast, close_round, finished, train
 
 from flprov._base import from_document, to_document
+from flprov.blobs import digest_of
 from flprov.jobs import JobState
 from flprov.server.jobs.checkpoints import Retention
 from flprov.server.records import BlobRef, StateRef
@@ -169,3 +170,18 @@ def test_records_of_an_earlier_version_are_read():
     new = StateRef(inline="00", size=1, model=BlobRef(digest="b" * 64, size=2), best=BlobRef(inline="00"))
     assert from_document(StateRef, to_document(new)) == new
     assert new.digests == {"b" * 64}
+
+
+async def test_another_job_does_not_collect_a_model_that_is_about_to_be_recorded(world, worker, monkeypatch):
+    """Two jobs of one app, seed and data have the same models."""
+    digest, settle = digest_of(b"m" * LARGE), world.blobs.settle
+    await world.blobs.put(b"m" * LARGE)
+
+    async def settle_and_collect(one):
+        await settle(one)
+        world.jobs.collect({digest})  # the other job's round is saved just now
+
+    monkeypatch.setattr(world.blobs, "settle", settle_and_collect)
+    await worker.close(0, worker.file(b"m"))
+    assert worker.running.run.record.model.model.digest == digest
+    assert world.blobs.has(digest)

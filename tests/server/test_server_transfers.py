@@ -193,3 +193,16 @@ async def test_a_range_that_ends_behind_the_end_is_not_found(blobs):
 async def test_blob_that_is_not_here_is_not_found(blobs):
     with pytest.raises(NotFound):
         await sent(blobs, "0" * 64)
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_blob_that_a_workflow_left_unsynced_is_on_the_disk_before_the_site_hears_so(tmp_path, known):
+    """A site sends the model back unchanged; after a power cut the update's record must find it."""
+    blobs = BlobStore(tmp_path / "blobs")
+    (tmp_path / "model").write_bytes(DATA)
+    await blobs.take(tmp_path / "model", limit=1 << 20)
+    messages = () if known else (piece(DATA),)
+    replies = await receive(blobs, header(), *messages, known=known)
+    assert replies[-1] == (len(DATA), True)
+    (tmp_path / "blobs" / "boot").write_text("the boot before\n")
+    assert BlobStore(tmp_path / "blobs").has(DIGEST)

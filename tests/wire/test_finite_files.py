@@ -98,3 +98,13 @@ def test_only_the_newest_are_remembered():
         watch.named(str(number))
     assert "4999" in files
     assert "0" not in files
+
+
+def test_a_very_long_header_is_not_read_while_everybody_waits():
+    """Of 100,000 tensors it took 0.8 s, in the server's event loop."""
+    files = FiniteFiles()
+    data = encode_tensors({f"layer-with-a-long-name-{n:06}": np.ones(1, np.float32) for n in range(20_000)})
+    watch = files.watch(len(data))
+    watch.update(data)
+    watch.named("digest")
+    assert "digest" not in files

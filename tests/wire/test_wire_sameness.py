@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flprov.errors import ProtocolError
-from flprov.wire import gaps, pb, unchanged, verify_same, write_tensors
+from flprov.wire import gaps, pb, sameness, unchanged, verify_same, write_tensors
 
 FROZEN = {f"frozen{n}": np.random.default_rng(n).normal(size=3000) for n in range(3)}
 HEAD = {"head": np.ones(2000)}
@@ -105,3 +105,20 @@ def test_ranges_that_cannot_be_are_refused(parts):
     same = [pb.SameBytes(offset=o, size=s, base_offset=b) for o, s, b in parts]
     with pytest.raises(ProtocolError):
         verify_same(same, 100, 1000)
+
+
+def test_more_ranges_than_anybody_needs_are_neither_named_nor_taken(tmp_path):
+    """Each is a turn in another thread of the server."""
+    same = [pb.SameBytes(offset=2 * n, size=1, base_offset=0) for n in range(sameness.MOST_RANGES + 1)]
+    with pytest.raises(ProtocolError, match="10001 ranges"):
+        verify_same(same, 1 << 20, 1000)
+    verify_same(same[:-1], 1 << 20, 1000)
+
+
+def test_of_too_many_ranges_the_first_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(sameness, "MOST_RANGES", 2)
+    many = {f"{n}": np.full(2000, 1.0) for n in range(8)}
+    base = written(tmp_path / "base", many)
+    new = written(tmp_path / "new", {name: tensor + int(name) % 2 for name, tensor in many.items()})
+    assert total(base, new) == 2 * 16_000
+    assert copied(base, new)[:100] == new.read_bytes()[:100]

@@ -459,6 +459,8 @@ class Jobs:
             if not unsure:
                 break
             unsure -= blobs_of(run.record, self.checkpoints(job_id)) | run.rounds.blobs()
+            if not run.record.state.terminal:
+                unsure -= run.workflow.taken
         return unsure
 
     async def trim(self, rounds: Sequence[RoundRecord], row: Row) -> None:

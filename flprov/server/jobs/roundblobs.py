@@ -38,8 +38,8 @@ class RoundBlobs:
 
     @property
     def all(self) -> set[str]:
-        """Digests of everything that was sent."""
-        return set[str]().union(*self._sent.values())
+        """Digests of everything that was sent, or is on its way: it may be here already, of another job."""
+        return set[str]().union(*self._announced.values(), *self._sent.values())
 
     def drop(self) -> None:
         """Forget the round."""

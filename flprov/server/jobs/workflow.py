@@ -152,6 +152,11 @@ class Workflow:
             return (await asyncio.to_thread(reap_leftovers, self.folder)).remaining
         return await self._process.stop(grace)
 
+    @property
+    def taken(self) -> set[str]:
+        """Digests of what was taken out and may be about to be named in a record."""
+        return {ref.digest for ref in self._taken.values()}
+
     def forget_taken(self) -> None:
         """What was taken out is where it belongs: the next file of the same name is another one."""
         self._taken.clear()
