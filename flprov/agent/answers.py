@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from flprov.errors import ProtocolError, StateDamaged
@@ -23,6 +23,7 @@ class Answers:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._kept: dict[str, _Kept] = {}
+        self._begun: dict[str, _Kept] = {}  # their records are on their way in; whoever waited may be gone
         self._dropping: set[str] = set()  # their records are on their way out
         self._forgotten: set[str] = set()  # their records go with the next answer that is kept
 
@@ -61,11 +62,13 @@ class Answers:
         row = Row(who="site", what="task.answer", object=key, outcome=outcome, reason=answer.failure.message)
         value = {"answer": answer.SerializeToString().hex(), "round": round}
         older = self._forgotten.copy()
+        self._begun[key] = _Kept(answer=answer, round=round)
         changes = [*(Delete("answer", old) for old in sorted(older)), Put("answer", key, value), *also]
         # That a task failed is a small thing to keep, also when the disk has no room for more.
         await self._store.commit(changes, row, urgent=outcome != "ok")
         self._forgotten -= older
-        self._kept[key] = _Kept(answer=answer, round=round)
+        if (kept := self._begun.pop(key, None)) is not None:  # else its job has been dropped meanwhile
+            self._kept[key] = kept
 
     def due(self, job_id: str, *, up_to: int | None = None) -> list[str]:
         """The keys of a job's answers that may go, of rounds up to `up_to` or all."""
@@ -77,13 +80,18 @@ class Answers:
             and key not in self._dropping
         ]
 
-    async def forget_lost(self, has: Callable[[str], bool]) -> None:
-        """Forget answers whose blob is gone: the power was cut before it came to disk, and not to the server.
+    async def forget_lost(self, has: Callable[[str], bool], jobs: Collection[str]) -> None:
+        """Forget answers whose blob is gone, and those of jobs that are not here any more.
 
-        The server asks for the task again, and it is done again.
+        The power was cut before the blob came to disk, and not to the server: it asks for the task again, and
+        it is done again.
         """
         named = {key: kept.answer.update.tensors.digest for key, kept in self._kept.items()}
-        lost = [key for key, digest in named.items() if digest and not has(digest)]
+        lost = [
+            key
+            for key, digest in named.items()
+            if (digest and not has(digest)) or self._kept[key].answer.job_id not in jobs
+        ]
         if lost:
             await self._store.write([Delete("answer", key) for key in lost], urgent=True)
         for key in lost:
@@ -104,6 +112,8 @@ class Answers:
 
         Nothing is synced.
         """
+        begun = [key for key in self._begun if key.startswith(f"{job_id}/")]
+        self._kept |= {key: self._begun.pop(key) for key in begun}
         gone = self.due(job_id)
         await self._delete(job_id, gone)
         return self._pop(gone)

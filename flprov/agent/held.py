@@ -102,7 +102,7 @@ class SiteJobs:
         self._accepted = {job_id: str(value.get("app") or "") for job_id, value in records.items()}
         self._tokens = {key: str(value["job_id"]) for key, value in self._store.load("token").items()}
         self._answers.load()
-        await self._answers.forget_lost(self._blobs.has)
+        await self._answers.forget_lost(self._blobs.has, records.keys())
         self._tasks.load()
         for job_id in records:
             if (begun := self._tasks.get(job_id)) is not None:  # the rounds before that of its task are saved

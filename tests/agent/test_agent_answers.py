@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
+from flprov._base import SystemClock
 from flprov.agent.answers import Answers
 from flprov.errors import StateDamaged
-from flprov.store import MemoryStore, Put
+from flprov.store import MemoryStore, Put, open_store
 from flprov.wire import pb
 
 DIGEST, OTHER = "ab" * 32, "cd" * 32
@@ -142,6 +144,33 @@ async def test_an_answer_whose_blob_a_power_cut_took_is_not_said_again(store, an
     await answers.keep(failure("j1", "t3"), round=0)
     again = Answers(store)
     again.load()
-    await again.forget_lost(lambda digest: digest == OTHER)
+    await again.forget_lost(lambda digest: digest == OTHER, {"j1"})
     assert [answer.task_id for answer in again.of("j1")] == ["t2", "t3"]
     assert set(store.load("answer")) == {"j1/t2", "j1/t3"}
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_an_answer_that_is_being_kept_goes_with_its_job(tmp_path, cancelled):
+    """A job is aborted while an answer is on its way to the disk."""
+    async with contextlib.AsyncExitStack() as stack:
+        store = open_store(tmp_path / "state", clock=SystemClock())
+        stack.push_async_callback(store.close)
+        answers = Answers(store)
+        keeping = asyncio.create_task(answers.keep(update("j1", "a", DIGEST), round=0))
+        await asyncio.sleep(0)
+        if cancelled:
+            keeping.cancel()
+        assert await answers.drop("j1") == {DIGEST}
+        await asyncio.wait([keeping])
+        assert answers.of("j1") == []
+        assert store.load("answer") == {}
+
+
+async def test_an_answer_of_a_job_that_is_not_here_is_forgotten_at_the_start(store, answers):
+    await answers.keep(update("j1", "a", DIGEST), round=0)
+    await answers.keep(update("j2", "a", DIGEST), round=0)
+    again = Answers(store)
+    again.load()
+    await again.forget_lost(lambda _: True, {"j2"})
+    assert set(store.load("answer")) == {"j2/a"}
+    assert again.blobs() == {DIGEST}
