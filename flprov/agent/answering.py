@@ -65,6 +65,7 @@ class Answering:
             # what a policy promises must not be lost with the power.
             await self._tools.answers.keep(answer, round=order.round, also=also)
         except FlprovError:
+            self._tools.promises.take_back(work.job_id)
             work.order = work.order or order  # it is not answered, so that it can be given up
             raise
         self.send(answer)

@@ -17,7 +17,7 @@ from flprov.agent.jobrecord import Begun, blobs_of
 from flprov.agent.sitefilters import SiteFilters
 from flprov.agent.surroundings import SiteWork
 from flprov.blobs import is_digest, verify_digest
-from flprov.errors import FlprovError, JobFailed, LocalError, PolicyRefused
+from flprov.errors import FlprovError, JobFailed, LocalError, PolicyRefused, ProtocolError
 from flprov.wire import failure_of, pb
 from flprov.workers import Process
 
@@ -122,6 +122,8 @@ class HandOver:
 
     def _verify(self, order: pb.TaskOrder) -> None:
         admitted = self._admitted
+        for payload in (order.model, order.extra):
+            _verify_size(payload)
         for digest in blobs_of(order):
             verify_digest(digest)  # before it is remembered as a blob of this job
         if order.name in admitted.refused_tasks:
@@ -220,3 +222,15 @@ class HandOver:
         except LocalError as error:  # the task fails for that: what the process says to it comes too late
             self._work.superseded.add(order.task_id)
             await self._answering.fail(order, failure_of(error))
+
+
+def _verify_size(payload: pb.Payload) -> None:
+    """By its size it is told whether there is something to filter.
+
+    Raises:
+        ProtocolError: the size is not that of what is there, or the server names a file of ours.
+    """
+    where = payload.WhichOneof("where")
+    fits = payload.size == len(payload.inline) if where in (None, "inline") else payload.size > 0
+    if where == "file" or not fits:
+        raise ProtocolError(f"the server sent tensors of {payload.size} bytes that are not what it says")

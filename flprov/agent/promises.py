@@ -19,6 +19,7 @@ class Promises:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._leaving: dict[str, int] = {}  # counts that may still be on their way to the disk
 
     def verify_left(self, job_id: str, rules: FilterRules, answers: int) -> None:
         """Raise PolicyRefused if so many updates of the job have left, and `rules` promise an epsilon."""
@@ -31,7 +32,15 @@ class Promises:
 
     def count_one(self, job_id: str, rules: FilterRules) -> list[Change]:
         """What counts one more, for the commit that lets it leave."""
-        return [Put(_KIND, job_id, {"count": self._count(job_id) + 1})] if rules.are_private else []
+        if not rules.are_private:
+            return []
+        self._leaving[job_id] = count = self._count(job_id) + 1
+        return [Put(_KIND, job_id, {"count": count})]
+
+    def take_back(self, job_id: str) -> None:
+        """That commit has failed, and nothing has left: what is on the disk counts."""
+        self._leaving.pop(job_id, None)
 
     def _count(self, job_id: str) -> int:
-        return int((self._store.get(_KIND, job_id) or {}).get("count", 0))
+        kept = int((self._store.get(_KIND, job_id) or {}).get("count", 0))
+        return max(kept, self._leaving.get(job_id, 0))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flprov.sdk.arrays import as_tensors, is_torch
     from flprov.sdk.correction import Correction
     from flprov.sdk.entries import is_entry, load_entry, pick_attribute, split_entry
-    from flprov.sdk.envelopes import Envelope, find_envelope
+    from flprov.sdk.envelopes import Envelope, NoEnvelope, find_envelope
     from flprov.sdk.filtering import (
         ResultFilter,
         TaskFilter,
@@ -66,6 +66,7 @@ __all__ = [
     "Executor",
     "FedAvg",
     "Gathering",
+    "NoEnvelope",
     "Port",
     "ResultArrays",
     "ResultFilter",
@@ -128,6 +129,7 @@ __getattr__ = lazy_names(
         "FILTERS": "filters",
         "FedAvg": "workflows.fedavg",
         "Gathering": "gathering",
+        "NoEnvelope": "envelopes",
         "OPAQUE": "workflows.registry",
         "Port": "gathering",
         "RUNTIME_TASKS": "runtime_tasks",

@@ -49,7 +49,7 @@ def frame_length(header: bytes) -> int:
 
 
 def parse_frame(kind: type[M], data: bytes) -> M:
-    """The message of type `kind` in a frame's bytes.
+    """The message of type `kind` in a frame's bytes, without what is unknown to us (see `parse_message`).
 
     Raises:
         ProtocolError: the bytes are no such message, or it is empty.
@@ -61,4 +61,5 @@ def parse_frame(kind: type[M], data: bytes) -> M:
         raise ProtocolError("a frame arrived that holds no message of the protocol") from error
     if message.WhichOneof("body") is None:
         raise ProtocolError("a frame arrived with an empty message")
+    message.DiscardUnknownFields()
     return message

@@ -19,6 +19,7 @@ from flprov.messages import Site, StatisticsRules, Task, Tensors, Update, Update
 from flprov.sdk import (
     TORCH,
     Executor,
+    NoEnvelope,
     ResultFilter,
     TaskFilter,
     as_tensors,
@@ -34,7 +35,7 @@ from flprov.sdk import (
     run_runtime_task,
     verify_agreed,
 )
-from flprov.wire import parse_kinds, pb, read_model
+from flprov.wire import make_room, parse_kinds, pb, read_model
 from flprov.workers.failures import describe_failure
 from flprov.workers.noting import note_reads, verify_looked
 from flprov.workers.payloads import make_payload, open_payload
@@ -157,7 +158,8 @@ class Session:
                 return
             self.open.takes = self._envelope.takes(expects)
             task = filter_task(self._task_filters, self._envelope.open(task, self.site), self.site)
-            self.open.task = note_reads(task, self.open.looked)
+            self.open.asked = task
+            self.open.task = note_reads(self._for_trainer(task), self.open.looked)
             if order.name in self.functions:
                 self._run_function(self.open.task, self.functions[order.name])
             elif order.name not in self.spec.tasks:
@@ -182,8 +184,9 @@ class Session:
         update = verify_answer(update, opened, self.spec.sites.max_weight)
         verify_looked(str(opened), opened.order.requires, opened.looked)
         if not is_runtime_task(opened.task.name):
-            update = filter_result(self._result_filters, update, opened.task, self.site)
-            update = self._envelope.close(update, opened.task, self.site)
+            asked = opened.asked or opened.task
+            update = filter_result(self._result_filters, update, asked, self.site)
+            update = self._envelope.close(update, asked, self.site)
         message = pb.UpdateMessage(
             kind=update.kind.value,
             tensors=self._payload(update, form),
@@ -259,6 +262,20 @@ class Session:
     def _read(self, source: Path | bytes) -> tuple[Tensors, Mapping[str, str]]:
         """A task's tensors, with their metadata. None may be sparse: nothing here would bound its size."""
         return read_model(source, scratch=self._folder / "out", sparse=False)
+
+    def _for_trainer(self, task: Task) -> Task:
+        """The task with tensors of the trainer's own, where an update is compared with those that came.
+
+        Many trainers step in what they were given: then nothing would differ from it, and whatever bounds,
+        blurs or leaves out the difference would let the trained weights pass as they are.
+        """
+        if not self._result_filters and isinstance(self._envelope, NoEnvelope):
+            return task
+        wanted = {name: (array.dtype, array.shape) for name, array in task.params.items()}
+        own = make_room(wanted, self._folder / "out")
+        for name, array in task.params.items():
+            own[name][...] = array
+        return replace(task, params=own)
 
     def _run_function(self, task: Task, function: Executor) -> None:
         self.answer(run_executor(function, task, self.site, self.spec.tasks[task.name]))

@@ -26,6 +26,7 @@ class OpenTask:
 
     order: pb.TaskOrder
     task: Task
+    asked: Task | None = None  # as `task`, with tensors that no trainer has in its hands
     format: str = ""  # "pt" when its tensors are torch's
     began: float = field(default_factory=time.monotonic)
     taken: bool = False  # whether the script has received it

@@ -14,8 +14,9 @@ from agent_rig import Rig
 from flprov._base import parse_json
 from flprov.agent.answers import Answers
 from flprov.blobs import digest_of
+from flprov.errors import LocalError
 from flprov.messages import Encoding, Precision
-from flprov.wire import encode_tensors, pb, read_tensors, round_into, tensor_infos
+from flprov.wire import encode_tensors, parse_frame, pb, read_tensors, round_into, tensor_infos
 
 ALLOW = "allow: {organisations: [org-a]}\n"
 CLIP = ALLOW + "filters: {result: [{type: clip_norm, max_norm: 1}]}\n"
@@ -196,6 +197,72 @@ async def test_texts_beside_the_tensors_do_not_pass_the_filters_by(site_with):
         assert b"Smith" not in answer.update.SerializeToString()
 
 
+async def test_what_no_version_of_ours_knows_does_not_leave_with_an_update(site_with):
+    """Protobuf keeps fields that it does not know, and copies them."""
+    site = await site_with(NOISE)
+    task = order()
+    await site.order(task)
+    said = b"Smith, 1962;" * 9
+    stray = b"\x82\x7d" + bytes([len(said)]) + said  # field 2000, as bytes
+    update = sent(payload(TRAINED)).SerializeToString() + stray
+    inner = pb.FromWorker(answer=pb.TaskAnswer(update=pb.UpdateMessage.FromString(update)))
+    assert b"Smith" in inner.SerializeToString()
+    heard = parse_frame(pb.FromWorker, inner.SerializeToString())
+    answer = await site.answers(task, heard.answer.update)
+    assert answer.HasField("update")
+    assert b"Smith" not in answer.SerializeToString()
+
+
+async def test_an_order_that_comes_while_the_last_promised_update_is_written_down_is_refused(
+    site_with, rig: Rig, monkeypatch
+):
+    site = await site_with(NOISE)
+    for number in range(4):
+        task = order(number=0, name=f"train{number}")
+        await site.order(task)
+        await site.answers(task, sent(payload(TRAINED)))
+    fifth, sixth = order(name="fifth"), order(name="sixth")
+    await site.order(fifth)
+    writing, written = asyncio.Event(), asyncio.Event()
+    keep = Answers.keep
+
+    async def slowly(self, *given, **named):
+        writing.set()
+        await written.wait()
+        await keep(self, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Answers, "keep", slowly)
+        rig.worker.say(answer=pb.TaskAnswer(task_id=fifth.task_id, update=sent(payload(TRAINED))))
+        await writing.wait()
+        rig.jobs.order(sixth)
+        written.set()
+        found = [await rig.reports.wait("answer", number) for number in (5, 6)]
+    said = {one.task_id: one for one in found}
+    assert said[fifth.task_id].HasField("update")
+    assert "promises privacy for 5 updates of this job" in said[sixth.task_id].failure.message
+    assert len(rig.worker.sent.of("task")) == 5
+
+
+async def test_an_update_that_could_not_be_written_down_is_not_counted(site_with, rig: Rig, monkeypatch):
+    site = await site_with(NOISE)
+    keep = Answers.keep
+
+    async def full(self, answer, **named):
+        if answer.HasField("update"):
+            raise LocalError("the disk is full")
+        await keep(self, answer, **named)
+
+    for number in range(6):
+        task = order(number=0, name=f"train{number}")
+        await site.order(task)
+        with monkeypatch.context() as patch:
+            if number == 0:
+                patch.setattr(Answers, "keep", full)
+            answer = await site.answers(task, sent(payload(TRAINED)))
+        assert answer.HasField("update") == (number > 0)
+
+
 async def test_no_more_updates_leave_than_the_private_filters_promise_for(site_with, rig: Rig):
     site = await site_with(NOISE)
     for number in range(5):  # as many as the job has rounds, of one round and all about the same data
@@ -282,6 +349,37 @@ async def test_tensors_beside_the_model_do_not_pass_the_filters_by(site_with, ri
     answer = await rig.reports.wait("answer", 1)
     assert answer.failure.code == "policy-refused"
     assert "task 'train' brings tensors beside the model" in answer.failure.message
+    assert rig.worker.sent.of("task") == []
+    await site.order(order(number=1))
+
+
+SECRET = encode_tensors({"w": np.full(4, 9, np.float32), "n": np.array([3])})
+
+
+@pytest.mark.parametrize("field", ["model", "extra"])
+@pytest.mark.parametrize(
+    "lie",
+    [
+        pb.Payload(inline=SECRET),
+        pb.Payload(inline=SECRET, size=1),
+        pb.Payload(digest=digest_of(SECRET)),
+        pb.Payload(file="000001.safetensors", size=len(SECRET)),
+        pb.Payload(size=3),
+    ],
+    ids=["inline", "inline-1", "digest", "file", "nothing"],
+)
+async def test_tensors_that_are_said_to_be_none_do_not_pass_the_filters_by(site_with, rig: Rig, field, lie):
+    site = await site_with(TASKS)
+    rig.server.add(SECRET)
+    rig.jobs.foretold(pb.Upcoming(job_id="j1", model=pb.Payload(digest=digest_of(SECRET), size=len(SECRET))))
+    async with asyncio.timeout(20):
+        while digest_of(SECRET) not in rig.blobs.digests():
+            await asyncio.sleep(0)
+    task = order()
+    getattr(task, field).CopyFrom(lie)
+    rig.jobs.order(task)
+    answer = await rig.reports.wait("answer", 1)
+    assert answer.failure.code in ("protocol-error", "policy-refused")
     assert rig.worker.sent.of("task") == []
     await site.order(order(number=1))
 

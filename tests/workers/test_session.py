@@ -9,9 +9,9 @@ import pytest
 
 from flprov._base import canonical_json
 from flprov.errors import Misuse, NotFound, ProtocolError, Unavailable
-from flprov.jobs import JobSpec, Workflow
+from flprov.jobs import Filters, JobSpec, Workflow
 from flprov.messages import Update, UpdateKind
-from flprov.wire import encode_tensors, pb, write_tensors
+from flprov.wire import encode_tensors, pb, read_tensors, write_tensors
 from flprov.workers.scripts import SIGTERM_STATUS
 from flprov.workers.session import open_session
 
@@ -115,6 +115,52 @@ def test_a_model_that_cannot_be_read_fails_its_task_only(tmp_path):
     assert session.wait_task() is not None
     failures = [message.answer.failure for message in frames.sent]
     assert [failure.code for failure in failures] == ["not-found"] + ["protocol-error"] * 3
+
+
+@pytest.mark.parametrize(
+    ("row", "most"),
+    [
+        ({"type": "clip_norm", "max_norm": 1.0}, 1.001),
+        ({"type": "clip", "limit": 0.5}, 0.75),
+        ({"type": "exclude", "names": ("w",)}, 0.0),
+        ({"type": "gaussian_noise", "epsilon": 8.0, "delta": 1e-5, "max_norm": 1.0, "seed": 1}, 10.0),
+    ],
+)
+def test_filters_compare_with_the_model_that_came_also_if_the_trainer_steps_in_it(tmp_path, row, most):
+    spec = replace(SPEC, filters=Filters(result_site=(row,)))
+    frames = FakeFrames(start(spec), task(), task())
+    session = open_session(frames, tmp_path)
+    session.load_filters()
+    for kept in (False, True):
+        given = session.wait_task().task.params["w"]
+        new = given.copy() if kept else given
+        new += 100.0
+        session.answer(Update(params={"w": new}, samples=1))
+    for message in frames.sent:
+        sent = read_tensors(message.answer.update.tensors.inline)["w"]
+        assert np.linalg.norm(sent) <= most
+
+
+def test_a_difference_is_encrypted_as_the_weights_that_it_leads_to_also_if_the_trainer_steps_in_the_model(
+    tmp_path,
+):
+    pytest.importorskip("tenseal")
+    from flprov.sdk.he.ciphertexts import decrypt_tensors, read_ciphertexts
+    from flprov.sdk.he.ckks import Cipher
+    from flprov.sdk.he.keys import SiteKeys
+
+    for name in ("work", "out"):
+        (tmp_path / name).mkdir()
+    order = task(expects="opaque", scalars=b'{"he.unit": 1.0, "he.limit": 1000.0}')
+    frames = FakeFrames(start(replace(SPEC, workflow=Workflow(type="fedavg_he"))), order)
+    session = open_session(frames, tmp_path)
+    key = SiteKeys(session.site).make()
+    given = session.wait_task().task.params["w"]
+    given += 3.0
+    session.answer(Update(params={"w": np.full(2, 3.0)}, kind=UpdateKind.DIFF, samples=1))
+    found = frames.sent[0].answer.update.tensors
+    sent = read_ciphertexts(read_tensors(tmp_path / "out" / found.file if found.file else found.inline))
+    np.testing.assert_allclose(decrypt_tensors(sent, Cipher(key.secret))["w"], 3.0, atol=1e-3)
 
 
 def test_a_task_that_is_answered_twice_is_answered_once(tmp_path):
