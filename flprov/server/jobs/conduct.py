@@ -153,11 +153,11 @@ class Conduct:
         gather = await parts.rounds.begin(frame, parts.record.refusals)
         for site in gather.open:
             part = parts.sites.parts[site]
-            if part.state in ("ready", "training") or (
-                part.state == "stalled" and site in parts.record.members
-            ):
+            away = site in parts.sites.away
+            stalled = part.state == "stalled" and site in parts.record.members and not away
+            if part.state in ("ready", "training") or stalled:
                 parts.sites.order(site, parts.rounds.order(gather, site))
-            elif part.state != "deploying" and site not in parts.sites.away:
+            elif part.state != "deploying" and not away:
                 gather.give_up(site, part.reason or "not connected since the job began")
                 await parts.rounds.pass_on(gather, site)
 
