@@ -34,11 +34,13 @@ class Answers:
 
     async def updated(self, events: Iterable[ev.SiteUpdated]) -> None:
         """Updates that passed our checks; those that come within a moment share a sync of the disk."""
-        for event in events:
-            await self._take(event.update)
-        if self._unwritten and self._due is None:
-            loop = asyncio.get_running_loop()
-            self._due = loop.call_later(MOMENT, self._parts.tell, ev.AnswersDue())
+        try:
+            for event in events:
+                await self._take(event.update)
+        finally:  # those before one that fails were taken
+            if self._unwritten and self._due is None:
+                loop = asyncio.get_running_loop()
+                self._due = loop.call_later(MOMENT, self._parts.tell, ev.AnswersDue())
 
     async def _take(self, update: UpdateRecord) -> None:
         parts, site = self._parts, update.site
@@ -48,9 +50,10 @@ class Answers:
         if gather is None:
             await self.late(site, update.task_id)
             return
+        tensors = parts.workflow.hand_in(update.tensors)  # first: where the disk refuses, nothing has changed
         self._unwritten[update.key] = (update, _row(update, late=site in gather.given_up))
         gather.take(update)
-        await parts.rounds.pass_on(gather, site)
+        await parts.rounds.pass_on(gather, site, tensors)
         self._free(site)
 
     @property
