@@ -223,8 +223,13 @@ class Rounds:
             ProtocolError: it has announced more blobs than a round has tasks.
         """
         self._blobs.announce(site, digest, len(self.gathers))
-        own = {update.tensors.digest for update in self.updates() if update.site == site}
-        return self._blobs.sent_by(site, digest) or digest in self.given(site) | own
+        if self._blobs.sent_by(site, digest) or digest in self.given(site):
+            return True
+        taken = [gather.taken[site] for gather in self.gathers if site in gather.taken]
+        known = [
+            update for update in self._known.values() if update.site == site
+        ]  # none, but after a restart
+        return any(update.tensors.digest == digest for update in (*taken, *known))
 
     def note_sent(self, site: str, digest: str) -> None:
         """The site has sent this blob whole; its update may name it."""
@@ -236,7 +241,9 @@ class Rounds:
 
     def given(self, site: str) -> set[str]:
         """Digests of what this site may fetch now: models, tensors beside them, the model that comes next."""
-        return self._foretold.union(*(gather.asked.given(site) for gather in self.gathers))
+        return self._foretold.union(
+            *(gather.asked.given(site) for gather in self.gathers if gather.asks(site))
+        )
 
     def foretell(
         self, number: int, before: StateRef | None, after: StateRef
@@ -296,7 +303,10 @@ class Rounds:
     def drop(self) -> None:
         """Forget the round: it is saved, or the job has ended."""
         if len(self.gathers):
-            given = {site: self.given(site) for site in self._targets}
+            given = {site: set(self._foretold) for site in self._targets}
+            for gather in self.gathers:
+                for site in gather.asked.sites:
+                    given[site] |= gather.asked.given(site)
             self._before = (self._before or {}) | {site: blobs for site, blobs in given.items() if blobs}
         self.gathers.drop()
         self._began, self.replayed = None, False
