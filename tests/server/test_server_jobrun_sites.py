@@ -11,6 +11,7 @@ from server_world import broadcast, close_round, deploy, ready, train
 
 from flprov.jobs import JobState, Membership
 from flprov.server.jobs import events as ev
+from flprov.wire import pb
 
 SPARE = spec(sites=Membership(min=1, absence_seconds=60))
 
@@ -364,6 +365,30 @@ async def test_late_update_after_its_task_is_refused_told_why_and_counted(world)
     back.updates(run, "train/0/0")
     await back.hears("closed")
     assert (await back.hears("ack")).refused.message == "the round went on without it: its round is saved"
+
+
+async def test_late_updates_are_counted_once_and_remembered_for_one_round(world):
+    running = await train(world, "site-1", "site-2", spec=SPARE)
+    run, workflow, slow = running.run, running.workflow, running["site-2"]
+    for number in range(4):
+        running["site-1"].updates(run, f"train/{number}/0")
+        await workflow.hears("answer")
+        workflow.say(pb.FromWorker(withdraw=pb.Withdraw(task_id=f"train/{number}/0")))
+        await workflow.hears("answer")
+        workflow.say(close_round(number))
+        await workflow.hears("saved")
+        for _ in range(2):
+            slow.updates(run, f"train/{number}/0")
+        await slow.fence(run)
+        assert (run.record.late, list(run.rounds.gathers._late)) == (
+            {"site-2": number + 1},
+            [f"train/{number}/0"],
+        )
+        workflow.say(broadcast(number + 1))
+        await slow.hears("task")
+    run.rounds.drop()
+    run.rounds.drop()  # its end
+    assert run.rounds.gathers._late == {}
 
 
 async def test_late_update_of_a_site_that_was_given_up_does_not_count_where_the_job_says_so(world):
