@@ -271,8 +271,16 @@ class JobCalls:
         """
         from flprov.admin.waiting import wait_for_end  # late: see `upload`
 
+        known = job_id
+
+        def watch(seconds: float | None) -> Iterator[doc.JobDocument]:
+            nonlocal known
+            for job in self.watch(known, timeout=seconds):
+                known = job.id  # after a break "last", or a prefix, may name another one
+                yield job
+
         return wait_for_end(
-            lambda seconds: self.watch(job_id, timeout=seconds),
+            watch,
             clock=self._clock,
             rest=self._rest,
             timeout=timeout,

@@ -30,6 +30,7 @@ def read_logs(
     """
 
     def note(part: pb.LogMessage) -> None:
+        request.job_id = part.job_id or request.job_id  # after a break "last" may name another one
         request.offsets[part.site] = part.offset + len(part.data)
 
     return follow_stream(link, m.JOB_LOGS, request, note=note, rest=rest, on_retry=on_retry)

@@ -69,6 +69,7 @@ class SiteJobs:
         self._accepted: dict[str, str] = {}  # job -> app: admitted here, now or before a restart
         self._tokens: dict[str, str] = {}
         self._stopping: dict[str, asyncio.Task[None]] = {}
+        self._refusing: set[str] = set()  # jobs that are being ended because they were refused
         self._waiting: dict[str, pb.Deploy] = {}  # for the stop of the same job to end
         self._work = Tasks("jobs")
         self._probing = 0  # questions that are being examined
@@ -235,7 +236,7 @@ class SiteJobs:
 
     def deploy(self, message: pb.Deploy) -> None:
         """Admit and prepare a job, after the stop of it that may be under way; the answer is Deployed."""
-        if message.job_id in self._stopping:
+        if message.job_id in self._stopping or message.job_id in self._refusing:
             self._waiting[message.job_id] = message
         else:
             self._work.spawn(self._deploy(message))
@@ -306,10 +307,21 @@ class SiteJobs:
             await self._store.commit([], row)
         except LocalError as unwritten:  # a full disk: whoever waits for the answer gets it all the same
             logger.warning("that job %s was refused could not be written down: %s", job_id, unwritten)
-        job = self._jobs.get(job_id)
-        if job is not None:
-            await self._stop(job_id, str(error), 0.0, tell=False)
+        if job_id in self._jobs and await self._end_refused(job_id, str(error)):
+            return  # the answer to the newer order is the one that counts
         self._report(pb.FromSite(deployed=pb.Deployed(job_id=job_id, ready=False, refused=refusal_of(error))))
+
+    async def _end_refused(self, job_id: str, reason: str) -> bool:
+        """End a job that was refused; whether it was ordered once more meanwhile, and is begun anew."""
+        self._refusing.add(job_id)
+        try:
+            await self._stop(job_id, reason, 0.0, tell=False)
+        finally:
+            self._refusing.discard(job_id)
+        if job_id in self._stopping or job_id not in self._waiting:
+            return False
+        self._work.spawn(self._deploy(self._waiting.pop(job_id)))
+        return True
 
     def order(self, message: pb.TaskOrder) -> None:
         """A task for a job that is deployed here."""

@@ -127,8 +127,9 @@ class Gathering:
         self.task_id = ask.task_id
         self._round = ask.round
         self._port = port
+        self._asked = frozenset(ask.to)
         self._came: dict[str, Update] = {}
-        self._given: set[str] = set()
+        self._fresh: dict[str, Update] = {}  # those of them that were not given out
 
     def __iter__(self) -> Iterator[Update]:
         while True:
@@ -145,20 +146,24 @@ class Gathering:
         """Sites that have not answered."""
         if self.done:
             return ()
-        return tuple(site for site in self.sites if site not in self._came and site not in self.absent)
+        return tuple(site for site in self.sites if self.awaits(site))
+
+    def awaits(self, site: str) -> bool:
+        """Whether this site was asked, and has not answered."""
+        waited = not self.done and site in self._asked
+        return waited and site not in self._came and site not in self.absent
 
     def fresh(self) -> Update | None:
         """An update that has come and was not given out by iterating; None when there is none now."""
-        for site, update in self._came.items():
-            if site not in self._given:
-                self._given.add(site)
-                return update
-        return None
+        first = next(iter(self._fresh), None)
+        return None if first is None else self._fresh.pop(first)
 
     def take(self, answer: Answer) -> None:
         """Note an answer that the port gave."""
         if answer.update is not None:
             self.absent.pop(answer.site, None)  # it had been given up, and came after all
+            if answer.site not in self._came or answer.site in self._fresh:  # each site's counts once
+                self._fresh[answer.site] = answer.update
             self._came[answer.site] = answer.update
         elif answer.site:
             self.absent[answer.site] = answer.reason or "no reason given"
@@ -172,6 +177,7 @@ class Gathering:
         """Do not accept an update that came; see `Sites.refuse`."""
         self._port.refuse(self.task_id, update.site, reason)
         del self._came[update.site]
+        self._fresh.pop(update.site, None)
         self.absent[update.site] = reason
 
     def updates(self) -> list[Update]:

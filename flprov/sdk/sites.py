@@ -57,6 +57,7 @@ class Sites:
         self.absent: Mapping[str, str] = {}
         self.seed = seed
         self._port = port
+        self._known = frozenset(self.names)
         self._tasks = frozenset(tasks)
         self._round: int | None = None  # the one that is open
         self._asked: Counter[str] = Counter()
@@ -222,7 +223,7 @@ class Sites:
         """
         ask = self._ask(name, model, self.names if to is None else to, options)
         for one in self._gatherings:
-            busy = sorted(set(one.waiting) & set(ask.to))
+            busy = [] if one.done else [site for site in ask.to if one.awaits(site)]
             if busy:
                 raise Misuse(
                     f"task {name!r} was sent to {busy[0]}, which has not answered task {one.name!r}",
@@ -314,7 +315,7 @@ class Sites:
             raise NotFound(f"the workflow broadcasts task {name!r}; job.yml names {known}")
         own = options.get("extra_of") or {}
         for site in to:
-            if site not in self.names:
+            if site not in self._known:
                 raise NotFound(f"task {name!r} was sent to {site!r}, which is no site of this job")
         stray = sorted(own.keys() - set(to))
         if stray:

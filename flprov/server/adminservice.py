@@ -22,7 +22,7 @@ from flprov.server.jobs.contributions import contributions
 from flprov.server.jobs.jobs import Jobs
 from flprov.server.jobs.results import Results
 from flprov.server.jobs.run import JobRun
-from flprov.server.jobs.submissions import verify_submission
+from flprov.server.jobs.submissions import read_submission, verify_runs
 from flprov.server.logs import LogBook
 from flprov.server.records import AppRecord
 from flprov.server.registry import Registry
@@ -163,13 +163,11 @@ class AdminService:
 
     async def submit_job(self, call: Call, request: pb.SubmitRequest) -> pb.Document:
         """A signed submission becomes a job, once per token."""
-        submission = self._verify_submission(call, request)
+        submission = self._read_submission(call, request)
         if submission.plan:
             raise Misuse("the submission was signed for a plan only", hint="flprov job submit APP")
-        self._jobs.plans.verify_fits(submission)
-        source = self._jobs.get(submission.origin.job_id) if submission.origin else None
-        if source is not None:  # its weights are results of the organisation that ran it
-            verify_may_touch(call.caller, source.record, ObjectRule.OWN_ORG_JOB, self._registry.orgs)
+        if not self._jobs.has_made(submission):  # else it was all in order then, and the reply was lost
+            self._verify_new(call, submission)
         job, repeated = await self._jobs.submit(submission, request)
         return _document(
             doc.SubmitDocument(
@@ -183,19 +181,25 @@ class AdminService:
 
     async def plan_job(self, call: Call, request: pb.SubmitRequest) -> pb.Document:
         """What would come of a submission; it is verified as one, and none is made."""
-        submission = self._verify_submission(call, request)
+        submission = self._read_submission(call, request)
+        self._verify_runs(call, submission)
         return _document(await self._jobs.plans.plan(submission, request))
 
-    def _verify_submission(self, call: Call, request: pb.SubmitRequest) -> Submission:
-        return verify_submission(
-            request,
-            call.caller,
-            kit=self._kit,
-            people=self._people(),
-            apps=self._jobs.apps,
-            enrolled=self._registry.sites.keys(),
-            now=self._clock.now(),
+    def _read_submission(self, call: Call, request: pb.SubmitRequest) -> Submission:
+        return read_submission(
+            request, call.caller, kit=self._kit, people=self._people(), now=self._clock.now()
         )
+
+    def _verify_runs(self, call: Call, submission: Submission) -> None:
+        enrolled = self._registry.sites.keys()
+        verify_runs(submission, call.caller, apps=self._jobs.apps, enrolled=enrolled)
+
+    def _verify_new(self, call: Call, submission: Submission) -> None:
+        self._verify_runs(call, submission)
+        self._jobs.plans.verify_fits(submission)
+        source = self._jobs.get(submission.origin.job_id) if submission.origin else None
+        if source is not None:  # its weights are results of the organisation that ran it
+            verify_may_touch(call.caller, source.record, ObjectRule.OWN_ORG_JOB, self._registry.orgs)
 
     async def list_jobs(self, call: Call, request: pb.Query) -> pb.Document:  # noqa: ARG002
         """Jobs, newest first, a page at a time; `id` narrows it to one app's name, `state` to a state."""

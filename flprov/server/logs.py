@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from flprov.workers import LogSegments, log_segments, log_size, log_start, read_
 CHUNK = 256 << 10
 MOST_BYTES = 64 << 20  # per site and job, the newest; a site caps its own logs far below
 _FARTHEST = 1 << 48  # an offset behind which no log goes
+_LOCKS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,7 @@ class LogBook:
         self._folder = folder
         self._grew: dict[str, asyncio.Event] = {}
         self._ended: set[str] = set()
+        self._writing = tuple(threading.Lock() for _ in range(_LOCKS))  # one of them for each file
 
     def path(self, job_id: str, party: str) -> Path:
         """The file of one party's log. The workflow's own process writes `server`'s."""
@@ -55,7 +58,7 @@ class LogBook:
 
         Bytes that are there already are passed over. Nothing is written behind a gap, so that the site
         sends again; unless it says that it has nothing before `first` any more. When the log outgrows its
-        limit, its oldest part is dropped.
+        limit, its oldest part is dropped. For any thread: who follows is woken by `tell`, which is the loop's.
 
         Raises:
             ProtocolError: an offset that no log has.
@@ -63,17 +66,8 @@ class LogBook:
         if max(offset + len(data), first) > _FARTHEST:
             return self.size(job_id, party)
         path = self.path(job_id, party)
-        have = log_size(path)
-        wanted = max(have, first)
-        fresh = data[max(0, wanted - offset) :] if offset <= wanted else b""
-        if not fresh:
-            return wanted
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(LogSegments(path, limit=MOST_BYTES)) as log:
-            log.skip_to(wanted)
-            written = log.append(fresh)
-        self.tell(job_id)
-        return wanted + written
+        with self._writing[hash(path) % _LOCKS]:  # an older stream of the same site may be at it still
+            return _append(path, offset, data, first)
 
     def tell(self, job_id: str, *, ended: bool = False) -> None:
         """Wake those who follow this job's logs; `ended` when nothing more will come."""
@@ -126,3 +120,14 @@ def _tail(path: Path, lines: int) -> int:
                 return start + place + 1
         begin = start
     return begin
+
+
+def _append(path: Path, offset: int, data: bytes, first: int) -> int:
+    wanted = max(log_size(path), first)
+    fresh = data[max(0, wanted - offset) :] if offset <= wanted else b""
+    if not fresh:
+        return wanted
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(LogSegments(path, limit=MOST_BYTES)) as log:
+        log.skip_to(wanted)
+        return wanted + log.append(fresh)

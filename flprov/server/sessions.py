@@ -25,6 +25,7 @@ _LARGEST_TOGETHER = 256 << 10  # bytes; what does not fit travels alone
 _PATIENCE = 0.02  # seconds; so long what is not urgent waits for something to travel with
 _PATIENCE_EACH = 0.0005  # seconds; of many sites so much for each: a round of theirs takes longer
 _LONGEST_PATIENCE = 0.5
+_GOODBYE = 10.0  # seconds in which a stream that was closed brings out what is queued
 
 
 class Session:
@@ -44,6 +45,8 @@ class Session:
         self._due = asyncio.Event()  # what waits is urgent, or has waited long enough, or this is the end
         self._timer: asyncio.TimerHandle | None = None  # until then what waits is not urgent
         self._ended = False
+        self.cut: Callable[[], None] | None = None  # ends the stream of a site that does not read
+        self._goodbye: asyncio.TimerHandle | None = None
         self.closed_because = ""
         self.leaving = ""  # why it goes, by its own decision; empty: it has not said so
         self.clock_off = timedelta(0)  # how far its clock is behind ours; less than is lost on the way: none
@@ -95,10 +98,18 @@ class Session:
         self._due.set()
 
     def close(self, reason: str) -> None:
-        """End the stream after what is queued."""
+        """End the stream after what is queued, or some seconds later if the site takes none of that."""
         self.closed_because = self.closed_because or reason
         self._ended = True
         self._due.set()
+        if self.cut is not None and self._goodbye is None:
+            self._goodbye = asyncio.get_running_loop().call_later(_GOODBYE, self.cut)
+
+    def over(self) -> None:
+        """The stream has ended."""
+        self.cut = None
+        if self._goodbye is not None:
+            self._goodbye.cancel()
 
     @property
     def waiting(self) -> int:

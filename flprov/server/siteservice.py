@@ -137,11 +137,15 @@ class SiteService:
         self, session: Session, requests: AsyncIterator[pb.FromSite]
     ) -> AsyncIterator[pb.ToSite]:
         reader = asyncio.create_task(self._read(session, requests), name=f"control {session.name}")
+        mine = asyncio.current_task()
+        assert mine is not None
+        session.cut = mine.cancel
         try:
             while (message := await session.outgoing()) is not None:
                 yield session.together(message)
                 del message  # until the next word this site would keep it, and so would a thousand others
         finally:
+            session.over()
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
@@ -405,6 +409,7 @@ class SiteService:
                 message.data,
                 first=message.first,
             )
+            self._logs.tell(run.record.id)
             yield pb.LogReply(job_id=run.record.id, offset=offset)
 
     async def send_points(self, call: Call, request: pb.PointsMessage) -> pb.PointsReply:

@@ -171,6 +171,17 @@ def test_waiting_gives_the_job_however_it_ended(admin: Admin, server: Server, st
     assert [job.state for job in seen] == ["running", state]
 
 
+def test_after_a_break_it_is_still_the_job_that_was_the_last_one_then(
+    admin: Admin, server: Server, monkeypatch
+):
+    monkeypatch.setattr(admin, "_rest", lambda _seconds: None)
+    watches = [[make_job("running"), ServerUnavailable("gone")], [make_job("completed")]]
+    server.replies[m.WATCH_JOB] = lambda _request: watches.pop(0)
+    first = make_job("running").id
+    assert admin.wait("last", on_retry=lambda *_: None).state == "completed"
+    assert [request.id for request in server.requests(m.WATCH_JOB)] == ["last", first]
+
+
 def test_waiting_ends_after_the_time_that_was_given(admin: Admin, server: Server):
     server.replies[m.WATCH_JOB] = [make_job("running"), WAITS]
     with pytest.raises(TimedOut):

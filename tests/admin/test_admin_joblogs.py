@@ -55,6 +55,14 @@ def test_after_a_break_each_party_goes_on_where_it_was():
     assert link.told == [("gone", 1), ("gone", 2)]
 
 
+def test_after_a_break_it_is_still_the_log_of_the_job_that_was_the_last_one_then():
+    request = pb.LogsRequest(job_id="last", follow=True)
+    named = pb.LogMessage(job_id="j1", site="a", offset=0, data=b"1")
+    link = FakeLink(([named], ServerUnavailable("gone")), ([], None))
+    list(read_logs(link, request, rest=lambda _seconds: None, on_retry=lambda *_: None))
+    assert request.job_id == "j1"
+
+
 @pytest.mark.parametrize(
     ("error", "follow", "retry", "messages"),
     [

@@ -13,8 +13,9 @@ from agent_parties import App, write_app
 from agent_rig import FakeGPUs, Rig, make_gpu
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
+from flprov.agent.sitejob import SiteJob
 from flprov.blobs import BlobStore, digest_of
-from flprov.errors import LocalError
+from flprov.errors import LocalError, NoRoom
 from flprov.wire import encode_tensors, pb
 
 ROOM = 100_000  # floats: too many to travel inside a message
@@ -586,3 +587,29 @@ async def test_the_words_about_jobs_that_are_not_here_change_nothing(rig: Rig, a
     await rig.stop("j8")
     assert rig.jobs.states() == {"j1": "ready"}
     assert len(rig.reports.all) == 2  # deployed, and j8's stop
+
+
+async def test_ordered_again_while_a_refused_job_is_cleared_away_it_is_begun_anew(
+    rig: Rig, app: App, monkeypatch
+):
+    """The site had no room for a moment, and its connection broke in that moment."""
+    clearing, go_on = asyncio.Event(), asyncio.Event()
+    end = SiteJob.stop
+
+    async def slow(self, reason, grace):
+        left = await end(self, reason, grace)
+        clearing.set()
+        await go_on.wait()
+        return left
+
+    monkeypatch.setattr(SiteJob, "stop", slow)
+    rig.launcher.error = NoRoom("needs more than there is")
+    rig.jobs.deploy(rig.offer(app))
+    await clearing.wait()
+    rig.launcher.error = None
+    rig.jobs.deploy(rig.offer(app))
+    await asyncio.sleep(0)
+    go_on.set()
+    deployed = await rig.reports.wait("deployed")
+    assert (deployed.ready, deployed.refused.message) == (True, "")
+    assert rig.jobs.states() == {"j1": "ready"}

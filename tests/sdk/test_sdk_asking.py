@@ -7,7 +7,8 @@ from ports import FakePort
 
 from flprov.errors import JobFailed, Misuse, NotFound
 from flprov.messages import Update, UpdateKind
-from flprov.sdk import Sites, State
+from flprov.sdk import Answer, Sites, State
+from flprov.sdk.gathering import Gathering
 
 MODEL = {"w": np.zeros(2, np.float32)}
 NAMES = ("a", "b", "c")
@@ -110,6 +111,52 @@ def test_a_refused_update_leaves_its_site_absent():
 def test_refusing_what_never_came_is_a_mistake():
     with pytest.raises(Misuse, match="an update of b was refused that is none of this round"):
         in_a_round(lambda sites: sites.refuse(Update(site="b"), "x"))
+
+
+def test_updates_are_given_out_once_in_the_order_in_which_they_came():
+    def body(sites):
+        port = sites._port
+        gathering = sites.start("train", MODEL)  # answered from the last to the first
+        found = []
+        for number in range(3):
+            gathering.take(port.wait([gathering.task_id]))
+            if number == 0:
+                found.append(gathering.fresh())
+                gathering.take(Answer(task_id=gathering.task_id, site="c", update=found[0]))  # once more
+        gathering.refuse(gathering._came["b"], "no")
+        return [update.site for update in (*found, *gathering)], gathering
+
+    (found, gathering), _, _ = in_a_round(body)
+    assert found == ["c", "a"]
+    assert [update.site for update in gathering.updates()] == ["a", "c"]
+    assert gathering.fresh() is None
+
+
+def test_asking_one_site_goes_through_no_list_of_all(monkeypatch):
+    """Among thousands of sites, of which each has a task of its own."""
+
+    class Names(tuple):
+        def __contains__(self, name):
+            raise AssertionError("all names were looked through")
+
+    def body(sites):
+        sites.names = Names(sites.names)
+        monkeypatch.setattr(Gathering, "waiting", property(lambda _: pytest.fail("all sites were listed")))
+        return [sites.start("train", MODEL, to=[name]).sites for name in NAMES]
+
+    assert in_a_round(body)[0] == [("a",), ("b",), ("c",)]
+
+
+def test_who_has_not_answered_cannot_be_asked_and_who_has_can():
+    def body(sites):
+        first = sites.start("train", MODEL, to=["a", "b"])
+        with pytest.raises(Misuse, match="sent to a, which has not answered"):
+            sites.start("train", MODEL)
+        sites.start("train", MODEL, to=["c"])
+        sites.wait_answer(first)  # of b
+        return sites.start("train", MODEL, to=["b"]).sites
+
+    assert in_a_round(body)[0] == ("b",)
 
 
 def test_reports_and_the_wish_to_stop_pass_through():

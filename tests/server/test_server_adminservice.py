@@ -18,7 +18,8 @@ from flprov.blobs import digest_of
 from flprov.errors import ConfigError, Misuse, NotFound, PermissionRefused, ProtocolError
 from flprov.jobs import JobState, build_bundle
 from flprov.rpc import methods as m
-from flprov.server.records import BlobRef, RoundRecord
+from flprov.server.jobs import planning
+from flprov.server.records import BlobRef, Enrolment, Mark, RoundRecord
 from flprov.wire import documents as doc
 from flprov.wire import pb
 
@@ -183,6 +184,22 @@ async def test_submission_gives_a_job_and_the_same_one_again(ask, world, early_k
         True,
     )
     assert len(world.jobs.all()) == 1
+
+
+@pytest.mark.parametrize("changed", ["disk", "site"])
+async def test_submission_whose_reply_was_lost_gives_its_job_whatever_has_changed_since(
+    ask, world, early_kit, monkeypatch, changed
+):
+    world.jobs.load()
+    request = signed(early_kit("leo"), submission(early_kit("leo"), world.app.digest))
+    first = await ask(doc.SubmitDocument, m.SUBMIT_JOB, request, by=LEO)
+    if changed == "disk":
+        monkeypatch.setattr(planning, "_free", lambda _folder: 0)
+    else:
+        mark = Mark(by=ADA.uri, at=world.clock.now())
+        world.registry.enrol(Enrolment(name="site-1", org="org-a", removed=mark))
+    again = await ask(doc.SubmitDocument, m.SUBMIT_JOB, request, by=LEO)
+    assert (again.job_id, again.repeated) == (first.job_id, True)
 
 
 async def test_submission_of_somebody_else_is_no_job(ask, world, early_kit):

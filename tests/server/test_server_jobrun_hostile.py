@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import os
 
@@ -11,8 +12,10 @@ import pytest
 from server_parties import payload, tensors
 from server_world import broadcast, close_round, deploy, finished, train
 
+from flprov.errors import LocalError
 from flprov.jobs import JobState
 from flprov.server.jobs import events as ev
+from flprov.server.jobs import run as jobrun
 from flprov.server.sights.jobs import job_document
 from flprov.wire import pb
 
@@ -211,6 +214,36 @@ async def test_who_says_more_than_is_handled_has_to_wait(world):
     async with asyncio.timeout(10):
         await saying
     assert said == 5000
+
+
+async def test_who_says_more_than_a_full_disk_takes_has_to_wait_for_it(world, monkeypatch):
+    """However often it is tried again, and in the end all of it is heard, in order."""
+    monkeypatch.setattr(jobrun, "backoff", lambda: itertools.repeat(0.0))
+    run = (await train(world, *TWO)).run
+    heard = []
+
+    async def handle(events):
+        await asyncio.sleep(0)
+        if world.store.full:
+            raise LocalError("the disk is full")
+        heard.extend(event.frame.progress.step for event in events if isinstance(event, ev.WorkflowSaid))
+
+    async def say():
+        for step in range(1000):
+            await run.hear(ev.WorkflowSaid(frame=pb.FromWorker(progress=pb.Progress(step=step))))
+
+    run._handle = handle
+    world.store.full = True
+    saying = asyncio.create_task(say())
+    async with asyncio.timeout(10):
+        while run._failures < 20:
+            await asyncio.sleep(0)
+            assert run._inbox.qsize() + len(run._put_off) < 300
+        world.store.full = False
+        await saying
+        while len(heard) < 1000:
+            await asyncio.sleep(0)
+    assert heard == list(range(1000))
 
 
 async def test_event_for_a_run_that_is_over_is_forgotten(world):

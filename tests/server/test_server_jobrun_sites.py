@@ -11,6 +11,7 @@ from server_world import broadcast, close_round, deploy, ready, train
 
 from flprov.jobs import JobState, Membership
 from flprov.server.jobs import events as ev
+from flprov.wire import pb
 
 SPARE = spec(sites=Membership(min=1, absence_seconds=60))
 
@@ -217,6 +218,54 @@ async def test_given_up_site_is_part_of_the_next_round_again(world):
     assert (await back.hears("task")).round == 1
 
 
+async def given_its_room_anew(world, running, name):
+    """It was away, is back, has no room, and is asked once more 5 s later."""
+    run = running.run
+    running[name].leave()
+    back = world.connect(name)
+    await back.hears("deploy")
+    run.tell(ev.SiteDeployed(site=name, ready=False, refusal="needs 1 GPU", code="no-room", transient=True))
+    await back.fence(run)
+    assert run.sites.away.keys() == {name}
+    world.clock.advance(5)
+    run.tell(ev.Joined(sites=(name,)))
+    return back
+
+
+async def test_member_that_had_no_room_for_a_while_is_missed_until_it_is_ready_again(world):
+    running = await train(world, *SITES, spec=SPARE)
+    run = running.run
+    back = await given_its_room_anew(world, running, "site-3")
+    await back.deploys(run)
+    await back.hears("task")
+    assert run.sites.away == {}
+    world.clock.advance(61)
+    run.tell(ev.LookAgain())
+    await back.fence(run)
+    assert (run.sites.parts["site-3"].state, run.rounds.gathers.newest.absent) == ("training", {})
+
+
+async def test_member_that_is_given_up_while_it_gets_ready_again_is_heard_when_it_is(world):
+    running = await train(world, *SITES, spec=SPARE)
+    run, workflow = running.run, running.workflow
+    back = await given_its_room_anew(world, running, "site-3")
+    await back.hears("deploy")
+    world.clock.advance(60)
+    run.tell(ev.LookAgain())
+    assert (await workflow.hears("answer")).answer.site == "site-3"
+    for name in ("site-1", "site-2"):
+        running[name].updates(run, "train/0/0")
+        await workflow.hears("answer")
+    workflow.say(close_round())
+    await workflow.hears("saved")
+    workflow.say(broadcast(1))
+    assert (await workflow.hears("answer")).answer.site == "site-3"
+    run.tell(ev.SiteDeployed(site="site-3", ready=True))
+    heard = [message.WhichOneof("body") for message in await back.fence(run)]
+    assert heard.index("task") == len(heard) - 1  # none before it was ready
+    assert (run.sites.parts["site-3"].state, run.sites.away) == ("training", {})
+
+
 async def test_site_that_leaves_while_it_joins_is_not_waited_for_for_ever(world):
     """It is no member yet: but it was asked, and so its absence counts."""
     running = await deploy(world, "site-1", "site-2", targets=SITES, spec=SPARE)
@@ -316,6 +365,30 @@ async def test_late_update_after_its_task_is_refused_told_why_and_counted(world)
     back.updates(run, "train/0/0")
     await back.hears("closed")
     assert (await back.hears("ack")).refused.message == "the round went on without it: its round is saved"
+
+
+async def test_late_updates_are_counted_once_and_remembered_for_one_round(world):
+    running = await train(world, "site-1", "site-2", spec=SPARE)
+    run, workflow, slow = running.run, running.workflow, running["site-2"]
+    for number in range(4):
+        running["site-1"].updates(run, f"train/{number}/0")
+        await workflow.hears("answer")
+        workflow.say(pb.FromWorker(withdraw=pb.Withdraw(task_id=f"train/{number}/0")))
+        await workflow.hears("answer")
+        workflow.say(close_round(number))
+        await workflow.hears("saved")
+        for _ in range(2):
+            slow.updates(run, f"train/{number}/0")
+        await slow.fence(run)
+        assert (run.record.late, list(run.rounds.gathers._late)) == (
+            {"site-2": number + 1},
+            [f"train/{number}/0"],
+        )
+        workflow.say(broadcast(number + 1))
+        await slow.hears("task")
+    run.rounds.drop()
+    run.rounds.drop()  # its end
+    assert run.rounds.gathers._late == {}
 
 
 async def test_late_update_of_a_site_that_was_given_up_does_not_count_where_the_job_says_so(world):

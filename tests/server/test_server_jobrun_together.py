@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -14,6 +15,8 @@ from server_world import FakeSite, Running, World, broadcast, close_round, ready
 from flprov.errors import LocalError
 from flprov.jobs import JobState, Membership
 from flprov.server.jobs import answers
+from flprov.server.jobs import events as ev
+from flprov.server.jobs import run as jobrun
 from flprov.server.jobs.membership import Membership as Rule
 from flprov.store import Change, MemoryStore, Row
 from flprov.wire import pb
@@ -178,6 +181,35 @@ async def test_what_the_workflow_says_while_the_disk_is_full_is_heard_in_order(w
         await fake.hears("closed")
         assert (await fake.hears("task")).round == 1
     assert running.run.record.state is JobState.RUNNING
+
+
+@pytest.mark.usefixtures("with_the_round")
+async def test_what_is_tried_again_is_heard_before_what_came_meanwhile(world, monkeypatch):
+    monkeypatch.setattr(jobrun, "backoff", lambda: itertools.repeat(2 * PATIENCE))
+    running = await begin(world, *MANY[:2])
+    run = running.run
+    for fake in running.sites.values():
+        fake.updates(run, "train/0/0")
+        await running.workflow.hears("answer")
+    world.store.full = True
+    running.workflow.say(close_round())
+    await world.until(run, lambda seen: "disk is full; tried again" in seen.record.reason)
+    world.store.full = False
+    world.store.gate.clear()
+    run.tell(ev.AnswersDue())
+    running.workflow.say(broadcast(1))
+    async with asyncio.timeout(PATIENCE):
+        while not (world.store.waiting and run._inbox.qsize()):
+            await asyncio.sleep(0)
+    run._timer.cancel()
+    run._retry()  # it is time, and the disk is slow
+    world.store.gate.set()
+    await running.workflow.hears("saved")
+    for fake in running.sites.values():
+        while (message := await fake.next()).WhichOneof("body") != "task":
+            assert message.WhichOneof("body") in ("ack", "closed")
+        assert message.task.round == 1
+    assert run.record.state is JobState.RUNNING
 
 
 @pytest.mark.usefixtures("with_the_round")

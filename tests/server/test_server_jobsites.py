@@ -127,6 +127,21 @@ def test_job_lacks_what_it_was_neither_given_nor_refused():
     assert held.sites.lacking == ("site-3",)
 
 
+class Granted(set):
+    """Notes how often it was copied."""
+
+    copies = 0
+
+    def __or__(self, other):
+        self.copies += 1
+        return super().__or__(other)
+
+
+def test_what_a_job_lacks_is_found_in_one_go_over_its_sites(held):
+    held.sites.granted = Granted()
+    assert (held.sites.lacking, held.sites.granted.copies) == (SITES, 1)
+
+
 def test_reasons_to_wait_are_kept_with_the_time_at_which_they_changed(held):
     held.sites.note_waiting({"site-1": "not connected yet"})
     since = held.sites.parts["site-1"].since

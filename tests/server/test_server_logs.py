@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -117,6 +118,7 @@ async def test_follower_sees_what_is_added_until_the_job_ends(book):
         waiting = asyncio.create_task(anext(reader))
         await asyncio.sleep(0)
         book.append("job", party, book.size("job", party), data)
+        book.tell("job")
         async with asyncio.timeout(10):
             part = await waiting
         assert (part.party, part.data) == (party, data)
@@ -134,6 +136,7 @@ async def test_growth_while_a_reader_is_busy_is_not_missed(book):
     await anext(reader)
     await anext(reader)
     book.append("job", "site-1", 1, b"A")
+    book.tell("job")
     async with asyncio.timeout(10):
         assert (await anext(reader)).data == b"A"
 
@@ -164,3 +167,25 @@ async def test_workflows_own_log_is_read_where_its_process_writes_it(book, tmp_p
 async def test_log_that_is_missing_is_empty(book):
     assert await read(book, "site-1", "server") == {"site-1": b"", "server": b""}
     assert book.size("job", "site-1") == 0
+
+
+async def test_a_thread_that_appends_wakes_nobody_by_itself(book, monkeypatch):
+    """An event of the loop is not a thread's to set: who follows may never wake."""
+    told: list[str] = []
+    monkeypatch.setattr(book, "tell", told.append)
+    assert await asyncio.to_thread(book.append, "job", "site-1", 0, b"a") == 1
+    assert told == []
+
+
+async def test_the_same_bytes_over_two_streams_at_once_stand_once(book, monkeypatch):
+    """The disk is slow, and the site connects anew and sends again."""
+
+    class SlowDisk(module.LogSegments):
+        def skip_to(self, offset):
+            time.sleep(0.05)
+            super().skip_to(offset)
+
+    monkeypatch.setattr(module, "LogSegments", SlowDisk)
+    twice = (asyncio.to_thread(book.append, "job", "site-1", 0, b"line\n") for _ in range(2))
+    assert await asyncio.gather(*twice) == [5, 5]
+    assert content(book) == b"line\n"

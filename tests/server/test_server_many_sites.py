@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import resource
+from collections.abc import Callable
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 from server_parties import SITE_ORGS, vitals
@@ -20,10 +22,11 @@ from flprov.rpc import crossing
 from flprov.server.foreign import read_vitals
 from flprov.server.jobs.jobs import Jobs
 from flprov.server.operations.safety import server_safety, site_safety
-from flprov.server.records import Enrolment, Mark
+from flprov.server.records import Enrolment, Mark, RoundRecord
 from flprov.server.server import warn_of_few_files
 from flprov.server.sights.scene import Scene
 from flprov.server.sights.sites import site_documents
+from flprov.wire.documents import Contributor
 
 
 @pytest.fixture
@@ -43,6 +46,58 @@ async def test_status_and_plans_look_at_no_job_of_the_past(world, refuse_history
     assert world.jobs.scheduler.snapshot().jobs == ()
     assert not site_safety(world.jobs, "site-1", drained=False).safe
     assert not server_safety(world.jobs, drained=False).safe
+
+
+class Lines(tuple):
+    """Who gave something to a round; notes when somebody goes through them."""
+
+    looks: ClassVar[list[int]] = []
+
+    def __iter__(self):
+        self.looks.append(1)
+        return super().__iter__()
+
+
+def looks(work: Callable[[], object]) -> int:
+    """How many rounds were looked through meanwhile."""
+    Lines.looks.clear()
+    work()
+    return len(Lines.looks)
+
+
+async def test_status_looks_at_each_round_of_a_job_once_however_many_sites_there_are(world):
+    job = await train(world, "site-1", "site-2")
+    scene = Scene(clock=world.clock, registry=world.registry, sessions=world.sessions, jobs=world.jobs)
+    now = world.clock.now()
+
+    def over(number: int, *names: str) -> None:
+        lines = Lines(Contributor(site=name, samples=1, weight=1.0, bytes=1, seconds=1.0) for name in names)
+        times = {"started_at": now, "finished_at": now}
+        lacks = {"absent": (), "refused": ()}
+        world.jobs._keep_round(
+            RoundRecord(job_id="0job", round=number, contributors=lines, metrics={}, **times, **lacks)
+        )
+
+    def status() -> dict[str, list[str]]:
+        found = {site.name: site.ladder for site in site_documents(scene)}
+        return {
+            name: [rung.reason for rung in rungs if rung.name == "contributed"]
+            for name, rungs in found.items()
+        }
+
+    for number in range(5):
+        over(number, "site-1")
+    assert looks(status) == 5
+    assert looks(status) == 0
+    assert status() == {"site-1": ["to round 5"], "site-2": [], "site-3": []}
+    over(5, "site-2")
+    assert looks(status) == 1
+    assert status() == {"site-1": ["to round 5"], "site-2": ["to round 6"], "site-3": []}
+    assert set(world.jobs._contributed) == {"0job"}
+    job.workflow.end()
+    await world.reaches(job.run, JobState.FINISHING)
+    assert world.jobs.contributed("0job", "site-2").round == 5
+    assert world.jobs._contributed == {}  # of a job that has ended nothing is kept
 
 
 async def test_job_that_is_over_is_looked_at_until_its_last_site_has_proven_it(world):

@@ -8,6 +8,7 @@ from server_parties import SITES, inline, job_record, tensors, update_record
 from server_world import broadcast, close_round
 
 from flprov.errors import ProtocolError
+from flprov.server.jobs.gather import Asked
 from flprov.server.jobs.rounds import Rounds
 from flprov.server.records import BlobRef, StateRef
 from flprov.testing.clock import FakeClock
@@ -236,6 +237,21 @@ async def test_blob_need_not_come_twice_from_the_site_that_sent_it_nor_if_the_si
         (name, letter) for name in SITES for letter in "msux" if rounds.verify_may_send(name, letter * 64)
     }
     assert have == {(name, "m") for name in SITES} | {("site-1", "s"), ("site-2", "u")}
+
+
+async def test_a_round_of_one_task_for_each_site_is_not_gone_through_for_each(rounds, monkeypatch):
+    given, calls = Asked.given, []
+    monkeypatch.setattr(Asked, "given", lambda self, site: calls.append(site) or given(self, site))
+    monkeypatch.setattr(Rounds, "updates", lambda _: pytest.fail("every update was looked at"))
+    model = pb.Payload(digest="m" * 64, size=1)
+    for name in SITES:
+        await rounds.begin(frame(task_id=name, sites=(name,), model=model), {})
+        await answered(rounds, name, task=name, tensors=BlobRef(digest="u" * 64, size=1))
+        assert rounds.verify_may_send(name, "u" * 64)
+    assert calls == list(SITES)
+    rounds.drop()
+    assert calls == [*SITES, *SITES]
+    assert all(rounds.verify_had(name, "m" * 64) for name in SITES)
 
 
 async def test_site_sends_only_so_many_blobs_a_round(rounds):

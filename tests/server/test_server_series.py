@@ -257,3 +257,13 @@ async def test_a_site_tells_of_its_own_jobs_only(job, network, world):
     found = list(read_series(world.jobs.series.path("0job").read_bytes()))
     assert [line.site for line in found if isinstance(line, SeriesPoint)] == ["site-1"]
     assert found[0].params["workflow"] == "fedavg"
+
+
+async def test_nobody_waits_for_numbers_of_a_job_that_was_deleted_before_they_were_written(book):
+    await book.take("j", "a", "s", 0, points(1.0), TIME)  # the writer rests a moment after it
+    waiting = asyncio.create_task(book.take("j", "a", "s", 1, points(2.0), TIME))
+    await asyncio.sleep(0)
+    book.forget("j")
+    async with asyncio.timeout(10):
+        assert await waiting == 2
+    await book.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from server_network import ALONE
@@ -13,6 +14,7 @@ from server_world import broadcast, close_round, deploy, train
 
 from flprov.blobs import digest_of
 from flprov.jobs import JobState, Workflow
+from flprov.server.jobs.gather import Gather
 from flprov.server.records import BlobRef, Enrolment, Mark, RoundRecord, SiteRecord
 from flprov.server.sights.jobs import job_document, result_files
 from flprov.server.sights.ladder import ladder
@@ -317,6 +319,26 @@ async def test_site_of_an_ended_job_that_was_never_sent_there_does_not_wait_for_
     run.sites.set("site-1", "waiting", "needs 2 cpus, 0 free of 2")
     one = job_document(run).sites[0]
     assert (one.site, one.state, one.reason) == ("site-1", "stopped", "it was never sent there")
+
+
+async def test_document_of_a_job_goes_through_its_sites_and_its_round_once(world, monkeypatch):
+    running = await train(world, *SITES)
+    run = running.run
+    running["site-2"].updates(run, "train/0/0")
+    await running.workflow.hears("answer")
+    looks = []
+
+    class Names(tuple):
+        def __iter__(self):
+            looks.append(1)
+            return super().__iter__()
+
+    job = replace(run.record, state=JobState.COMPLETED, granted=Names(SITES))
+    monkeypatch.setattr(Gather, "asks", lambda *_: pytest.fail("a task was looked at for each site"))
+    shown = SimpleNamespace(record=job, doing="", sites=run.sites, rounds=run.rounds)
+    found = [(site.state, site.reason, site.answered) for site in job_document(shown).sites]
+    assert found == [("stopped", "", False), ("stopped", "", True), ("stopped", "", False)]
+    assert len(looks) == 1
 
 
 async def test_rounds_of_a_workflow_of_the_app_are_known_once_it_says_so(world):

@@ -280,6 +280,23 @@ async def test_logs_go_to_ones_own_jobs_and_under_ones_own_name(world, dial):
     assert world.logs.size("theirs", "site-1") == 0
 
 
+async def test_who_follows_a_log_hears_what_a_site_sends(world, dial, network):
+    one = dial()
+    await one.open()
+    await trained(world, one, spec=ALONE)
+    request = pb.LogsRequest(job_id="0job", site="site-1", follow=True)
+    parts = network.connect(ADA).download(m.JOB_LOGS, request)
+    heard = asyncio.ensure_future(anext(parts))
+    await asyncio.sleep(0.05)
+
+    async def send():
+        yield pb.LogMessage(job_id="0job", offset=0, data=b"hello")
+
+    assert [reply.offset async for reply in one.connection.stream(m.SEND_LOGS, send())] == [5]
+    assert (await asyncio.wait_for(heard, 10)).data == b"hello"
+    await parts.aclose()
+
+
 # ---- garbage ---------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from server_world import broadcast, ready
 from flprov.blobs import digest_of
 from flprov.errors import IdentityRefused, KitRefused, ProtocolError
 from flprov.jobs import JobState, Membership
+from flprov.server import sessions
 from flprov.wire import PROTOCOL, pb
 
 # ---- coming and going ------------------------------------------------------------------------
@@ -54,6 +55,20 @@ async def test_site_that_is_cut_off_is_gone_at_once(world, dial, caplog):
     assert "site-1" not in world.sessions
     assert world.store.told("site.disconnect")[0].reason == "connection lost"
     assert caplog.records == []  # it is no fault of ours
+
+
+async def test_a_site_that_reads_nothing_is_gone_soon_after_its_stream_was_closed(world, dial, monkeypatch):
+    monkeypatch.setattr(sessions, "_GOODBYE", 0.1)
+    one = dial()
+    await one.open()
+    for number in range(30):  # more than is on its way at once; too large to travel together
+        word = pb.RoundClosed(job_id="x" * (250 << 10), round=number)
+        world.sessions.send("site-1", pb.ToSite(closed=word))
+    await asyncio.sleep(0.05)
+    one.say()
+    await settle(lambda: bool(world.store.told("site.disconnect")))
+    assert "site-1" not in world.sessions
+    assert world.store.told("site.disconnect")[0].reason == "a site cannot send an empty message here"
 
 
 FIRST = {

@@ -30,15 +30,16 @@ class Answers:
         self._parts = parts
         self._unwritten: dict[str, tuple[UpdateRecord, Row]] = {}  # updates that were taken
         self._due: asyncio.TimerHandle | None = None
-        self._too_late: set[tuple[str, str]] = set()  # tasks and sites that were counted
 
     async def updated(self, events: Iterable[ev.SiteUpdated]) -> None:
         """Updates that passed our checks; those that come within a moment share a sync of the disk."""
-        for event in events:
-            await self._take(event.update)
-        if self._unwritten and self._due is None:
-            loop = asyncio.get_running_loop()
-            self._due = loop.call_later(MOMENT, self._parts.tell, ev.AnswersDue())
+        try:
+            for event in events:
+                await self._take(event.update)
+        finally:  # those before one that fails were taken
+            if self._unwritten and self._due is None:
+                loop = asyncio.get_running_loop()
+                self._due = loop.call_later(MOMENT, self._parts.tell, ev.AnswersDue())
 
     async def _take(self, update: UpdateRecord) -> None:
         parts, site = self._parts, update.site
@@ -48,9 +49,10 @@ class Answers:
         if gather is None:
             await self.late(site, update.task_id)
             return
+        tensors = parts.workflow.hand_in(update.tensors)  # first: where the disk refuses, nothing has changed
         self._unwritten[update.key] = (update, _row(update, late=site in gather.given_up))
         gather.take(update)
-        await parts.rounds.pass_on(gather, site)
+        await parts.rounds.pass_on(gather, site, tensors)
         self._free(site)
 
     @property
@@ -103,14 +105,14 @@ class Answers:
         parts.sites.acknowledge(site, task_id, missed or LATE, late=True)
 
     async def _count(self, site: str, task_id: str, reason: str) -> None:
-        if (task_id, site) in self._too_late:
-            return
         parts = self._parts
+        if parts.rounds.gathers.was_late(task_id, site):
+            return
         late = {**parts.record.late, site: parts.record.late.get(site, 0) + 1}
         about = f"{parts.record.id}/{task_id}/{site}"
         row = Row(who=site, what="update.late", object=about, outcome="late", reason=reason)
         await parts.ledger.save(row, late=late)
-        self._too_late.add((task_id, site))
+        parts.rounds.gathers.note_late(task_id, site)
 
     async def failed(self, event: ev.SiteFailed) -> None:
         """A task that failed at a site, or an update that our checks refused."""

@@ -60,17 +60,20 @@ class Conduct:
         elif not parts.workflow_ready:
             parts.ledger.note(reason="starting the workflow")
         else:
+            start = self._beginning()  # first: where the disk refuses it, this comes once more
             await parts.ledger.step(JobState.RUNNING, "", "job.run")
-            await self._start()
+            await parts.workflow.send(start)
 
-    async def _start(self) -> None:
+    def _beginning(self) -> pb.ToWorker:
+        """What the workflow goes on with, handed in. Raises LocalError."""
         parts, record = self._parts, self._parts.record
         start = pb.StartWorkflow(
             job_id=record.id, spec=canonical_json(record.spec), sites=record.targets, round=record.round
         )
         if record.model is not None:
+            parts.workflow.drop_inputs()  # of a time when the disk refused the rest
             parts.workflow.hand_in_state(record.model, start)
-        await parts.workflow.send(pb.ToWorker(start_workflow=start))
+        return pb.ToWorker(start_workflow=start)
 
     # ---- its end -------------------------------------------------------------------------
 
@@ -111,7 +114,7 @@ class Conduct:
             case "ready":
                 self._parts.workflow_ready = True
                 if self._parts.record.state is JobState.RUNNING:
-                    await self._start()
+                    await self._parts.workflow.send(self._beginning())
             case "broadcast":
                 await self._broadcast(frame.broadcast)
             case "withdraw":
@@ -153,11 +156,11 @@ class Conduct:
         gather = await parts.rounds.begin(frame, parts.record.refusals)
         for site in gather.open:
             part = parts.sites.parts[site]
-            if part.state in ("ready", "training") or (
-                part.state == "stalled" and site in parts.record.members
-            ):
+            away = site in parts.sites.away
+            stalled = part.state == "stalled" and site in parts.record.members and not away
+            if part.state in ("ready", "training") or stalled:
                 parts.sites.order(site, parts.rounds.order(gather, site))
-            elif part.state != "deploying" and site not in parts.sites.away:
+            elif part.state != "deploying" and not away:
                 gather.give_up(site, part.reason or "not connected since the job began")
                 await parts.rounds.pass_on(gather, site)
 

@@ -41,6 +41,23 @@ def contributions(job: JobRecord, rounds: Sequence[RoundRecord]) -> tuple[Contri
     )
 
 
+class LastContributions:
+    """To which round of a job each site gave something last. Looks at each round once, when somebody asks."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}  # site -> place of the round
+        self._seen = 0  # rounds
+
+    def find(self, rounds: Sequence[RoundRecord], site: str) -> RoundRecord | None:
+        """The last of these rounds that has an update of the site; `rounds` has only grown since."""
+        while self._seen < len(rounds):
+            for line in rounds[self._seen].contributors:
+                self._places[line.site] = self._seen
+            self._seen += 1
+        place = self._places.get(site)
+        return None if place is None else rounds[place]
+
+
 def lacking(job: JobRecord, rounds: Sequence[RoundRecord]) -> str:
     """Who missed what, as the reason of a job that ended degraded."""
     lines = [line for line in contributions(job, rounds) if line.missed]

@@ -147,6 +147,11 @@ class MoveOn:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TryAgain:
+    """What the disk refused is due once more, before anything that came after it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LookAgain:
     """An absence or a stop deadline ran out."""
 
@@ -169,5 +174,6 @@ Event = (
     | Faulted
     | TakenUp
     | MoveOn
+    | TryAgain
     | LookAgain
 )

@@ -37,9 +37,7 @@ class Asked:
     optional: bool = False  # no quorum
 
     def given(self, site: str) -> set[str]:
-        """Digests of what this site may fetch for the task."""
-        if site not in self.sites:
-            return set()
+        """Digests of what this site, which is one of them, may fetch for the task."""
         extra = self.extra_of.get(site, self.extra)
         return {self.model.digest, extra.digest if extra else ""} - {""}
 

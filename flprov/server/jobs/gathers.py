@@ -22,7 +22,8 @@ class Gathers:
     def __init__(self) -> None:
         self._all: dict[str, Gather] = {}
         self._unsettled: dict[str, Gather] = {}  # those that the rule of membership still has to look at
-        self._before: frozenset[str] = frozenset()  # ids of the tasks of the round before
+        self._before: dict[str, frozenset[str]] = {}  # tasks of the round before -> whose answers it has
+        self._late: dict[str, set[str]] = {}  # tasks of both -> whose answers were counted as too late
 
     def __iter__(self) -> Iterator[Gather]:
         return iter(self._all.values())
@@ -92,6 +93,19 @@ class Gathers:
         """A broadcast that was verified."""
         self._all[gather.asked.task_id] = self._unsettled[gather.asked.task_id] = gather
 
+    def holds(self, task_id: str, site: str) -> bool:
+        """Whether this site's answer to this task was taken, in this round or the one before."""
+        gather = self.get(task_id)
+        return site in (self._before.get(task_id, ()) if gather is None else gather.taken)
+
+    def note_late(self, task_id: str, site: str) -> None:
+        """This site's answer to this task was counted as too late."""
+        self._late.setdefault(task_id, set()).add(site)
+
+    def was_late(self, task_id: str, site: str) -> bool:
+        """Whether it was counted before."""
+        return site in self._late.get(task_id, ())
+
     def missed(self, task_id: str, site: str) -> str:
         """Why this site's answer to this task comes too late; empty when nobody asked for it here."""
         gather = self.get(task_id)
@@ -109,5 +123,6 @@ class Gathers:
 
     def drop(self) -> None:
         """The round is saved, or the job has ended."""
-        self._before = frozenset(self._all)
+        self._before = {task_id: frozenset(gather.taken) for task_id, gather in self._all.items()}
+        self._late = {task_id: sites for task_id, sites in self._late.items() if task_id in self._before}
         self.clear()

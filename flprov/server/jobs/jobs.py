@@ -22,6 +22,7 @@ from flprov.pki import Identity
 from flprov.server.durable import commit_through
 from flprov.server.jobs import events as ev
 from flprov.server.jobs.checkpoints import Retention, find_checkpoint
+from flprov.server.jobs.contributions import LastContributions
 from flprov.server.jobs.planning import JobPlans
 from flprov.server.jobs.removal import blobs_of, changes_for_removal, remove_folder, verify_removable
 from flprov.server.jobs.run import JobRun
@@ -80,6 +81,7 @@ class Jobs:
         self._loops: dict[str, asyncio.Task[None]] = {}
         self._rounds: dict[str, list[RoundRecord]] = {}
         self._checkpoints: dict[str, dict[int, RoundRecord]] = {}  # rounds of which the state is kept
+        self._contributed: dict[str, LastContributions] = {}  # of active jobs that somebody has looked at
         self._prune_at = clock.now()
         self._tokens: dict[str, str] = {}
         self._watchers = Watchers(clock)
@@ -209,6 +211,13 @@ class Jobs:
         """The rounds of a job that are over."""
         return self._rounds.get(job_id, [])
 
+    def contributed(self, job_id: str, site: str) -> RoundRecord | None:
+        """The last of them that has an update of this site."""
+        last = self._contributed.get(job_id, LastContributions())
+        if self._runs[job_id].active:
+            self._contributed[job_id] = last
+        return last.find(self.rounds(job_id), site)
+
     def checkpoints(self, job_id: str) -> list[RoundRecord]:
         """Those of them of which the saved state is kept."""
         return list(self._checkpoints.get(job_id, {}).values())
@@ -295,6 +304,10 @@ class Jobs:
         self.scheduler.wake_for(run)
         return job, False
 
+    def has_made(self, submission: Submission) -> bool:
+        """Whether this token of its person has made a job before."""
+        return f"{submission.submitted_by}|{submission.token}" in self._tokens
+
     def _of_token(self, key: str) -> JobRecord:
         run = self._runs.get(self._tokens[key])
         if run is None:
@@ -361,6 +374,7 @@ class Jobs:
         self._runs.pop(job_id)
         self._going.pop(job_id, None)
         self._rounds.pop(job_id, None)
+        self._contributed.pop(job_id, None)
         self._checkpoints.pop(job_id, None)
         self.series.forget(job_id)
         loop = self._loops.pop(job_id, None)
@@ -394,6 +408,8 @@ class Jobs:
         run = self._runs.get(job_id)
         if run is None:
             return
+        if not run.active:
+            self._contributed.pop(job_id, None)
         if run.record.state.terminal:
             self.logs.tell(job_id, ended=True)
             self._blobs.drop_uploads(_senders(run))

@@ -98,6 +98,7 @@ class Membership:
         parts = self._parts
         if not self._was_asked(site):
             return
+        parts.sites.came(site)  # also one that was missed while it had no room
         if site in self._lost:
             about = parts.ledger.about(site)
             row = Row(who=site, what="site.rejoin", object=about, reason=self._lost[site])
@@ -170,7 +171,9 @@ class Membership:
         await self.note_lack(site, reason, parts.record.round)
         gather.give_up(site, reason)
         self._lost[site] = reason
-        parts.sites.set(site, "absent" if site in parts.sites.away else "stalled", reason)
+        # One that is missed and yet being asked has only now got its room: its word is still to come.
+        gone = site in parts.sites.away and not self._was_asked(site)
+        parts.sites.set(site, "absent" if gone else "stalled", reason)
         await parts.rounds.pass_on(gather, site)
 
     async def note_lack(self, site: str, reason: str, number: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from flprov._base import Clock
-from flprov.errors import PermissionRefused, ProtocolError
+from flprov.errors import FlprovError, PermissionRefused, ProtocolError
 from flprov.jobs import JobState
 from flprov.server.foreign import foreign_line
 from flprov.server.jobs.gather import Asked, Gather
@@ -75,17 +75,31 @@ class Rounds:
             absence=timedelta(seconds=self._membership.absence_seconds),
             takes_late=self._membership.late == "take",
         )
-        self.gathers.add(gather)
+        keys = {site: f"{self._job_id}/{frame.task_id}/{site}" for site in sites}
+        known = {site: self._known[key] for site, key in keys.items() if key in self._known}
+        handed = self._hand_in(known)
+        self.gathers.add(gather)  # from here on nothing fails: who tries again has opened nothing yet
         for site in gather.open:
-            known = self._known.get(f"{self._job_id}/{frame.task_id}/{site}")
-            if known is not None:
-                gather.take(known)
+            if site in known:
+                gather.take(known[site])
             elif site in refusals:
                 gather.lose(site, f"refused the job: {refusals[site]}")
         settled = [site for site in sites if site in gather.taken or site in gather.absent]
         for site in settled:
-            await self.pass_on(gather, site, more=site != settled[-1])
+            await self.pass_on(gather, site, handed.get(site), more=site != settled[-1])
         return gather
+
+    def _hand_in(self, updates: Mapping[str, UpdateRecord]) -> dict[str, pb.Payload]:
+        """Bytes of all these updates for the workflow, or of none. Raises LocalError."""
+        handed: dict[str, pb.Payload] = {}
+        try:
+            for site, update in updates.items():
+                handed[site] = self._workflow.hand_in(update.tensors)
+        except FlprovError:
+            for payload in handed.values():
+                self._workflow.take_back(payload)
+            raise
+        return handed
 
     def _verify(self, frame: pb.Broadcast) -> None:
         required = sum(len(name) for name in frame.requires)
@@ -158,16 +172,23 @@ class Rounds:
 
     def holds(self, task_id: str, site: str) -> bool:
         """Whether this site's answer to this task was taken before."""
-        gather = self.gathers.get(task_id)
-        known = f"{self._job_id}/{task_id}/{site}" in self._known
-        return known or (gather is not None and site in gather.taken)
+        return f"{self._job_id}/{task_id}/{site}" in self._known or self.gathers.holds(task_id, site)
 
     def forget(self, update: UpdateRecord) -> None:
         """An update that was taken does not count any more."""
         self._known.pop(update.key, None)
 
-    async def pass_on(self, gather: Gather, site: str, *, more: bool = False) -> None:
-        """Hand one site's outcome in a broadcast to the workflow; `more`: another one follows."""
+    async def pass_on(
+        self, gather: Gather, site: str, tensors: pb.Payload | None = None, *, more: bool = False
+    ) -> None:
+        """Tell the workflow one site's outcome in a broadcast.
+
+        Args:
+            gather: the broadcast.
+            site: the site.
+            tensors: those of its update, if they were handed in before.
+            more: another outcome follows.
+        """
         answer = pb.SiteAnswer(task_id=gather.asked.task_id, site=site, last=not (more or gather.is_open))
         update = gather.taken.get(site)
         if update is None:
@@ -176,7 +197,7 @@ class Rounds:
             answer.update.CopyFrom(
                 pb.UpdateMessage(
                     kind=update.kind,
-                    tensors=self._workflow.hand_in(update.tensors),
+                    tensors=tensors or self._workflow.hand_in(update.tensors),
                     samples=update.samples,
                     weight=update.weight,
                     metrics=update.metrics,
@@ -202,8 +223,13 @@ class Rounds:
             ProtocolError: it has announced more blobs than a round has tasks.
         """
         self._blobs.announce(site, digest, len(self.gathers))
-        own = {update.tensors.digest for update in self.updates() if update.site == site}
-        return self._blobs.sent_by(site, digest) or digest in self.given(site) | own
+        if self._blobs.sent_by(site, digest) or digest in self.given(site):
+            return True
+        taken = [gather.taken[site] for gather in self.gathers if site in gather.taken]
+        known = [
+            update for update in self._known.values() if update.site == site
+        ]  # none, but after a restart
+        return any(update.tensors.digest == digest for update in (*taken, *known))
 
     def note_sent(self, site: str, digest: str) -> None:
         """The site has sent this blob whole; its update may name it."""
@@ -215,7 +241,9 @@ class Rounds:
 
     def given(self, site: str) -> set[str]:
         """Digests of what this site may fetch now: models, tensors beside them, the model that comes next."""
-        return self._foretold.union(*(gather.asked.given(site) for gather in self.gathers))
+        return self._foretold.union(
+            *(gather.asked.given(site) for gather in self.gathers if gather.asks(site))
+        )
 
     def foretell(
         self, number: int, before: StateRef | None, after: StateRef
@@ -275,7 +303,10 @@ class Rounds:
     def drop(self) -> None:
         """Forget the round: it is saved, or the job has ended."""
         if len(self.gathers):
-            given = {site: self.given(site) for site in self._targets}
+            given = {site: set(self._foretold) for site in self._targets}
+            for gather in self.gathers:
+                for site in gather.asked.sites:
+                    given[site] |= gather.asked.given(site)
             self._before = (self._before or {}) | {site: blobs for site, blobs in given.items() if blobs}
         self.gathers.drop()
         self._began, self.replayed = None, False

@@ -78,6 +78,7 @@ class JobRun:
         self._tries = backoff()
         self._failures = 0  # of the disk, one after the other
         self._put_off: list[ev.Event] = []  # until the disk takes them
+        self._trying = 0  # how many of these are being tried once more
         self._timer: asyncio.TimerHandle | None = None
 
     # ---- from outside --------------------------------------------------------------------
@@ -104,10 +105,15 @@ class JobRun:
 
     async def hear(self, event: ev.Event) -> None:
         """`tell`, for what a site says: whoever says it faster than it is handled has to wait."""
-        while self._inbox.qsize() + len(self._put_off) >= _MOST_WAITING and not self._over:
+        while self._waiting >= _MOST_WAITING and not self._over:
             self._taken.clear()
             await self._taken.wait()
         self.tell(event)
+
+    @property
+    def _waiting(self) -> int:
+        """How many events are still to be handled, beside those that the inbox gave out last."""
+        return self._inbox.qsize() + len(self._put_off) + self._trying
 
     def choose(self, sites: tuple[str, ...]) -> None:
         """The scheduler starts this job at these sites."""
@@ -146,7 +152,9 @@ class JobRun:
     async def _take(self, waiting: Iterable[ev.Event]) -> None:
         """Handle what waits in the inbox, until the job has ended: nobody hears what came after that."""
         for together in _together(waiting):
-            if self._waits_its_turn(together):
+            if isinstance(together[0], ev.TryAgain):
+                await self._try_again()
+            elif self._waits_its_turn(together):
                 self._put_off += together
             elif not (self.record.state.terminal and not self.record.unconfirmed):
                 await self._handle_or_fail(together)
@@ -189,9 +197,17 @@ class JobRun:
 
     def _retry(self) -> None:
         self._timer = None
+        self.tell(ev.TryAgain())
+
+    async def _try_again(self) -> None:
+        """What was put off, in its order: what comes meanwhile is in the inbox, behind it."""
         events, self._put_off = self._put_off, []
-        for event in events:
-            self.tell(event)
+        self._trying = len(events)
+        try:
+            await self._take(events)
+        finally:
+            self._trying = 0
+            self._taken.set()
 
     async def close(self) -> None:
         """The server stops: leave processes to their shims and everything else to the store."""

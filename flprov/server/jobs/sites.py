@@ -63,7 +63,8 @@ class JobSites:
     def lacking(self) -> tuple[str, ...]:
         """Sites that the job is for and that the scheduler has not given it yet."""
         record = self._ledger.record
-        return tuple(site for site in record.targets if site not in self.granted | record.refusals.keys())
+        known = self.granted | record.refusals.keys()
+        return tuple(site for site in record.targets if site not in known)
 
     def holds(self, site: str) -> bool:
         """Whether the job takes room at this site, or is about to."""

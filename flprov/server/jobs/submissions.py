@@ -27,10 +27,22 @@ def verify_submission(
     """The submission that `caller` signed, if it can be run here.
 
     Raises:
+        As `read_submission` and `verify_runs`.
+    """
+    submission = read_submission(request, caller, kit=kit, people=people, now=now)
+    verify_runs(submission, caller, apps=apps, enrolled=enrolled)
+    return submission
+
+
+def read_submission(
+    request: pb.SubmitRequest, caller: Identity, *, kit: Kit, people: Anchors, now: datetime
+) -> Submission:
+    """What `caller` signed, for this project and for now.
+
+    Raises:
         IdentityRefused: the signature or the certificate behind it.
         PermissionRefused: somebody else's submission, or one for another project.
-        Misuse: it names no site, came too late, or asks for more sites than it names.
-        NotFound: the app was never uploaded, or a site is not enrolled.
+        Misuse: it came too late.
     """
     signer = verify_signed(
         request.submission, request.signature, request.chain, people, now=now, kinds=(Kind.PERSON,)
@@ -41,6 +53,19 @@ def verify_submission(
     if submission.project_id != kit.project_id:
         raise PermissionRefused("the submission is for another project", hint="flprov use KIT")
     submission.verify_fresh(now)
+    return submission
+
+
+def verify_runs(
+    submission: Submission, caller: Identity, *, apps: Mapping[str, AppRecord], enrolled: Collection[str]
+) -> None:
+    """Whether a new job can be made of it.
+
+    Raises:
+        PermissionRefused: it asks for what is not the caller's to give.
+        Misuse: it names no site, or asks for more sites than it names.
+        NotFound: the app was never uploaded, or a site is not enrolled.
+    """
     if submission.app not in apps:
         raise NotFound(f"no app {submission.app[:12]} on the server", hint="flprov app upload APP")
     verify_spec(submission.spec, apps[submission.app].files)
@@ -50,7 +75,6 @@ def verify_submission(
             hint="leave priority at 0, or ask a project_admin to submit it",
         )
     _verify_sites(submission, enrolled)
-    return submission
 
 
 def _verify_sites(submission: Submission, enrolled: Collection[str]) -> None:

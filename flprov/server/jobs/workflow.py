@@ -171,6 +171,12 @@ class Workflow:
         self._handed = True
         return pb.Payload(file=name, size=ref.size)
 
+    def take_back(self, payload: pb.Payload) -> None:
+        """Remove what was handed in, and what the process was not told of."""
+        if payload.file:
+            with contextlib.suppress(OSError):
+                self._blobs.unlink(self.folder / "in" / payload.file)
+
     def hand_in_state(self, state: StateRef, start: pb.StartWorkflow) -> None:
         """The saved state that the process goes on with."""
         start.state.CopyFrom(self.hand_in(state))

@@ -92,7 +92,9 @@ class SeriesBook:
 
     def forget(self, job_id: str) -> None:
         """The job is deleted, and its folder about to be."""
-        self._waiting.pop(job_id, None)
+        waiting = self._waiting.pop(job_id, None)
+        if waiting is not None:
+            waiting.written.set()  # as far as it ever will be
         self._files.pop(job_id, None)
         self._wake(job_id)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 from flprov.blobs import digest_of
@@ -53,7 +54,7 @@ def job_document(
         started_at=job.started_at,
         finished_at=job.finished_at,
         submitted_by=job.submitted_by,
-        sites=tuple(job_site(run, site) for site in job.targets),
+        sites=tuple(job_sites(run)),
         rounds=tuple(round_document(record) for record in rounds or ()),
         rounds_done=job.round,
         rounds_total=total,
@@ -66,8 +67,14 @@ def job_document(
     )
 
 
-def job_site(run: Shown, site: str) -> JobSiteDocument:
-    """What a job is at one site; once it is over, what is proven about it there."""
+def job_sites(run: Shown) -> Iterator[JobSiteDocument]:
+    """What a job is at each of its sites; once it is over, what is proven about it there."""
+    sent, answered = {*run.record.granted, *run.record.members}, _answered(run)
+    for site in run.record.targets:
+        yield _job_site(run, site, sent=site in sent, answered=site in answered)
+
+
+def _job_site(run: Shown, site: str, *, sent: bool, answered: bool) -> JobSiteDocument:
     part, proof = run.sites.parts[site], run.record.proofs.get(site)
     state, reason, since = part.state, part.reason, part.since
     if proof is not None:
@@ -76,7 +83,7 @@ def job_site(run: Shown, site: str) -> JobSiteDocument:
         state, reason = "refused", run.record.refusals[site]
     elif run.record.state.terminal:
         state = "unconfirmed" if site in run.record.unconfirmed else "stopped"
-        if state == "stopped" and site not in {*run.record.granted, *run.record.members}:
+        if state == "stopped" and not sent:
             reason = "it was never sent there"
     return JobSiteDocument(
         site=site,
@@ -91,14 +98,14 @@ def job_site(run: Shown, site: str) -> JobSiteDocument:
         at=part.progress_at,
         freed=proof.freed if proof else (),
         late=run.record.late.get(site, 0),
-        answered=_answered(run, site),
+        answered=answered,
     )
 
 
-def _answered(run: Shown, site: str) -> bool:
-    """Whether the newest task of the open round that went to the site has its answer on our disk."""
-    asked = [gather for gather in run.rounds.gathers if gather.asks(site)]
-    return bool(asked) and site in asked[-1].taken
+def _answered(run: Shown) -> set[str]:
+    """The sites whose answer to the newest task of the open round that went to them is on our disk."""
+    newest = {site: gather for gather in run.rounds.gathers for site in gather.asked.sites}
+    return {site for site, gather in newest.items() if site in gather.taken}
 
 
 def round_document(record: RoundRecord) -> RoundDocument:

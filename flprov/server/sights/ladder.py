@@ -121,11 +121,10 @@ def _job_rungs(name: str, run: JobRun, view: SiteView) -> Iterator[Rung]:
         return
     if part.state == "training":
         yield Rung(name="training", ok=True, since=part.since, reason=_progress(part), job=job)
-    for record in reversed(view.scene.jobs.rounds(job)):
-        if any(name == line.site for line in record.contributors):
-            text = f"to round {record.round + 1}"
-            yield Rung(name="contributed", ok=True, since=record.finished_at, reason=text, job=job)
-            return
+    record = view.scene.jobs.contributed(job, name)
+    if record is not None:
+        text = f"to round {record.round + 1}"
+        yield Rung(name="contributed", ok=True, since=record.finished_at, reason=text, job=job)
 
 
 def _progress(part: SitePart) -> str:

@@ -14,10 +14,10 @@ from flprov.jobs import JobState
 from flprov.server.jobs.contributions import contributions
 from flprov.server.jobs.run import JobRun
 from flprov.server.records import JobRecord
-from flprov.server.sights.jobs import job_site
+from flprov.server.sights.jobs import job_sites
 from flprov.server.sights.scene import Scene
 from flprov.server.sights.sitewhy import last_seen
-from flprov.wire.documents import Cause, Contribution, Seen, WhyDocument
+from flprov.wire.documents import Cause, Contribution, JobSiteDocument, Seen, WhyDocument
 
 _WAITING = (JobState.QUEUED, JobState.DEPLOYING)
 _STUCK = frozenset({"stalled"})
@@ -139,13 +139,13 @@ def _seen(scene: Scene, run: JobRun) -> Iterator[Seen]:
     if rounds and rounds[-1].finished_at:
         text = f"round {rounds[-1].round + 1} was saved"
         yield Seen(party="workflow", what="round", at=rounds[-1].finished_at, text=text)
-    for site in job.targets:
-        yield from _seen_of(scene, run, site)
+    for shown in job_sites(run):
+        yield from _seen_of(scene, run, shown)
 
 
-def _seen_of(scene: Scene, run: JobRun, site: str) -> Iterator[Seen]:
+def _seen_of(scene: Scene, run: JobRun, shown: JobSiteDocument) -> Iterator[Seen]:
+    site = shown.site
     part, record = run.sites.parts[site], scene.registry.sites.get(site)
-    shown = job_site(run, site)
     if part.progress:
         yield Seen(party=site, what="progress", at=part.progress_at, text=part.progress)
     elif shown.reason or shown.state != "waiting":
