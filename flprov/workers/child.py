@@ -96,7 +96,10 @@ def _become_worker(
             begin(order, handed)
     except Exception as error:  # the outermost loop of this process
         message = f"{doing} failed: {error}"
-        report.send(json.dumps({"code": code, "message": message}).encode())
+        try:
+            report.send(json.dumps({"code": code, "message": message}).encode())
+        except OSError:  # the line is closed, and the worker counts as started: its log is left
+            os.write(2, f"flprov: {message}\n".encode())
     finally:
         os._exit(_FAILED_TO_START)
 

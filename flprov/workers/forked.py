@@ -85,6 +85,7 @@ _OPENBLAS = [
     for prefix in ("scipy_", "")
     for suffix in ("64_", "", "_64", "64")
 ]
+_loaded: list[ctypes.CDLL] = []  # in the template, and so in what it forks
 
 
 def _give_threads(environment: dict[str, str]) -> None:
@@ -92,15 +93,21 @@ def _give_threads(environment: dict[str, str]) -> None:
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
     wanted = [int(environment[name]) for name in names if environment.get(name, "").isdecimal()]
     count = wanted[0] if wanted else len(os.sched_getaffinity(0))
-    for path in _loaded_openblas():
-        library = ctypes.CDLL(path)
+    for library in _loaded:
         for name in _OPENBLAS:
             if function := getattr(library, name, None):
                 function(count)
                 break
 
 
-def _loaded_openblas() -> set[str]:
+def find_openblas() -> None:
+    """In the template: a child could not open the files that are replaced, or out of its sight, by then."""
+    for path in _openblas_files():
+        with contextlib.suppress(OSError):  # replaced already
+            _loaded.append(ctypes.CDLL(path, os.RTLD_NOW | os.RTLD_NOLOAD))
+
+
+def _openblas_files() -> set[str]:
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
         paths = {line.split(maxsplit=5)[5].rstrip("\n") for line in file if "openblas" in line}
     return {path for path in paths if os.path.basename(path).startswith(("libopenblas", "libscipy_openblas"))}  # noqa: PTH119

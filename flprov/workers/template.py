@@ -28,7 +28,7 @@ import threading
 
 from flprov.workers import shim
 from flprov.workers.descriptors import receive_descriptors
-from flprov.workers.forked import begin_worker
+from flprov.workers.forked import begin_worker, find_openblas
 from flprov.workers.parent import send
 
 TYPE_CHECKING = False
@@ -56,6 +56,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     if others:
         send(line, {"failed": f"importing {', '.join(modules)} started {len(others)} threads"})
         os._exit(1)
+    find_openblas()
     gc.collect()
     gc.freeze()  # a collection in a child would write to, and so copy, every page with an object
     libc = ctypes.CDLL(None)

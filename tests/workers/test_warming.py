@@ -5,12 +5,15 @@ import asyncio
 import importlib.util
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import numpy.random
 import pytest
 import pytest_asyncio
 from launching import gone
@@ -305,6 +308,51 @@ async def test_bubblewrap_and_a_switch_mean_no_template_and_say_so(monkeypatch):
             await asyncio.sleep(0.01)
         assert why in warming.describe().note
         await warming.close()
+
+
+# ---- a template that is at fault ---------------------------------------------------------------
+
+
+def change_template(monkeypatch, code: str) -> None:
+    """Run this in templates before they import anything but our own."""
+    before, main, arguments = warming_module._TEMPLATE.rpartition("main(")
+    text = f"{before}exec({textwrap.dedent(code)!r}); {main}{arguments}"
+    monkeypatch.setattr(warming_module, "_TEMPLATE", text)
+
+
+@forking
+async def test_an_openblas_that_is_replaced_or_out_of_sight_ends_no_job(tmp_path, monkeypatch):
+    library = tmp_path / "libopenblas-of-the-test.so"
+    shutil.copy(numpy.random._common.__file__, library)  # one that needs no other
+    change_template(monkeypatch, f"import ctypes; ctypes.CDLL({str(library)!r})")
+    warming = Warming("site", (), delay=0)
+    await ready(warming)
+    launcher = ProcessLauncher(warming=warming)
+    assert await answer_of(launcher, tmp_path / "out_of_sight", WAIT) == "ready"
+    library.unlink()  # as dpkg does, which then puts another in its place
+    library.touch()
+    assert await answer_of(launcher, tmp_path / "replaced", WAIT) == "ready"
+    await warming.close()
+
+
+@forking
+async def test_why_a_worker_failed_after_it_was_started_is_in_its_log(tmp_path, monkeypatch):
+    change_template(
+        monkeypatch,
+        """
+        from flprov.workers import forked
+        def fail():
+            raise OSError("no such luck")
+        forked._be_different = fail
+        """,
+    )
+    warming = Warming("site", (), delay=0)
+    await ready(warming)
+    process = await ProcessLauncher(warming=warming).launch(order_for(tmp_path / "job", WAIT))
+    assert (await process.wait()).code == 127
+    assert re.search(r"flprov: starting .*python.* failed: no such luck\n", process.log.read_text())
+    assert await process.stop(0) == ()
+    await warming.close()
 
 
 # ---- the process itself ----------------------------------------------------------------------
