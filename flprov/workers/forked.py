@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
 def begin_worker(order: dict[str, Any], handed: Iterable[int]) -> NoReturn:
     """Become the worker of `order`, with no descriptor but those that it was handed."""
-    _close_all_but({0, 1, 2, *handed})
-    os.environ.clear()
-    os.environ.update(order["environment"])
-    _show(order["command"], order["environment"])
+    # First: until here a signal is lost in the shim's handlers, and what is closed next says that we run.
     for signalled in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signalled, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for signalled in (signal.SIGPIPE, signal.SIGXFSZ):  # as Python does at its start
         signal.signal(signalled, signal.SIG_IGN)
+    _close_all_but({0, 1, 2, *handed})
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    _show(order["command"], order["environment"])
     lib, module = order["command"][-2:]
     sys.argv = ["-c", lib, module]
     sys.path.append(lib)

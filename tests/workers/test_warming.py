@@ -355,6 +355,27 @@ async def test_why_a_worker_failed_after_it_was_started_is_in_its_log(tmp_path, 
     await warming.close()
 
 
+@forking
+async def test_a_worker_heeds_the_stop_that_comes_as_it_begins(tmp_path, monkeypatch):
+    change_template(
+        monkeypatch,
+        """
+        import time
+        from flprov.workers import forked
+        def close_and_wait(kept, close=forked._close_all_but):
+            close(kept)  # now the shim says that it is started
+            time.sleep(60)
+        forked._close_all_but = close_and_wait
+        """,
+    )
+    warming = Warming("site", (), delay=0)
+    await ready(warming)
+    process = await ProcessLauncher(warming=warming).launch(order_for(tmp_path / "job", WAIT))
+    assert await process.stop(5) == ()
+    assert (await process.wait()).signal == signal.SIGTERM
+    await warming.close()
+
+
 # ---- the process itself ----------------------------------------------------------------------
 
 
