@@ -119,6 +119,10 @@ class HandOver:
                 await self._hand_over(order)
         except FlprovError as error:
             await self._answering.fail(order, failure_of(error))
+        except Exception:  # the outermost of its task: a fault of ours must not leave the server waiting
+            logger.exception("job %s, task %s: not handed over", self._work.job_id, order.task_id)
+            fault = LocalError("internal error at the site; its log has the details")
+            await self._answering.fail(order, failure_of(fault))
 
     def _verify(self, order: pb.TaskOrder) -> None:
         admitted = self._admitted

@@ -258,6 +258,10 @@ class SiteJobs:
         except FlprovError as error:
             if job is None or not job.stopped:
                 await self._refuse(job_id, error)
+        except Exception:  # the outermost of its task: a fault of ours must not leave the server waiting
+            logger.exception("job %s could not be deployed", job_id)
+            if job is None or not job.stopped:
+                await self._refuse(job_id, LocalError("internal error at the site; its log has the details"))
         else:
             if why := self._interrupted.pop(job_id, ""):
                 job.say_doing(f"started again: {why}")
@@ -316,6 +320,8 @@ class SiteJobs:
         self._refusing.add(job_id)
         try:
             await self._stop(job_id, reason, 0.0, tell=False)
+        except Exception:  # it stays here as one that is being stopped; the answer is due all the same
+            logger.exception("job %s, which was refused, could not be ended", job_id)
         finally:
             self._refusing.discard(job_id)
         if job_id in self._stopping or job_id not in self._waiting:

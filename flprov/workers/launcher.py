@@ -134,7 +134,11 @@ class ProcessLauncher:
         """See `Launcher.launch`."""
         for _ in range(_MOST_STARTS):
             order = _prepare_folder(order)  # each time: a shim that was killed leaves its door
-            if (process := await self._launch(order)) is not None:
+            try:
+                process = await self._launch(order)
+            except OSError as error:
+                raise LocalError(f"the job's process could not be started: {error}") from error
+            if process is not None:
                 return process
         raise LocalError(
             f"the shim of job {order.job_id} was killed {_MOST_STARTS} times at its start",

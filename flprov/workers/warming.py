@@ -96,7 +96,11 @@ class Warming:
         template = self._template
         if template is None or not template.ready:
             return None
-        if await asyncio.to_thread(_stamp, python) != template.stamp:
+        try:
+            stamp = await asyncio.to_thread(_stamp, python)
+        except (FlprovError, OSError):  # something of it is gone
+            stamp = ()
+        if stamp != template.stamp:
             logger.info("the packages of %s have changed: a new template is started", python)
             template.end()
             return None

@@ -248,8 +248,9 @@ def test_a_dataset_that_the_site_does_not_name_is_refused_with_what_to_do(leo, c
     assert "site.yml" in (refused.value.hint or "")
 
 
-def test_a_dataset_that_is_not_there_is_refused_without_its_path(parties, leo, tmp_path):
-    config = with_dataset(parties, tmp_path, tmp_path / "gone")
+@pytest.mark.parametrize("name", ["gone", pytest.param("g" * 300, id="cannot be looked at")])
+def test_a_dataset_that_is_not_there_is_refused_without_its_path(parties, leo, tmp_path, name):
+    config = with_dataset(parties, tmp_path, tmp_path / name)
     with pytest.raises(NotFound, match="does not exist") as refused:
         ask(wish(leo, NEEDS_HEART), config)
     assert str(tmp_path) not in str(refused.value)

@@ -121,6 +121,27 @@ async def test_a_refused_job_is_answered_with_the_reason_and_leaves_nothing(rig:
     assert list(rig.jobs.folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("stuck", [False, True], ids=["", "and it cannot be ended"])
+async def test_whatever_stands_against_a_deploy_is_answered(rig: Rig, app: App, monkeypatch, stuck):
+    async def stop(*_: object) -> tuple[int, ...]:
+        raise OSError("no stop either")
+
+    rig.launcher.error = FileNotFoundError(2, "No such file or directory", "/opt/venv/share")
+    if stuck:
+        monkeypatch.setattr(SiteJob, "stop", stop)
+    refused = (await rig.deploy(app)).refused
+    assert (refused.code, refused.message) == (
+        "local-error",
+        "internal error at the site; its log has the details",
+    )
+    assert rig.outcomes("job.accept") == [("j1", "ok"), ("j1", "failed")]
+    monkeypatch.undo()
+    rig.launcher.error = None
+    assert rig.jobs.running == (["j1"] if stuck else [])
+    assert (await rig.stop()).clean
+    assert (await rig.deploy(app)).ready
+
+
 async def test_what_a_person_can_do_about_it_is_told(rig: Rig, tmp_path):
     app = write_app(tmp_path / "apps" / "needy", job="data: [heart]\n")
     refused = (await rig.deploy(app)).refused

@@ -82,6 +82,19 @@ async def site(rig: Rig, app: App):
     return Site(rig)
 
 
+async def test_whatever_stands_against_a_task_becomes_its_answer(site: Site, monkeypatch):
+    def link(*_: object) -> None:
+        raise OSError("no such luck")
+
+    monkeypatch.setattr(site.rig.blobs, "link", link)
+    site.rig.jobs.order(order(model=site.offer(LARGE)))
+    failure = (await site.rig.reports.wait("answer")).failure
+    assert (failure.code, failure.message) == (
+        "local-error",
+        "internal error at the site; its log has the details",
+    )
+
+
 # ---- a task, to the worker ---------------------------------------------------------------------
 
 

@@ -75,10 +75,20 @@ async def test_interpreter_that_is_none_is_named(tmp_path):
         await ProcessLauncher().launch(order)
 
 
-async def test_missing_dataset_is_named(tmp_path):
-    order = order_for(tmp_path / "job", WAIT, readable=(tmp_path / "scans",))
+@pytest.mark.parametrize("above", ["", pytest.param("s" * 300, id="cannot be looked at")])
+async def test_missing_dataset_is_named(tmp_path, above):
+    order = order_for(tmp_path / "job", WAIT, readable=(tmp_path / above / "scans",))
     with pytest.raises(errors.LocalError, match=r"dataset folder .*/scans does not exist"):
         await ProcessLauncher().launch(order)
+
+
+async def test_what_the_machine_refuses_is_an_error_of_ours(tmp_path, monkeypatch):
+    def plan(*_):
+        raise FileNotFoundError(2, "No such file or directory", "/opt/venv/share")
+
+    monkeypatch.setattr(launcher_module, "plan_launch", plan)
+    with pytest.raises(errors.LocalError, match=r"could not be started: .*/opt/venv/share"):
+        await ProcessLauncher().launch(order_for(tmp_path / "job", WAIT))
 
 
 async def test_unknown_gpu_is_named(tmp_path):

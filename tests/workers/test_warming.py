@@ -18,6 +18,7 @@ import pytest
 import pytest_asyncio
 from launching import gone
 
+from flprov.errors import LocalError
 from flprov.testing.launcher_conformance import (
     ECHO,
     WAIT,
@@ -286,6 +287,20 @@ async def test_changed_packages_are_never_old_ones_in_a_job(launcher, warming, t
     monkeypatch.undo()
     assert await answer_of(launcher, tmp_path / "third", WAIT) == "ready"
     await ready(warming, other_than=second)
+
+
+@forking
+@shared_loop
+@pytest.mark.parametrize("error", [LocalError, FileNotFoundError])
+async def test_packages_that_are_gone_fail_no_job(launcher, warming, tmp_path, monkeypatch, error):
+    def stamp(_):
+        raise error("a folder of it is gone")
+
+    first = await ready(warming)
+    with monkeypatch.context() as patch:
+        patch.setattr(warming_module, "_stamp", stamp)
+        assert await answer_of(launcher, tmp_path / "job", WAIT) == "ready"
+    await ready(warming, other_than=first)
 
 
 @shared_loop
