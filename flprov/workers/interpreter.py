@@ -25,13 +25,15 @@ print(json.dumps({"folders": folders, "prefixes": prefixes}))
 def interpreter_folders(program: Path) -> tuple[Path, ...]:
     """What must be readable for `program` to run: its library, its packages, those of its base.
 
-    Asks the interpreter itself, once per program and version of it.
+    Asks the interpreter itself, once per program and version of it. Which of them are there is another
+    matter: packages come and go.
 
     Raises:
         LocalError: it is not there, or it does not run.
     """
     try:
-        return _ask(program, program.stat().st_mtime_ns)
+        wanted = _ask(program, program.stat().st_mtime_ns)
+        return tuple(path for path in wanted if path.exists())
     except OSError as error:
         raise _broken(program, error.strerror or "cannot be read") from error
 
@@ -46,7 +48,7 @@ def _ask(program: Path, _changed: int) -> tuple[Path, ...]:
         raise _broken(program, "did not answer as a Python does") from error
     wanted = {Path(folder) for folder in answer["folders"]}
     wanted |= {Path(prefix) / name for prefix in answer["prefixes"] for name in _BELOW_PREFIX}
-    return tuple(sorted(path for path in wanted if path.exists()))
+    return tuple(sorted(wanted))
 
 
 def _broken(program: Path, what: str) -> LocalError:

@@ -2,6 +2,7 @@
 """The rules themselves: the seccomp program on both architectures, Landlock on old kernels, the view."""
 
 import errno
+import json
 import re
 import socket
 import struct
@@ -231,6 +232,18 @@ def test_interpreters_folders_are_below_its_prefixes_and_not_the_prefixes():
     assert Path(sys.prefix) not in folders
     assert Path(sys.base_prefix) not in folders
     assert any(Path(folder).joinpath("encodings").exists() for folder in folders)
+
+
+def test_interpreters_folders_are_those_that_are_there_now(tmp_path):
+    program, lib, share = (tmp_path / name for name in ("python", "lib", "share"))
+    said = json.dumps({"folders": [], "prefixes": [str(tmp_path)]})
+    program.write_text(f"#!/bin/sh\necho '{said}'\n")
+    program.chmod(0o755)
+    lib.mkdir()
+    assert interpreter_folders(program) == (lib,)
+    lib.rmdir()
+    share.mkdir()
+    assert interpreter_folders(program) == (share,)
 
 
 def test_private_folder_reached_by_a_link_is_still_private(order, tmp_path):
