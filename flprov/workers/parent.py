@@ -110,6 +110,16 @@ def send(control: socket.socket, message: dict[str, Any], *, flags: int = 0) -> 
         return
 
 
+def parent_gone(control: socket.socket) -> bool:
+    """Whether the other end is closed and has left nothing to be read."""
+    try:
+        return not control.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 def open_door(path: str) -> socket.socket:
     """Listen at `path`, for our own user. Raises OSError.
 

@@ -35,7 +35,7 @@ from flprov.workers import linux
 from flprov.workers.child import CHANNEL_VARIABLE, LIFELINE_VARIABLE, LaunchFailed, execute, start_worker
 from flprov.workers.confinement import drop_short_name
 from flprov.workers.joblog import JobLog
-from flprov.workers.parent import PACKET, ParentLine, send
+from flprov.workers.parent import PACKET, ParentLine, parent_gone, send
 from flprov.workers.processes import boot_id, descendants, kill_all, send_signal, start_time
 
 TYPE_CHECKING = False
@@ -328,6 +328,8 @@ def main(control_descriptor: int, channel: int, begin: Begin = execute) -> None:
     control.set_inheritable(False)  # the worker could speak in our name
     packet = control.recv(PACKET)
     if not packet:
+        return
+    if parent_gone(control):  # we are late: the folder may be another launch's by now
         return
     order = json.loads(packet)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)

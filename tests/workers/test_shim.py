@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -38,7 +39,10 @@ from flprov.workers import (
     read_log,
     reap_leftovers,
 )
+from flprov.workers.detection import PACKAGE
 from flprov.workers.joblog import JobLog
+from flprov.workers.launcher import _SHIM
+from flprov.workers.plan import plan_launch
 from flprov.workers.processes import boot_id, start_time
 
 LINGER = """
@@ -144,6 +148,24 @@ async def test_shim_record_leads_to_the_shim(tmp_path):
     assert found["started"] == start_time(process.shim_pid)
     assert (found["boot"], found["job_id"]) == (boot_id(), "job")
     assert await process.stop(1) == ()
+
+
+async def test_a_shim_whose_parent_is_gone_before_it_begins_leaves_no_record(tmp_path):
+    order = order_for(tmp_path / "job", WAIT, orphan_seconds=60)
+    for name in ("lib", "out", "work"):
+        (order.folder / name).mkdir()
+    plan = plan_launch(order, None, "0" * 32)
+    control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        control.send(json.dumps(plan).encode())
+        control.close()
+        ends = (theirs.fileno(), os.open(os.devnull, os.O_RDWR))
+        command = [sys.executable, "-I", "-S", "-c", _SHIM, str(PACKAGE.parent), *map(str, ends)]
+        shim = await asyncio.create_subprocess_exec(*command, pass_fds=ends)
+    os.close(ends[1])
+    assert await shim.wait() == 0
+    assert not (order.folder / "shim.json").exists()
+    assert alive_with(str(order.folder)) == []
 
 
 def test_a_torn_record_is_no_record(tmp_path):
