@@ -104,7 +104,7 @@ def _load(line: socket.socket, modules: Sequence[str], *, nice: int) -> tuple[di
         for name in (*_SHIMS, *modules):
             try:
                 importlib.import_module(name)
-            except Exception as error:  # a package may raise anything
+            except BaseException as error:  # a package may raise anything, SystemExit as well
                 lacking[name] = f"{type(error).__name__}: {error}"[:300]
         ours.close()
 

@@ -416,12 +416,13 @@ async def test_modules_that_start_threads_or_are_broken_are_named(tmp_path, monk
     folder.mkdir()
     (folder / "threaded.py").write_text(THREADED)
     (folder / "broken.py").write_text("raise RuntimeError('no such luck')")
+    (folder / "leaving.py").write_text("raise SystemExit(3)")
     before = f"import sys; sys.path.append({str(folder)!r}); "
     monkeypatch.setattr(warming_module, "_TEMPLATE", before + warming_module._TEMPLATE)
-    warming = Warming("site", ("broken", "not_there"), delay=0)
+    warming = Warming("site", ("broken", "leaving", "not_there"), delay=0)
     await ready(warming)
     assert warming.describe().modules == ()
-    assert warming.describe().note == "broken: RuntimeError: no such luck"
+    assert warming.describe().note == "broken: RuntimeError: no such luck; leaving: SystemExit: 3"
     await warming.close()
     warming = Warming("site", ("threaded",), delay=0)
     warming.prepare(PYTHON)
