@@ -146,6 +146,7 @@ def _fork(line: socket.socket, number: int, handed: Sequence[int]) -> None:
         os.waitpid(between, 0)
         return
     try:
+        os.setpgid(0, 0)  # so that our parent, who has us if the template is killed, knows us from the shim
         pid = os.fork()
         if pid:
             send(line, {"order": number, "shim": pid})

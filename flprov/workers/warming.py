@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from flprov.wire.documents import WarmStart
 from flprov.workers.adoption import FoundShim, own_shim
 from flprov.workers.detection import PACKAGE, Method, detect_method, try_private_mounts
 from flprov.workers.interpreter import interpreter_folders
+from flprov.workers.processes import children
 from flprov.workers.template import OURS
 
 logger = logging.getLogger(__name__)
@@ -225,6 +227,7 @@ class _Template:
                 answer.set_exception(ConnectionError("the template has ended"))
         try:
             await asyncio.to_thread(self.process.wait)
+            await asyncio.to_thread(_end_session, self.process.pid)
         finally:  # also when this was cancelled
             self._line.close()
             os.close(self._output)
@@ -246,6 +249,19 @@ class _Template:
         else:  # who asked is gone, and its ends of the lines with it: the shim ends, and we are its parent
             with contextlib.suppress(OSError):
                 asyncio.get_running_loop().run_in_executor(None, own_shim(pid).wait)
+
+
+def _end_session(session: int) -> None:
+    """End what a template that is gone has left in its session: it is our child now.
+
+    That is what stood between it and a shim, and what packages have started when they were imported. A shim
+    stays: it leaves the session at its beginning, and until then it is in the group of who has forked it.
+    """
+    for pid in children(os.getpid()):
+        with contextlib.suppress(OSError):
+            if os.getsid(pid) == session and os.getpgid(pid) in (session, pid):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
 
 def _start(python: Path, modules: Sequence[str], stamp: tuple[int, ...], nice: int) -> _Template:

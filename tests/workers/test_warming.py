@@ -31,6 +31,7 @@ from flprov.testing.launcher_conformance import (
 from flprov.wire import pb
 from flprov.workers import Method, ProcessLauncher, Warming, confinement_method, landlock
 from flprov.workers import warming as warming_module
+from flprov.workers.processes import children
 
 PYTHON = Path(sys.executable)
 forking = pytest.mark.skipif(confinement_method() == "bubblewrap", reason="bubblewrap is entered by exec")
@@ -367,6 +368,33 @@ async def test_why_a_worker_failed_after_it_was_started_is_in_its_log(tmp_path, 
     assert (await process.wait()).code == 127
     assert re.search(r"flprov: starting .*python.* failed: no such luck\n", process.log.read_text())
     assert await process.stop(0) == ()
+    await warming.close()
+
+
+@forking
+async def test_a_template_that_is_killed_as_it_forks_leaves_nothing_but_the_shim(tmp_path, monkeypatch):
+    change_template(
+        monkeypatch,
+        """
+        import os, signal, subprocess
+        from flprov.workers import template
+        subprocess.Popen(["sleep", "600"])
+        def send_and_kill(line, message, send=template.send):
+            send(line, message)
+            if "shim" in message:
+                os.kill(os.getppid(), signal.SIGKILL)
+        template.send = send_and_kill
+        """,
+    )
+    warming = Warming("site", (), delay=0)
+    first = await ready(warming)
+    process = await ProcessLauncher(warming=warming).launch(order_for(tmp_path / "job", WAIT))
+    assert await told(process) == "ready"
+    await ready(warming, other_than=first)
+    ours = children(os.getpid())
+    assert process.shim_pid in ours
+    assert [pid for pid in ours if os.getsid(pid) == first] == []
+    assert await process.stop(0.5) == ()
     await warming.close()
 
 
