@@ -118,11 +118,14 @@ class HandOver:
             async with self._turn:  # a task that came as its process was killed is handed over twice
                 await self._hand_over(order)
         except FlprovError as error:
-            await self._answering.fail(order, failure_of(error))
+            await self._fail(order, error)
         except Exception:  # the outermost of its task: a fault of ours must not leave the server waiting
             logger.exception("job %s, task %s: not handed over", self._work.job_id, order.task_id)
-            fault = LocalError("internal error at the site; its log has the details")
-            await self._answering.fail(order, failure_of(fault))
+            await self._fail(order, LocalError("internal error at the site; its log has the details"))
+
+    async def _fail(self, order: pb.TaskOrder, error: FlprovError) -> None:
+        if not self._work.over:  # else it was given up, perhaps for the next run of the agent to do
+            await self._answering.fail(order, failure_of(error))
 
     def _verify(self, order: pb.TaskOrder) -> None:
         admitted = self._admitted

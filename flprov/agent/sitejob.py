@@ -30,7 +30,7 @@ from flprov.blobs import digest_of
 from flprov.errors import FlprovError, JobFailed, NotFound, PolicyRefused
 from flprov.jobs import check_needs, job_needs, unpack_bundle
 from flprov.wire import failure_of, pb
-from flprov.workers import ExitRecord, LaunchOrder, LogSegments, Process, reap_leftovers
+from flprov.workers import ExitRecord, LaunchOrder, LogSegments, Process, Starting, reap_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class SiteJob:
         self.folder = folder
         self.tools = tools
         self.ended = 0
+        self._starting = Starting(tools.launcher)
         self._process: Process | None = None
         self._log: LogSender | None = None
         self._tasks = Tasks("site job")
@@ -190,7 +191,7 @@ class SiteJob:
         admitted, tools = self.admitted, self.tools
         wanted = admitted.submission.spec.resources
         leased = await self._lease()
-        self._process = process = await self.tools.launcher.launch(
+        self._process = process = await self._starting.launch(
             LaunchOrder(
                 job_id=self.job_id,
                 folder=self.folder,
@@ -307,16 +308,23 @@ class SiteJob:
 
     # ---- the end -------------------------------------------------------------------------
 
-    async def stop(self, reason: str, grace: float) -> tuple[int, ...]:
-        """Kill everything of this job here; returns the pids that are left (none: proof)."""
+    async def _begin_no_more(self) -> Process | None:
+        """What is under way is given up, and nothing new begins; returns the process that there is."""
         self._work.over = True
-        self._work.be("stopping")
         if self._fetching is not None:
             self._fetching.cancel()
+        self._starting.give_up()
+        async with self._up:
+            return self._process
+
+    async def stop(self, reason: str, grace: float) -> tuple[int, ...]:
+        """Kill everything of this job here; returns the pids that are left (none: proof)."""
+        self._work.be("stopping")
         left: tuple[int, ...] = ()
-        async with self._up:  # a start that is under way ends first: what was started is then stopped
-            process = self._process
-        if process is not None:
+        process = await self._begin_no_more()
+        if process is None:  # of a start that was given up something may be left all the same
+            left = (await asyncio.to_thread(reap_leftovers, self.folder)).remaining
+        else:
             await _try_send(process, pb.ToWorker(quit=pb.Quit(reason=reason)))
             left = await process.stop(grace)
             self.ended = (await process.wait()).ended
@@ -330,11 +338,7 @@ class SiteJob:
 
     async def leave(self) -> None:
         """The agent restarts: let go of the job's process, which goes on."""
-        self._work.over = True
-        if self._fetching is not None:
-            self._fetching.cancel()
-        async with self._up:
-            process = self._process
+        process = await self._begin_no_more()
         await self._tasks.close()
         await self._telling.flush()
         if process is not None:
@@ -343,9 +347,7 @@ class SiteJob:
 
     async def close(self) -> None:
         """The agent stops: end the job's process; the server will deploy it again."""
-        self._work.over = True
-        async with self._up:
-            process = self._process
+        process = await self._begin_no_more()
         if process is not None:
             await process.stop(self.admitted.submission.spec.resources.grace_seconds)
         await self._tasks.close()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from flprov.errors import FlprovError, JobFailed
 from flprov.wire import failure_of, pb
-from flprov.workers import ExitRecord, Launcher, LaunchOrder, Process
+from flprov.workers import ExitRecord, Launcher, LaunchOrder, Process, Starting
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Host:
         alone: str = "",
     ) -> None:
         self.order = order
-        self._launcher = launcher
+        self._starting = Starting(launcher)
         self._start = start
         self._answered = answered
         self._told = told
@@ -107,7 +107,8 @@ class Host:
                 if self._process is not None:
                     await self._serve(self._process)
             except FlprovError as error:  # it cannot be started
-                await self._fail_all(failure_of(error))
+                if not self._stopping:
+                    await self._fail_all(failure_of(error))
             while not (self._waiting or self._stopping):
                 self._moved.clear()
                 await self._moved.wait()
@@ -117,13 +118,14 @@ class Host:
         async with self._launching:
             if self._process is None and not self._stopping:
                 self._known.clear()
-                self._process = await self._launcher.launch(self.order)
+                self._process = await self._starting.launch(self.order)
 
     async def stop(self, grace: float, reason: str) -> None:
         """End the process and all that it has started."""
         self._stopping = True
         self._moved.set()
-        async with self._launching:  # a start that is under way ends first
+        self._starting.give_up()
+        async with self._launching:
             process = self._process
         if process is not None:
             with contextlib.suppress(FlprovError, TimeoutError):  # it may not read any more

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flprov.workers.record import ExitRecord, read_exit_record
     from flprov.workers.seatlogs import SEAT_LOGS
     from flprov.workers.session import Session, current_session, open_session, use_session
+    from flprov.workers.starting import Starting
     from flprov.workers.tasks import OpenTask
     from flprov.workers.usable import change_spec, verify_use
     from flprov.workers.warming import Warming
@@ -46,6 +47,7 @@ __all__ = [
     "Process",
     "ProcessLauncher",
     "Session",
+    "Starting",
     "Warming",
     "WorkerChannel",
     "adopt_channel",
@@ -83,6 +85,7 @@ _MODULES = {
     "Process": "launcher",
     "ProcessLauncher": "launcher",
     "Session": "session",
+    "Starting": "starting",
     "Warming": "warming",
     "WorkerChannel": "channel",
     "adopt_channel": "channel",

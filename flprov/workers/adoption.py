@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flprov.workers.parent import PACKET, peer_of
-from flprov.workers.processes import boot_id, send_signal, start_time
+from flprov.workers.processes import boot_id, parent_of, send_signal, start_time
 from flprov.workers.record import SHIM_SOCKET, ShimRecord, read_shim_record
 
 _ANSWER = 10.0  # seconds in which a shim that lives lets a parent in, and which nothing else needs
@@ -34,10 +34,18 @@ class Adopted:
 
 
 class FoundShim:
-    """A running shim: what `subprocess.Popen` is for one that this process has started."""
+    """A running shim: what `subprocess.Popen` is for one that this process has started.
 
-    def __init__(self, pid: int, started: int, handle: int) -> None:
+    Args:
+        pid: its process number.
+        started: when, in ticks since boot.
+        handle: a pidfd of it.
+        forked: for us, by another process, which ends at once; then it is our child.
+    """
+
+    def __init__(self, pid: int, started: int, handle: int, *, forked: bool = False) -> None:
         self.pid = pid
+        self._forked = forked
         self._started = started
         self._handle = handle
         self._turn = threading.Lock()  # two may wait
@@ -53,11 +61,11 @@ class FoundShim:
         with self._turn:
             if self._ended:
                 return self._status
-            poller = select.poll()
-            poller.register(self._handle, select.POLLIN)
-            poller.poll()
+            _await_end(self._handle)
             os.close(self._handle)
             self._ended = True
+            if self._forked:
+                _await_parent(self.pid)
             # Ours, if the template forked it, or if we are its parent's process under a new image.
             with contextlib.suppress(ChildProcessError):
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -117,7 +125,25 @@ def _find(record: ShimRecord) -> FoundShim | None:
 
 def own_shim(pid: int) -> FoundShim:
     """A shim that is our child, or will be at once, and that nobody else waits for."""
-    return FoundShim(pid, start_time(pid) or 0, os.pidfd_open(pid))
+    return FoundShim(pid, start_time(pid) or 0, os.pidfd_open(pid), forked=True)
+
+
+def _await_end(handle: int) -> None:
+    poller = select.poll()
+    poller.register(handle, select.POLLIN)
+    poller.poll()
+
+
+def _await_parent(pid: int) -> None:
+    """Until who has forked this process for us is gone as well: before that it is not our child."""
+    parent = parent_of(pid)
+    if parent is None or parent == os.getpid():
+        return
+    with contextlib.suppress(OSError):  # gone meanwhile
+        handle = os.pidfd_open(parent)
+        if parent_of(pid) == parent:  # asked after opening: the handle is of this very process
+            _await_end(handle)
+        os.close(handle)
 
 
 def _knock(control: socket.socket, folder: Path, record: ShimRecord) -> None:

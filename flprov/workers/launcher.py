@@ -97,6 +97,8 @@ class Launcher(Protocol):
     async def launch(self, order: LaunchOrder) -> Process:
         """Start a worker; it is confined before its first instruction. End it with `stop`.
 
+        It may be cancelled: nothing is left then.
+
         Raises:
             ConfinementRefused: it cannot be confined here, and the order does not waive it.
             LocalError: the interpreter, a dataset or a GPU is missing, or the machine refused.
@@ -160,9 +162,10 @@ class ProcessLauncher:
                 return None
             stream = await open_channel(channel)
         except BaseException:  # also when cancelled
-            control.close()  # without its parent's end a shim stops the job
+            control.close()
             channel.close()
-            asyncio.get_running_loop().run_in_executor(None, shim.wait)
+            # Before whoever has cancelled goes on: it may have to prove that nothing is left.
+            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, _give_up, shim, tag))
             raise
         return ShimProcess(
             folder=order.folder,
@@ -415,6 +418,13 @@ async def _start_worker(control: socket.socket, plan: dict[str, Any], shim: Shim
         return None
     failure = answer.get("failed") or {"code": "local-error", "message": "the job's shim ended at its start"}
     raise error_class(failure["code"])(failure["message"], hint=f"read {plan['log']}")
+
+
+def _give_up(shim: Shim, tag: str) -> None:
+    """End a shim that nobody waits for any more, also one that is stopped and would not see that."""
+    shim.kill()
+    shim.wait()
+    _clear_away(tag)
 
 
 def _clear_away(tag: str) -> None:

@@ -53,6 +53,12 @@ def descendants(root: int) -> Found:
     return found
 
 
+def parent_of(pid: int) -> int | None:
+    """The process whose child this one is, also when it is dead; None when it is gone."""
+    seen = _stat(pid)
+    return None if seen is None else seen[0]
+
+
 def children(parent: int) -> list[int]:
     """The processes whose parent this one is, also dead ones that nobody has waited for."""
     return [pid for pid in _numbers() if (seen := _stat(pid)) and seen[0] == parent]

@@ -212,6 +212,10 @@ class _Template:
         except OSError:  # also when it takes too long
             self.end()
             return None
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled():  # in the same moment
+                self._let_go(answer.result())
+            raise
         finally:
             del self._answers[number]
 
@@ -246,9 +250,15 @@ class _Template:
         answer = self._answers.get(number)
         if answer is not None and not answer.done():
             answer.set_result(pid)
-        else:  # who asked is gone, and its ends of the lines with it: the shim ends, and we are its parent
-            with contextlib.suppress(OSError):
-                asyncio.get_running_loop().run_in_executor(None, own_shim(pid).wait)
+        else:
+            self._let_go(pid)
+
+    def _let_go(self, pid: int) -> None:
+        """Who asked for this shim is gone: it has no order yet, and we are its parent."""
+        with contextlib.suppress(OSError):
+            shim = own_shim(pid)
+            shim.kill()  # it would end by itself, unless it is stopped
+            asyncio.get_running_loop().run_in_executor(None, shim.wait)
 
 
 def _end_session(session: int) -> None:

@@ -135,10 +135,15 @@ class FakeLauncher:
     def __init__(self) -> None:
         self.started: list[FakeProcess] = []
         self.error: FlprovError | None = None
+        self.launching = asyncio.Event()
+        self.gate: asyncio.Event | None = None  # holds a launch back
         self._new: asyncio.Queue[FakeProcess] = asyncio.Queue()
 
     async def launch(self, order: LaunchOrder) -> FakeProcess:
+        self.launching.set()
         await asyncio.sleep(0)
+        if self.gate is not None:
+            await self.gate.wait()
         if self.error is not None:
             raise self.error
         process = FakeProcess(order)

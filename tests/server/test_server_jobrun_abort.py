@@ -227,10 +227,21 @@ async def test_answers_after_an_abort_change_nothing(world):
     )
 
 
-async def test_abort_while_the_workflow_is_being_started_waits_for_it_and_stops_it(world):
+async def test_abort_while_the_workflow_is_being_started_gives_that_up_or_stops_it(world):
     run = await world.run(targets=TWO)
     run.choose(())
     await world.reaches(run, JobState.DEPLOYING)
     await abort(world, run)
     await world.reaches(run, JobState.ABORTED)
     assert all(process.stops for process in world.launcher.started)
+
+
+async def test_abort_waits_for_no_start_of_the_workflow_that_never_ends(world):
+    world.launcher.gate = asyncio.Event()
+    run = await world.run(targets=TWO)
+    run.choose(())
+    await world.launcher.launching.wait()
+    await abort(world, run)
+    await world.reaches(run, JobState.ABORTED)
+    assert world.launcher.started == []
+    assert (run.record.reason, run.record.causes) == ("wrong learning rate", ())

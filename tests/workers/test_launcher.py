@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -131,6 +132,18 @@ async def test_cancelled_launch_leaves_nothing(tmp_path):
     await asyncio.get_running_loop().shutdown_default_executor()
     assert gone(json.loads(shim.read_text())["pid"])
     assert alive_with(str(tmp_path / "job")) == []
+
+
+async def test_cancelled_launch_waits_for_no_shim_that_was_stopped(tmp_path, stopped_shims):
+    order = order_for(tmp_path / "job", WAIT, orphan_seconds=60)
+    launching = asyncio.create_task(ProcessLauncher().launch(order))
+    await stopped_shims.begun.wait()
+    launching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await launching
+    assert stopped_shims.statuses == [-signal.SIGKILL]
+    assert alive_with(str(tmp_path / "job")) == []
+    await asyncio.get_running_loop().shutdown_default_executor()  # as at the end of asyncio.run
 
 
 async def test_worker_gets_an_environment_made_from_nothing(tmp_path, monkeypatch):

@@ -399,6 +399,36 @@ async def test_a_template_that_is_killed_as_it_forks_leaves_nothing_but_the_shim
 
 
 @forking
+@pytest.mark.parametrize("at_once", [False, True], ids=["before the answer", "with the answer"])
+async def test_a_stopped_shim_that_nobody_waits_for_any_more_is_ended(tmp_path, monkeypatch, at_once):
+    shims = []
+    answer = warming_module._Template._answer
+
+    def answer_and_cancel(template, number, pid):
+        os.kill(pid, signal.SIGSTOP)
+        shims.append(pid)
+        if at_once:
+            answer(template, number, pid)
+            launching.cancel()
+        else:
+            launching.cancel()
+            answer(template, number, pid)
+
+    monkeypatch.setattr(warming_module._Template, "_answer", answer_and_cancel)
+    warming = Warming("site", (), delay=0)
+    await ready(warming)
+    launching = asyncio.create_task(
+        ProcessLauncher(warming=warming).launch(order_for(tmp_path / "job", WAIT))
+    )
+    with pytest.raises(asyncio.CancelledError):
+        await launching
+    await warming.close()
+    await asyncio.get_running_loop().shutdown_default_executor()  # as at the end of asyncio.run
+    assert len(shims) == 1
+    assert not set(shims) & set(children(os.getpid()))  # nor is it a zombie
+
+
+@forking
 async def test_a_worker_heeds_the_stop_that_comes_as_it_begins(tmp_path, monkeypatch):
     change_template(
         monkeypatch,

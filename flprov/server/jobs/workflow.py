@@ -17,7 +17,7 @@ from flprov.jobs import JobSpec, unpack_bundle
 from flprov.server.jobs.events import Event, WorkflowGone, WorkflowSaid
 from flprov.server.records import BlobRef, StateRef
 from flprov.wire import pb
-from flprov.workers import Launcher, LaunchOrder, Method, Process, reap_leftovers
+from flprov.workers import Launcher, LaunchOrder, Method, Process, Starting, reap_leftovers
 
 _RESULT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _OURS = frozenset({"metrics.json", "record.json", "series.jsonl", "logs"})  # what we put beside the results
@@ -64,7 +64,7 @@ class Workflow:
     ) -> None:
         self.folder = folder
         self._job_id = job_id
-        self._launcher = launcher
+        self._starting = Starting(launcher)
         self._blobs = blobs
         self._unconfined = unconfined
         self._tell = tell
@@ -103,7 +103,7 @@ class Workflow:
 
     async def _start(self, app: str, spec: JobSpec, python: Path) -> Process:
         await asyncio.to_thread(self._prepare, app)
-        return await self._launcher.launch(
+        return await self._starting.launch(
             LaunchOrder(
                 job_id=self._job_id,
                 folder=self.folder,
@@ -146,6 +146,7 @@ class Workflow:
 
     async def stop(self, grace: float) -> tuple[int, ...]:
         """Kill the process and all it started, also an earlier server's; returns what is left of them."""
+        self._starting.give_up()
         if self._started is not None:
             await self._started.wait()
         if self._process is None:
