@@ -58,7 +58,7 @@ class LogBook:
 
         Bytes that are there already are passed over. Nothing is written behind a gap, so that the site
         sends again; unless it says that it has nothing before `first` any more. When the log outgrows its
-        limit, its oldest part is dropped. For any thread: who follows is woken by `tell`, which is the loop's.
+        limit, its oldest part is dropped. For any thread: `tell` wakes who follows, and is the loop's.
 
         Raises:
             ProtocolError: an offset that no log has.

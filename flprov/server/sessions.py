@@ -45,7 +45,7 @@ class Session:
         self._due = asyncio.Event()  # what waits is urgent, or has waited long enough, or this is the end
         self._timer: asyncio.TimerHandle | None = None  # until then what waits is not urgent
         self._ended = False
-        self.cut: Callable[[], None] | None = None  # ends the stream of a site that does not read
+        self.cut: Callable[[], object] | None = None  # ends the stream of a site that does not read
         self._goodbye: asyncio.TimerHandle | None = None
         self.closed_because = ""
         self.leaving = ""  # why it goes, by its own decision; empty: it has not said so
