@@ -15,6 +15,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from flprov._base import Clock, backoff
 from flprov.agent.pace import Pace
@@ -49,7 +50,7 @@ class Bulk:
         self._connection: Connection | None = None
         self._blobs = blobs
         self._clock = clock
-        self._fetching: dict[str, asyncio.Lock] = {}
+        self._fetching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._up = Pace(clock)
         self._down = Pace(clock)
         self.sending = 0  # blobs that are on their way to the server
@@ -110,7 +111,6 @@ class Bulk:
                     await self._fetch_once(job_id, upload, on_bytes, base)
 
             await self._whole_without(base, f"fetching {digest[:12]}", attempt)
-        self._fetching.pop(digest, None)
 
     async def _compare(self, job_id: str, digest: str, base: str, size: int) -> Sequence[pb.SameBytes]:
         """What of the blob need not come, because it stands in the base."""

@@ -251,8 +251,9 @@ class BlobStore:
             How many there were.
         """
         stale = self._stale(before)
-        for path in stale:
-            self._shelf.forget(path)
+        with disk_errors("an upload that was given up cannot be removed"):
+            for path in stale:
+                self._shelf.forget(path)
         return len(stale)
 
     def drop_uploads(self, owners: Iterable[str]) -> None:

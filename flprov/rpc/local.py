@@ -66,7 +66,7 @@ def ask_local(folder: Path, *, what: str, hint: str) -> bytes:
 
 @contextlib.asynccontextmanager
 async def serve_holds(
-    folder: Path, begin: Callable[[], None], end: Callable[[], None]
+    folder: Path, begin: Callable[[], None], end: Callable[[], object]
 ) -> AsyncIterator[None]:
     """Let others on this machine hold something as it is: each for as long as its connection lives.
 

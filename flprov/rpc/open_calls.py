@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 
 from flprov.errors import FlprovError, Unavailable
 from flprov.pki import Kind
@@ -42,6 +43,7 @@ class OpenCalls:
             )
         self._tasks[call] = task
         self._calls.setdefault(call.caller.uri, set()).add(call)
+        call.begin(cut=partial(self._end, call))
         try:
             yield
         except asyncio.CancelledError:

@@ -41,6 +41,7 @@ class Call:
         self.method = method
         self.peer = peer  # an address, for people to read: nothing may hang on it
         self._open = True
+        self._cut: Callable[[FlprovError], object] | None = None
 
     @property
     def not_after(self) -> datetime | None:
@@ -51,9 +52,22 @@ class Call:
         """Whether somebody may still be there: false once the call has ended in any way."""
         return self._open
 
+    def cut(self, reason: FlprovError) -> None:
+        """End it from outside its handler, also while that waits for a peer that reads nothing.
+
+        The peer is told `reason` behind what is on its way to it.
+        """
+        if self._cut is not None:
+            self._cut(reason)
+
+    def begin(self, cut: Callable[[FlprovError], object]) -> None:
+        """Say how to cut it. The transport's to call."""
+        self._cut = cut
+
     def end(self) -> None:
         """Mark the call as over. The transport's to call."""
         self._open = False
+        self._cut = None
 
     def __repr__(self) -> str:
         return f"<Call {self.method.path} by {self.caller} from {self.peer}>"

@@ -106,7 +106,7 @@ class SiteService:
         try:
             await self._registry.saw(session, call.not_after)
             yield await self._welcome(session)
-            async for message in self._converse(session, requests):
+            async for message in self._converse(call, session, requests):
                 yield message
         finally:
             gone = self._sessions.remove(session)
@@ -134,12 +134,10 @@ class SiteService:
         return max(self._heartbeat_seconds, len(self._registry.sites) / _BEATS_A_SECOND)
 
     async def _converse(
-        self, session: Session, requests: AsyncIterator[pb.FromSite]
+        self, call: Call, session: Session, requests: AsyncIterator[pb.FromSite]
     ) -> AsyncIterator[pb.ToSite]:
         reader = asyncio.create_task(self._read(session, requests), name=f"control {session.name}")
-        mine = asyncio.current_task()
-        assert mine is not None
-        session.cut = mine.cancel
+        session.cut = lambda: call.cut(Unavailable(session.closed_because))
         try:
             while (message := await session.outgoing()) is not None:
                 yield session.together(message)

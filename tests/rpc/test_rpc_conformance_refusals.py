@@ -249,6 +249,33 @@ async def test_dropped_identity_that_does_not_read_is_dropped_too(start):
         await drained(replies)
 
 
+async def test_call_that_is_cut_while_its_peer_reads_nothing_ends_for_both(start):
+    began, ended = told(), told()
+    calls = []
+
+    async def control(call, requests):
+        calls.append(call)
+        try:
+            while True:
+                yield pb.ToSite(closed=pb.RoundClosed(job_id="x" * MIB))
+                tell(began)
+        finally:
+            tell(ended)
+
+    async def silent():
+        await asyncio.Event().wait()
+        yield pb.FromSite()
+
+    network = await start({m.CONTROL: control})
+    words = network.connect(SITE).stream(m.CONTROL, silent())
+    await anext(words)
+    await heard(began)
+    calls[0].cut(errors.Unavailable("it stopped reading its commands"))
+    await heard(ended)
+    with pytest.raises(errors.Unavailable, match="it stopped reading its commands"):
+        await drained(words)
+
+
 async def test_call_that_drops_its_own_identity_is_spared(start):
     networks = []
 

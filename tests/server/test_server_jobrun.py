@@ -224,6 +224,15 @@ async def test_workflow_without_a_folder_to_run_in_ends_the_job(world):
     assert run.record.causes[0].code == "local-error"
 
 
+async def test_workflow_that_a_fault_of_ours_keeps_from_running_ends_the_job(world, caplog):
+    run = await world.run()
+    world.launcher.error = KeyError("nobody thought of that")
+    run.choose(())
+    await world.reaches(run, JobState.FAILED)
+    assert run.record.reason == "internal error at the server; its log has the details"
+    assert "nobody thought of that" in caplog.text
+
+
 async def test_large_tensors_by_value_are_kept_as_a_blob(world):
     running = await deploy(world, "site-1", "site-2")
     model = tensors(*range(20_000))

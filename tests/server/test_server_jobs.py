@@ -287,6 +287,32 @@ async def test_blob_that_another_job_names_is_kept(world):
     assert world.blobs.has(digest)
 
 
+async def test_blob_that_the_disk_does_not_let_go_of_fails_no_job(world, monkeypatch, caplog):
+    running = await train(world, *TWO)
+    data = tensors(1, 2, 3)
+    digest = await world.blobs.put(data)
+    for name in TWO:
+        running[name].updates(running.run, "train/0/0", tensors=BlobRef(digest=digest, size=len(data)))
+        await running.workflow.hears("answer")
+    with monkeypatch.context() as patch:
+        patch.setattr(world.blobs, "remove", refuses("blob 0123 cannot be removed: Input/output error"))
+        running.workflow.say(close_round())
+        await running.workflow.hears("saved")
+        await running["site-1"].fence(running.run)
+    assert running.run.record.round == 1
+    assert running.run.active
+    assert "cannot be removed" in caplog.text
+    assert world.jobs.collect({digest}) == []
+    assert not world.blobs.has(digest)
+
+
+def refuses(why):
+    def remove(digest):
+        raise LocalError(why)
+
+    return remove
+
+
 async def test_blob_that_another_jobs_open_round_needs_is_kept(world):
     data = tensors(1, 2, 3)
     running = await train(world, *TWO)

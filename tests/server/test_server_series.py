@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 import pytest
+from server_fakes import PATIENCE
 from server_network import WireSite
 from server_parties import NOW
 
@@ -212,6 +213,17 @@ async def test_who_follows_sees_points_as_they_come_and_goes_on_from_an_offset(b
 async def test_an_offset_behind_the_end_gives_nothing(book, offset):
     await book.take("j", "a", "s", 0, points(3.0), TIME)
     assert [data async for _, data in book.follow("j", offset, live=False)] == []
+
+
+async def test_a_job_without_a_head_keeps_nobody_waiting_and_no_other_job(tmp_path, caplog):
+    heads = {"j": HEAD}
+    book = SeriesBook(tmp_path, lambda job_id: heads[job_id])
+    async with asyncio.timeout(PATIENCE):
+        await book.take("gone", "a", "s", 0, points(1.0), TIME)
+        await book.take("j", "a", "s", 0, points(2.0), TIME)
+    assert told(book) == [("a", "loss", 2.0)]
+    assert "job gone: numbers that it told are lost" in caplog.text
+    await book.close()
 
 
 async def test_a_full_disk_costs_points_and_nothing_else(book, tmp_path, caplog):

@@ -460,13 +460,23 @@ class Jobs:
         ]
         self.series.tell(job_id, points, now)
 
-    def collect(self, digests: Iterable[str]) -> None:
-        """Remove these blobs, save those that a record or an open round names, and uploads given up."""
+    def collect(self, digests: Iterable[str]) -> list[str]:
+        """Remove these blobs, save those that a record or an open round names, and uploads given up.
+
+        What the disk does not let go of fails nobody's job: the next start, or `server gc`, tries again.
+
+        Returns:
+            What could not be removed, in words.
+        """
+        left: list[str] = []
         for digest in self.unneeded(digests):
-            self._blobs.remove(digest)
+            with _noting(left):
+                self._blobs.remove(digest)
         if (now := self._clock.now()) >= self._prune_at:
             self._prune_at = now + _LOOK
-            self._blobs.prune(now - _GIVEN_UP)
+            with _noting(left):
+                self._blobs.prune(now - _GIVEN_UP)
+        return left
 
     def unneeded(self, digests: Iterable[str]) -> set[str]:
         """Those of these blobs that no record and no open round names."""
@@ -531,3 +541,12 @@ def _verify_not_ended(run: JobRun) -> None:
 def _senders(run: JobRun) -> Iterator[str]:
     """The owners of what sites have begun to upload for this job (transfers.py)."""
     return (f"{run.record.id}/{site}" for site in run.record.targets)
+
+
+@contextlib.contextmanager
+def _noting(left: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except LocalError as error:
+        left.append(str(error))
+        logger.warning("%s; it is tried again at the next start", error)

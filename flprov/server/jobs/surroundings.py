@@ -41,7 +41,7 @@ class Surroundings:
     log_grew: Callable[[str], None]  # told the job's id when the workflow has printed something
     on_change: Callable[[str], None]  # told the job's id after each change that shows
     on_progress: Callable[[str], None]  # told the job's id when a site has moved, by its own word
-    collect: Callable[[set[str]], None]  # blobs that this job needs no more
+    collect: Callable[[set[str]], object]  # blobs that this job needs no more
     rounds: Callable[[str], Sequence[RoundRecord]]  # those of a job that are over
     kept: Callable[[str], Sequence[RoundRecord]]  # of these, the ones of which the saved state is kept
     keep_round: Callable[[RoundRecord], None]  # it is on disk, new or changed

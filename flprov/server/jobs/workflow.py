@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import shutil
 from collections.abc import Awaitable, Callable, Collection
@@ -18,6 +19,8 @@ from flprov.server.jobs.events import Event, WorkflowGone, WorkflowSaid
 from flprov.server.records import BlobRef, StateRef
 from flprov.wire import pb
 from flprov.workers import Launcher, LaunchOrder, Method, Process, Starting, reap_leftovers
+
+logger = logging.getLogger(__name__)
 
 _RESULT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _OURS = frozenset({"metrics.json", "record.json", "series.jsonl", "logs"})  # what we put beside the results
@@ -100,6 +103,10 @@ class Workflow:
             self._tell(WorkflowGone(code=error.code, message=str(error), hint=error.hint or ""))
         except OSError as error:
             self._tell(WorkflowGone(code="local-error", message=f"cannot start the workflow: {error}"))
+        except Exception:  # the outermost of its task: a job without its workflow would run for ever
+            logger.exception("job %s: its workflow could not be run", self._job_id)
+            why = "internal error at the server; its log has the details"
+            self._tell(WorkflowGone(code="local-error", message=why))
 
     async def _start(self, app: str, spec: JobSpec, python: Path) -> Process:
         await asyncio.to_thread(self._prepare, app)

@@ -144,7 +144,7 @@ class Cleaner:
                     await self._parts.jobs.trim(
                         rounds, Row(who=who, what="job.trim", object=job_id, data=data)
                     )
-            self._parts.jobs.collect(found.blobs)
+            notes.extend(self._parts.jobs.collect(found.blobs))
             document = _document(_Found(**vars(found) | {"jobs": done}), size, notes=tuple(notes))
             await commit_through(self._parts.store, changes, self._row(who, document))
             return document

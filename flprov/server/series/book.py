@@ -118,6 +118,9 @@ class SeriesBook:
             except OSError as error:
                 self._files.pop(job_id, None)  # read again what there is
                 self._complain(f"{error.strerror or error}")
+            except Exception:  # the outermost of its task: a fault of ours loses this batch and no other
+                self._files.pop(job_id, None)
+                logger.exception("job %s: numbers that it told are lost", job_id)
             self._under_way = ""
             waiting.written.set()
             self._wake(job_id)
