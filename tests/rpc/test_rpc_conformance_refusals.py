@@ -270,7 +270,11 @@ async def test_call_that_is_cut_while_its_peer_reads_nothing_ends_for_both(start
     words = network.connect(SITE).stream(m.CONTROL, silent())
     await anext(words)
     await heard(began)
-    calls[0].cut(errors.Unavailable("it stopped reading its commands"))
+
+    async def cut():
+        calls[0].cut(errors.Unavailable("it stopped reading its commands"))
+
+    await network.run(cut())
     await heard(ended)
     with pytest.raises(errors.Unavailable, match="it stopped reading its commands"):
         await drained(words)
