@@ -506,6 +506,35 @@ def test_a_host_that_does_not_let_us_write(hosts, host, there, kit):
 # ---- many --------------------------------------------------------------------------------------
 
 
+def test_names_at_the_host_that_are_no_utf8_are_in_nobodys_way(hosts, host, there, kit, moved):
+    latin = os.fsdecode(b"M\xfcller.txt")
+    (there / latin).write_text("somebody's")
+    sent(hosts, host.destination(kit, there))
+    assert sent(hosts, host.destination(moved / "kits/hospital-a", there)).outcome is DeliveryOutcome.REPLACED
+    assert names(there) == sorted([latin, "hospital-a"])
+    (there / "hospital-a" / latin).write_text("somebody's")
+    error = failed(hosts, host.destination(kit, there))
+    assert isinstance(error, Conflict)
+
+
+def test_a_folder_with_more_names_than_anybody_has_is_not_read_to_its_end(
+    hosts, host, there, kit, monkeypatch
+):
+    monkeypatch.setattr("flprov.kits.ssh._MOST_NAMES", 5)
+    for number in range(6):
+        (there / f"own-{number}").touch()
+    assert "holds more than 5 names" in str(failed(hosts, host.destination(kit, there)))
+
+
+def test_a_login_that_prints_is_named_and_disturbs_no_other_delivery(hosts, host, there, kit):
+    talkative = hosts(lines="ForceCommand echo Welcome to gpu1\n")
+    bad, good = send(hosts, talkative.destination(kit, there), host.destination(kit, there))
+    assert isinstance(bad.error, RemoteError)
+    assert "Garbage packet" in str(bad.error)
+    assert "prints" in bad.error.hint
+    assert good.outcome is DeliveryOutcome.DELIVERED
+
+
 def test_twenty_hosts_one_failing_and_one_cut(hosts, host, there, kit, moved):
     new = moved / "kits/hospital-a"
     others = [host, hosts(), hosts()]
