@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from kit_parties import NAMES, NOW, PROJECT
 
 from flprov._base import canonical_json
 from flprov.errors import KitRefused, NotFound
-from flprov.kits import list_kits, load_kit, provision, verify_kits
+from flprov.kits import list_kits, load_kit, provision, sketch_kit, verify_kits
 from flprov.kits.manifest import build_manifest
 from flprov.pki import Kind, Role, create_root, create_signer, sign
 
@@ -415,6 +416,19 @@ def test_the_signer_outlives_every_certificate_in_a_kit(tmp_path):
 def test_no_folder_no_kit(tmp_path):
     with pytest.raises(NotFound, match="there is no kit at"):
         load_kit(tmp_path / "nothing", now=NOW)
+
+
+def test_a_link_that_leads_in_a_circle_is_no_kit(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(NotFound, match="there is no kit at"):
+        load_kit(tmp_path / "loop", now=NOW)
+
+
+def test_the_root_of_the_file_system_is_no_kit():
+    with pytest.raises(KitRefused, match="/ cannot be a kit"):
+        sketch_kit(Path("/"), now=NOW)
+    with pytest.raises(KitRefused, match="/ is no kit"):
+        load_kit(Path("/"), now=NOW)
 
 
 def test_a_file_is_no_kit(tmp_path):
