@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # This very interpreter and package, whatever PATH says; nothing of the current folder is imported.
 _FLPROV = "import sys; sys.path.append(sys.argv.pop(1)); from flprov.cli import main; main()"
 
+_MOST_SITES = 1000  # each is a process of 100 MB
+_LONGEST_WAIT = 86_400.0  # seconds
+
 _folder_option = click.option(
     "-o",
     "--output",
@@ -43,7 +46,10 @@ def poc() -> None:
 
 @poc.command()
 @click.option(
-    "-n", "--sites", type=click.IntRange(min=1), help="How many sites; default: 2, or as many as it has."
+    "-n",
+    "--sites",
+    type=click.IntRange(min=1, max=_MOST_SITES),
+    help="How many sites; default: 2, or as many as it has.",
 )
 @click.option(
     "-o",
@@ -58,7 +64,11 @@ def poc() -> None:
     "--dataset", "datasets", multiple=True, metavar="[SITE:]NAME=PATH", help="Data for all sites or one."
 )
 @click.option(
-    "--timeout", type=click.FloatRange(min=0.1), default=60.0, metavar="SECONDS", help="Default: 60."
+    "--timeout",
+    type=click.FloatRange(min=0.1, max=_LONGEST_WAIT),
+    default=60.0,
+    metavar="SECONDS",
+    help="Default: 60.",
 )
 @json_option
 def up(
@@ -147,7 +157,11 @@ def _print_state(found: NetworkState) -> None:
 
 @poc.command()
 @_folder_option
-@click.option("--delete", is_flag=True, help="Remove its files too: identities, jobs, results.")
+@click.option(
+    "--delete",
+    is_flag=True,
+    help="Remove its files too: identities, jobs, results; a project.yml that you have written stays.",
+)
 @json_option
 def down(folder: Path | None, delete: bool, as_json: bool) -> None:
     """End every process of the network, those of jobs too; returns when none is left. The data stay."""
@@ -170,7 +184,12 @@ def down(folder: Path | None, delete: bool, as_json: bool) -> None:
         click.echo(f"stopped {', '.join(report.stopped)} in {report.seconds:.1f} s; no process is left")
     else:
         click.echo("nothing ran")
-    click.echo(f"{report.folder} was removed" if delete else f"everything is kept in {report.folder}")
+    if not delete:
+        click.echo(f"everything is kept in {report.folder}")
+    elif Path(report.folder).exists():
+        click.echo(f"the network in {report.folder} was removed; what you have put there is kept")
+    else:
+        click.echo(f"{report.folder} was removed")
 
 
 def _network(folder: Path | None) -> Poc:
