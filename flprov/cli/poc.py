@@ -194,13 +194,12 @@ def down(folder: Path | None, delete: bool, as_json: bool) -> None:
 
 def _network(folder: Path | None) -> Poc:
     """The network in this folder, or else the one that `up` started last."""
+    from flprov.cli.acting import kept_path
     from flprov.poc import Poc
 
-    if folder is not None:
-        return Poc(folder)
-    path = _folder_file()
-    if path.exists():
-        return Poc(Path(path.read_text().strip()))
+    path = folder or kept_path(_folder_file())
+    if path is not None:
+        return Poc(path)
     raise NotFound(
         "no network was started on this machine", hint="flprov poc up   (or name its folder: -o DIR)"
     )
@@ -213,12 +212,13 @@ def _folder_file() -> Path:
 
 
 def _remember_folder(folder: Path) -> None:
-    from flprov._base import write_private
+    from flprov.cli.acting import keep_path
 
-    write_private(_folder_file(), f"{folder}\n".encode())
+    keep_path(_folder_file(), folder)
 
 
 def _forget_folder(folder: Path) -> None:
-    path = _folder_file()
-    if path.exists() and path.read_text() == f"{folder}\n":
-        path.unlink()
+    from flprov.cli.acting import kept_path
+
+    if kept_path(_folder_file()) == folder:
+        _folder_file().unlink()

@@ -195,3 +195,15 @@ def test_delete_says_what_is_left(poc, tmp_path):
     result = poc("down", "--delete")
     assert "the network in" in result.stdout
     assert "what you have put there is kept" in result.stdout
+
+
+def test_the_folder_of_a_network_is_remembered_also_when_its_name_is_no_utf8(poc, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "flprov.cli.poc._print_up", lambda _report: None
+    )  # CliRunner's stdout takes UTF-8 only
+    odd = tmp_path / os.fsdecode(b"M\xfcller")
+    try:
+        assert poc("up", "-n", "1", "-o", str(odd)).exit_code == 0
+        assert poc("status", "--json").exit_code == 0
+    finally:
+        Poc(odd).down(grace=0.2)
