@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from flprov.config import Section, open_config, suggestion
@@ -25,6 +26,7 @@ _TITLE = r".{1,200}"
 EMAIL = r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,8}"
 _FINGERPRINT = r"SHA256:([0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}"
 _CENTURY_DAYS = 36_525
+_MOST_MISTAKES = 60  # of one list; fewer are shown of a whole file
 _SHORTEST_DAYS = 0.0001  # nine seconds: to watch renewals; any network that runs has more
 
 
@@ -210,13 +212,18 @@ def _verify_certificate_name(name: str) -> None:
 
 
 def _verify_each(section: Section, key: str, items: tuple[str, ...], verify: Callable[[str], object]) -> None:
-    for number, item in enumerate(items):
+    mistakes: dict[str, ValueError] = {}
+    seen: set[str] = set()
+    for item in items:
         try:
             verify(item)
-            if item in items[:number]:
+            if item in seen:
                 raise ValueError("it stands here twice")
         except ValueError as error:
-            section.problem(key, f"{item!r} will not do: {error}", item=item)
+            mistakes.setdefault(item, error)
+        seen.add(item)
+    for item, mistake in islice(mistakes.items(), _MOST_MISTAKES):  # each is looked for in the list
+        section.problem(key, f"{item!r} will not do: {mistake}", item=item)
 
 
 def _read_validity(section: Section | None) -> Validity:

@@ -62,6 +62,18 @@ def test_a_hostile_file_is_refused_quickly_with_the_cause(case, tmp_path):
     assert max(map(len, caught.value.problems)) < len(str(path)) + 300
 
 
+@pytest.mark.parametrize("item", ["-", "h{}"])
+def test_a_list_of_thousands_of_names_takes_no_minute(tmp_path, item):
+    listed = ", ".join('"' + item.format(number) + '"' for number in range(12_000))
+    path = tmp_path / "project.yml"
+    path.write_bytes(SAMPLE.replace(b"  # names: []", f"  names: [{listed}]".encode(), 1))
+    assert path.read_bytes() != SAMPLE
+    start = time.perf_counter()
+    with contextlib.suppress(ConfigError):
+        load_project(path)
+    assert time.perf_counter() - start < 10
+
+
 def test_two_thousand_brackets_take_less_than_50_ms(tmp_path):
     path = tmp_path / "project.yml"
     path.write_bytes(b"[" * 2000 + b"]" * 2000)
