@@ -27,6 +27,7 @@ EMAIL = r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,8}"
 _FINGERPRINT = r"SHA256:([0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}"
 _CENTURY_DAYS = 36_525
 _MOST_MISTAKES = 60  # of one list; fewer are shown of a whole file
+_MOST_HINTS = 10  # on organisations: each is compared with all that there are
 _SHORTEST_DAYS = 0.0001  # nine seconds: to watch renewals; any network that runs has more
 
 
@@ -116,6 +117,7 @@ class _PartyReader:
     def __init__(self, organisations: frozenset[str]) -> None:
         self._organisations = organisations
         self._taken: dict[str, str] = {}  # name -> "site, line 12"
+        self._strangers = 0  # organisations that are not there
 
     def read_server(self, top: Section) -> ServerParty:
         section = top.section("server")
@@ -163,7 +165,8 @@ class _PartyReader:
     def _read_org(self, section: Section) -> str:
         org = section.text("org", pattern=NAME, what=NAME_IN_WORDS)
         if org and self._organisations and org not in self._organisations:
-            hint = suggestion(org, self._organisations)
+            self._strangers += 1
+            hint = suggestion(org, self._organisations) if self._strangers <= _MOST_HINTS else ""
             section.problem("org", f"there is no organisation {org!r}{hint}")
         return org
 
