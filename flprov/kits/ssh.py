@@ -136,7 +136,12 @@ class Link:
         return self._sftp
 
     def run(self, script: str, *arguments: str, stdin: bytes = b"", before: Sequence[str] = ()) -> Ran:
-        """Run a script with the host's `sh`; `before` is put in front of it, such as `sudo`."""
+        """Run a script with the host's `sh`; `before` is put in front of it, such as `sudo`.
+
+        Raises:
+            TimeoutError: not a byte came, nor the end of it, for as long as a line may be silent.
+            OSError: it says more than anybody reads.
+        """
         words = [*before, "sh", "-c", script, "sh", *arguments]
         with contextlib.closing(self._transports[-1].open_session(timeout=_CONNECT_SECONDS)) as channel:
             channel.settimeout(_SILENCE_SECONDS)
@@ -144,7 +149,11 @@ class Link:
             channel.exec_command(shlex.join(words))
             channel.sendall(stdin)
             channel.shutdown_write()
-            output = channel.makefile("rb").read(_LARGEST_ANSWER)
+            output = channel.makefile("rb").read(_LARGEST_ANSWER + 1)
+            if len(output) > _LARGEST_ANSWER:  # it would wait for us to read on, and we for its end
+                raise OSError(f"the command says more than {_LARGEST_ANSWER >> 10} KiB")
+            if not channel.status_event.wait(_SILENCE_SECONDS):
+                raise TimeoutError("the command closed its output and does not end")
             return Ran(code=channel.recv_exit_status(), output=output.decode("utf-8", "replace").strip())
 
     def close(self) -> None:

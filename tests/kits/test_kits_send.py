@@ -28,6 +28,7 @@ from flprov.errors import (
     Unavailable,
 )
 from flprov.kits import Access, DeliveryOutcome, Destination, Service, deliver, load_kit, provision
+from flprov.kits.ssh import connect, load_keys
 from flprov.pki import fingerprint
 
 pytestmark = needs_sshd
@@ -646,6 +647,24 @@ def test_a_service_that_cannot_be_is_refused_before_anything_is_sent(
     error = failed(hosts, host.destination(workspace / "kits" / name, there), service=service)
     assert isinstance(error, Misuse)
     assert host.connections == dialled
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "said"),
+    [
+        ("exec >&- 2>&-; sleep 30", Unavailable, "ended while asking"),
+        ("yes | head -c 10000000", RemoteError, "says more than 64 KiB"),
+    ],
+)
+def test_a_command_that_neither_speaks_nor_ends_is_not_waited_for(
+    hosts, host, monkeypatch, script, error, said
+):
+    monkeypatch.setattr("flprov.kits.ssh._SILENCE_SECONDS", 0.5)
+    access = Access(key_files=(hosts.key,), use_agent=False)
+    with connect(host.login(), (), access, load_keys(access), opened=lambda _: None) as link:
+        with pytest.raises(error, match=said), link.told("asking"):
+            link.run(script)
+        assert link.run("exec >&- 2>&-; sleep 0.1; exit 3").code == 3
 
 
 def test_the_root_that_arrives_is_the_root_that_was_sent(hosts, host, there, kit):
