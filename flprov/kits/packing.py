@@ -28,7 +28,7 @@ import pyzipper
 from flprov._base import sync_folder, sync_tree, write_tree
 from flprov.errors import Conflict, FlprovError, KitRefused, LocalError, Misuse, NotFound
 from flprov.kits.kit import Kit, look_at_kit
-from flprov.kits.manifest import KEY, Files
+from flprov.kits.manifest import Files
 from flprov.kits.parcel import open_parcel
 from flprov.kits.strength import SHORTEST_PASSPHRASE
 
@@ -211,6 +211,8 @@ def _verify_entries(path: Path, entries: list[pyzipper.ZipInfo]) -> str:
     if strange or len(tops) != 1 or len(names) > _MOST_FILES or len({n.lower() for n in names}) != len(names):
         what = f"a file that no kit has: {strange[0]!r}" if strange else "not exactly one kit"
         raise KitRefused(f"{path} is no packed kit: it holds {what}")
+    if sum(entry.file_size for entry in entries) > _LARGEST_ZIP:
+        raise KitRefused(f"{path} is no packed kit: it would be larger than {_LARGEST_ZIP >> 20} MiB")
     for entry in entries:
         if entry.wz_aes_version is None or entry.wz_aes_strength != 3:
             raise KitRefused(f"{path} is no packed kit: {entry.filename} is not encrypted with AES-256")
@@ -230,6 +232,6 @@ def _read_entry(archive: pyzipper.AESZipFile, entry: pyzipper.ZipInfo) -> bytes:
 
 def _mode_of(entry: pyzipper.ZipInfo) -> int:
     inside = entry.filename.partition("/")[2]
-    if inside == KEY:
+    if inside.endswith("key.pem"):  # its own, and those of the CAs in a server's kit
         return 0o600
     return 0o755 if inside.endswith(".sh") else 0o644
