@@ -216,6 +216,22 @@ def test_a_huge_manifest_is_refused_unread(kit):
     assert "manifest.json is larger than 1 MiB" in str(refusal(kit))
 
 
+def test_a_kit_of_another_user_is_not_called_damaged(kit, monkeypatch):
+    opening = os.open
+
+    def refuse(path, *arguments, **options):
+        if str(path).endswith("key.pem"):
+            raise PermissionError(13, "Permission denied")
+        return opening(path, *arguments, **options)
+
+    monkeypatch.setattr("flprov.kits.reading.os.open", refuse)
+    error = refusal(kit)
+    assert str(error).endswith("identity/key.pem cannot be read by this user")
+    assert error.hint == f"run this as the user that the kit belongs to, uid {os.geteuid()}: sudo -u" + (
+        f" '#{os.geteuid()}' flprov ..."
+    )
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_an_unreadable_file_is_refused(kit):
     (kit / "README.md").chmod(0)
