@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import stat
@@ -112,6 +113,21 @@ def test_nothing_is_overwritten(kit, packed, tmp_path):
     with pytest.raises(Conflict):
         unpack(packed, tmp_path / "there")
     assert (tmp_path / "there/hospital-a/mine").exists()
+
+
+def test_a_usb_stick_has_no_links_and_takes_a_kit_all_the_same(kit, tmp_path, monkeypatch):
+    def refuse(_source: object, _target: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # link(2), on FAT
+
+    monkeypatch.setattr("flprov.kits.packing.os.link", refuse)
+    pack(kit, tmp_path / "stick.zip")
+    assert [path.name for path in tmp_path.glob("*stick*")] == ["stick.zip"]
+    unpack(tmp_path / "stick.zip", tmp_path / "there")
+    before = (tmp_path / "stick.zip").read_bytes()
+    monkeypatch.setattr("flprov.kits.packing.os.path.lexists", lambda _path: False)  # somebody was quicker
+    with pytest.raises(Conflict, match="is already there"):
+        pack(kit, tmp_path / "stick.zip")
+    assert (tmp_path / "stick.zip").read_bytes() == before
 
 
 def test_a_kit_that_was_changed_is_not_packed(kit, tmp_path):
