@@ -215,9 +215,16 @@ def _read_scalar(kind: type, value: Any) -> Any:  # noqa: ANN401
     if type(value) is kind:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _read_whole(value)
     _expect(isinstance(value, kind) and not (kind is int and isinstance(value, bool)), kind, value)
     return value
+
+
+def _read_whole(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise _Misfit(": a number larger than any here") from None
 
 
 def _expect(holds: bool, kind: Any, value: Any) -> None:  # noqa: ANN401
@@ -234,7 +241,10 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 
 
 def parse_json(data: bytes | str) -> Any:  # noqa: ANN401
-    """JSON from outside: duplicate keys, NaN and infinity are refused. Raises ValueError."""
+    """JSON from outside, in UTF-8. Raises ValueError; duplicate keys, NaN and infinity are refused.
+
+    So is half of a surrogate pair, which can be spelled as an escape: no text that holds one can be written.
+    """
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
@@ -251,7 +261,13 @@ def parse_json(data: bytes | str) -> Any:  # noqa: ANN401
     def constant(name: str) -> Any:  # noqa: ANN401
         raise ValueError(f"{name} is not JSON")
 
+    text = data if isinstance(data, str) else data.decode("utf-8-sig")
     try:
-        return json.loads(data, object_pairs_hook=pairs, parse_constant=constant, parse_float=number)
+        found = json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=number)
+        if "\\u" in text or not text.isascii():
+            _CANONICAL.encode(found).encode()
     except RecursionError:
         raise ValueError("JSON nested too deep") from None
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair is no text") from None
+    return found

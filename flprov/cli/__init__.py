@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import click
@@ -80,10 +81,17 @@ def report(error: FlprovError) -> None:
 def main() -> None:
     """Run a command; exit with one of the documented codes (docs/exit-codes.md)."""
     collect_rarely()
+    _spell_what_cannot_be_shown()
     try:
         sys.exit(_run())
     finally:
         leave_uncollected()
+
+
+def _spell_what_cannot_be_shown() -> None:
+    """A name in Japanese at a Latin-1 terminal, or a folder's that is no UTF-8: escaped, as on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _run() -> int:

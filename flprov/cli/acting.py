@@ -26,18 +26,30 @@ def choice_file() -> Path:
     return Path(base) / "flprov" / "kit"
 
 
+def keep_path(file: Path, path: Path) -> None:
+    """Write into `file` where something lies. Its name need not be UTF-8."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_private(file, os.fsencode(path) + b"\n")
+
+
+def kept_path(file: Path) -> Path | None:
+    """What `keep_path` has written; None if there is nothing."""
+    try:
+        name = os.fsdecode(file.read_bytes()).removesuffix("\n")
+    except FileNotFoundError:
+        return None
+    return Path(name) if name else None
+
+
 def remember(kit: Path) -> None:
     """Make this kit the one that later commands act with."""
-    path = choice_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_private(path, f"{kit.resolve()}\n".encode())
+    keep_path(choice_file(), kit.resolve())
 
 
 def forget(kit: Path) -> None:
     """Undo `remember`, if this kit is still the one."""
-    path = choice_file()
-    if path.exists() and path.read_text().strip() == str(kit.resolve()):
-        path.unlink()
+    if kept_path(choice_file()) == kit.resolve():
+        choice_file().unlink()
 
 
 def current_kit() -> Path:
@@ -54,9 +66,9 @@ def current_kit() -> Path:
 
 def chosen_kit() -> Path:
     """What `flprov use` chose. Raises Misuse when it has chosen none."""
-    path = choice_file()
-    if path.exists():
-        return Path(path.read_text().strip())
+    path = kept_path(choice_file())
+    if path is not None:
+        return path
     raise Misuse(
         "no admin kit is chosen",
         hint="flprov use KIT   (or --kit KIT, or FLPROV_KIT; `flprov poc up` sets one)",

@@ -72,8 +72,8 @@ def read_passphrase(source: Source, file: Path | None, *, ask: bool, is_new: boo
         return _read_file(file)
     if ask:
         return _ask(f"Passphrase of {source.whose}", source, is_new=is_new)
-    text = os.environ.get(source.variable)
-    return _verified(text.encode(), source.variable) if text else None
+    secret = _from_environment(source.variable)
+    return _verified(secret, source.variable) if secret else None
 
 
 def has_passphrase(source: Source) -> bool:
@@ -83,19 +83,21 @@ def has_passphrase(source: Source) -> bool:
 
 def environment_kit_passphrase() -> bytes | None:
     """The passphrase of an encrypted kit, if the environment has it. Nobody is asked."""
-    text = os.environ.get(_KIT_VARIABLE)
-    return text.encode() if text else None
+    return _from_environment(_KIT_VARIABLE)
 
 
 def kit_passphrase(folder: Path) -> bytes | None:
     """The passphrase of an encrypted kit: from the environment, or typed; None if there is no way to ask."""
-    text = os.environ.get(_KIT_VARIABLE)
-    if text:
-        return text.encode()
-    if not sys.stdin.isatty():
-        return None
+    secret = environment_kit_passphrase()
+    if secret or not sys.stdin.isatty():
+        return secret
     typed: str = click.prompt(f"Passphrase of the key in {folder}", hide_input=True, err=True)
     return typed.encode()
+
+
+def _from_environment(variable: str) -> bytes | None:
+    """The bytes that stand there; those of a terminal in Latin-1 are no UTF-8."""
+    return os.fsencode(os.environ.get(variable, "")) or None
 
 
 def _ask(words: str, source: Source, *, is_new: bool) -> bytes:

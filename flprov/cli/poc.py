@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # This very interpreter and package, whatever PATH says; nothing of the current folder is imported.
 _FLPROV = "import sys; sys.path.append(sys.argv.pop(1)); from flprov.cli import main; main()"
 
+_MOST_SITES = 1000  # each is a process of 100 MB
+_LONGEST_WAIT = 86_400.0  # seconds
+
 _folder_option = click.option(
     "-o",
     "--output",
@@ -43,7 +46,10 @@ def poc() -> None:
 
 @poc.command()
 @click.option(
-    "-n", "--sites", type=click.IntRange(min=1), help="How many sites; default: 2, or as many as it has."
+    "-n",
+    "--sites",
+    type=click.IntRange(min=1, max=_MOST_SITES),
+    help="How many sites; default: 2, or as many as it has.",
 )
 @click.option(
     "-o",
@@ -58,7 +64,11 @@ def poc() -> None:
     "--dataset", "datasets", multiple=True, metavar="[SITE:]NAME=PATH", help="Data for all sites or one."
 )
 @click.option(
-    "--timeout", type=click.FloatRange(min=0.1), default=60.0, metavar="SECONDS", help="Default: 60."
+    "--timeout",
+    type=click.FloatRange(min=0.1, max=_LONGEST_WAIT),
+    default=60.0,
+    metavar="SECONDS",
+    help="Default: 60.",
 )
 @json_option
 def up(
@@ -147,7 +157,11 @@ def _print_state(found: NetworkState) -> None:
 
 @poc.command()
 @_folder_option
-@click.option("--delete", is_flag=True, help="Remove its files too: identities, jobs, results.")
+@click.option(
+    "--delete",
+    is_flag=True,
+    help="Remove its files too: identities, jobs, results; a project.yml that you have written stays.",
+)
 @json_option
 def down(folder: Path | None, delete: bool, as_json: bool) -> None:
     """End every process of the network, those of jobs too; returns when none is left. The data stay."""
@@ -170,18 +184,22 @@ def down(folder: Path | None, delete: bool, as_json: bool) -> None:
         click.echo(f"stopped {', '.join(report.stopped)} in {report.seconds:.1f} s; no process is left")
     else:
         click.echo("nothing ran")
-    click.echo(f"{report.folder} was removed" if delete else f"everything is kept in {report.folder}")
+    if not delete:
+        click.echo(f"everything is kept in {report.folder}")
+    elif Path(report.folder).exists():
+        click.echo(f"the network in {report.folder} was removed; what you have put there is kept")
+    else:
+        click.echo(f"{report.folder} was removed")
 
 
 def _network(folder: Path | None) -> Poc:
     """The network in this folder, or else the one that `up` started last."""
+    from flprov.cli.acting import kept_path
     from flprov.poc import Poc
 
-    if folder is not None:
-        return Poc(folder)
-    path = _folder_file()
-    if path.exists():
-        return Poc(Path(path.read_text().strip()))
+    path = folder or kept_path(_folder_file())
+    if path is not None:
+        return Poc(path)
     raise NotFound(
         "no network was started on this machine", hint="flprov poc up   (or name its folder: -o DIR)"
     )
@@ -194,12 +212,13 @@ def _folder_file() -> Path:
 
 
 def _remember_folder(folder: Path) -> None:
-    from flprov._base import write_private
+    from flprov.cli.acting import keep_path
 
-    write_private(_folder_file(), f"{folder}\n".encode())
+    keep_path(_folder_file(), folder)
 
 
 def _forget_folder(folder: Path) -> None:
-    path = _folder_file()
-    if path.exists() and path.read_text() == f"{folder}\n":
-        path.unlink()
+    from flprov.cli.acting import kept_path
+
+    if kept_path(_folder_file()) == folder:
+        _folder_file().unlink()

@@ -54,7 +54,7 @@ def check_process(patient: Patient) -> Rows:
             return (ok(name, f"the server runs since {to_iso(server.started_at)}, at {server.listen}"),)
         return _describe_agent(from_document(SiteStatusDocument, answer))
     except ServerUnavailable as error:
-        if "has not answered" in str(error):
+        if isinstance(error.__cause__, TimeoutError | PermissionError):  # it may run
             return (from_error(name, error),)
         return (skipped(name, "none runs with this kit on this machine now", start), *_check_port(patient))
     except ValueError:

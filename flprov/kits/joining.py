@@ -202,16 +202,16 @@ def decode_request(data: bytes) -> SignedRequest:
 
 
 def encode_answer(answer: Answer) -> bytes:
-    """The bytes of a response file."""
-    return _write(
-        _ResponseFile(
-            what=_RESPONSE,
-            format=1,
-            chain=answer.chain_pem.decode(),
-            trust=answer.trust.encode().decode(),
-            contact=answer.contact,
-        )
-    )
+    """The bytes of a response file.
+
+    Raises:
+        IdentityRefused: the answer holds bytes that are no text; nobody has verified it.
+    """
+    try:
+        chain, trust = answer.chain_pem.decode(), answer.trust.encode().decode()
+    except UnicodeDecodeError as error:
+        raise IdentityRefused("the server's answer is neither a certificate nor a trust bundle") from error
+    return _write(_ResponseFile(what=_RESPONSE, format=1, chain=chain, trust=trust, contact=answer.contact))
 
 
 def decode_answer(data: bytes) -> Answer:

@@ -183,7 +183,7 @@ def look_at_kit(folder: Path, *, now: datetime, kind: Kind | None = None) -> Kit
 
 
 def _load(folder: Path, *, now: datetime, kind: Kind | None, open_key: Callable[[Path, bytes], bytes]) -> Kit:
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))  # `resolve` fails on links that lead in a circle
     contents = read_contents(folder, now=now)
     settings = _read_settings(folder, contents)
     if kind is not None and settings.kind is not kind:

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from flprov._base import canonical_json, dataclass, from_document, from_iso, parse_json
 from flprov.errors import FlprovError, KitRefused, NotFound
-from flprov.kits.reading import StoredFile, Unreadable, find_extra, read_stored
+from flprov.kits.reading import NOT_OURS, StoredFile, Unreadable, find_extra, read_stored
 from flprov.kits.selfmade import SelfMade, is_self_made, verify_self_made
 from flprov.pki import Kind, load_anchors, not_before, verify_signature, verify_signer
 
@@ -155,7 +155,8 @@ def _read_required(folder: Path, name: str) -> bytes:
     try:
         return read_stored(folder / name, limit=_LARGEST_MANIFEST).data
     except Unreadable as error:
-        raise KitRefused(f"{folder}: {name} {error}", hint=_WAY_BACK) from error
+        problem = f"{name} {error}"
+        raise KitRefused(f"{folder}: {problem}", hint=_hint_for(folder, [problem])) from error
 
 
 def _verify_manifest(folder: Path, raw: bytes, now: datetime) -> str:
@@ -276,7 +277,10 @@ def _read_listed(folder: Path, manifest: Manifest) -> dict[str, StoredFile]:
     return files
 
 
-def _hint_for(folder: Path, problems: Iterable[str]) -> str:
+def _hint_for(folder: Path, problems: Sequence[str]) -> str:
+    if all(problem.endswith(NOT_OURS) for problem in problems):
+        owner = folder.stat().st_uid
+        return f"run this as the user that the kit belongs to, uid {owner}: sudo -u '#{owner}' flprov ..."
     if any(problem.startswith(("site.yml", "policy.yml")) for problem in problems):
         return f"a kit never changes; this machine's own files belong in {folder.absolute()}.local/"
     return _WAY_BACK

@@ -10,6 +10,7 @@ strength must lie in the passphrase: the generated ones have 125 bits, and short
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -28,7 +29,7 @@ import pyzipper
 from flprov._base import sync_folder, sync_tree, write_tree
 from flprov.errors import Conflict, FlprovError, KitRefused, LocalError, Misuse, NotFound
 from flprov.kits.kit import Kit, look_at_kit
-from flprov.kits.manifest import KEY, Files
+from flprov.kits.manifest import Files
 from flprov.kits.parcel import open_parcel
 from flprov.kits.strength import SHORTEST_PASSPHRASE
 
@@ -39,6 +40,7 @@ _MOST_FILES = 64
 _LARGEST_FILE = 64 << 20
 _LARGEST_ZIP = 128 << 20
 _FIRST_MOMENT = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can say; the manifest says when a kit was made
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})  # FAT and exFAT, as on a USB stick
 _DEFLATED, _STORED = pyzipper.ZIP_DEFLATED, pyzipper.ZIP_STORED
 _WRONG_ZIP = (
     pyzipper.BadZipFile,
@@ -112,7 +114,7 @@ def _new_file(target: Path) -> Iterator[Path]:
         yield partial
         with partial.open("rb") as written:
             os.fsync(written.fileno())
-        os.link(partial, target)  # unlike a rename, it fails when the name is taken
+        _give_name(partial, target)
     except FileExistsError:
         raise _taken(target) from None
     except OSError as error:
@@ -120,6 +122,17 @@ def _new_file(target: Path) -> Iterator[Path]:
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(target.parent)
+
+
+def _give_name(partial: Path, target: Path) -> None:
+    """A rename that fails when the name is taken."""
+    try:
+        os.link(partial, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        partial.replace(target)
 
 
 def _write_zip(path: Path, name: str, files: Files, passphrase: bytes) -> None:
@@ -211,6 +224,8 @@ def _verify_entries(path: Path, entries: list[pyzipper.ZipInfo]) -> str:
     if strange or len(tops) != 1 or len(names) > _MOST_FILES or len({n.lower() for n in names}) != len(names):
         what = f"a file that no kit has: {strange[0]!r}" if strange else "not exactly one kit"
         raise KitRefused(f"{path} is no packed kit: it holds {what}")
+    if sum(entry.file_size for entry in entries) > _LARGEST_ZIP:
+        raise KitRefused(f"{path} is no packed kit: it would be larger than {_LARGEST_ZIP >> 20} MiB")
     for entry in entries:
         if entry.wz_aes_version is None or entry.wz_aes_strength != 3:
             raise KitRefused(f"{path} is no packed kit: {entry.filename} is not encrypted with AES-256")
@@ -230,6 +245,6 @@ def _read_entry(archive: pyzipper.AESZipFile, entry: pyzipper.ZipInfo) -> bytes:
 
 def _mode_of(entry: pyzipper.ZipInfo) -> int:
     inside = entry.filename.partition("/")[2]
-    if inside == KEY:
+    if inside.endswith("key.pem"):  # its own, and those of the CAs in a server's kit
         return 0o600
     return 0o755 if inside.endswith(".sh") else 0o644

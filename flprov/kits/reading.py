@@ -22,6 +22,9 @@ class StoredFile:
     owner: int  # uid
 
 
+NOT_OURS = "cannot be read by this user"
+
+
 class Unreadable(Exception):
     """Why one file cannot be taken as it is, as the end of a sentence."""
 
@@ -52,7 +55,7 @@ def _words_for(error: OSError) -> str:
         errno.ENOENT: "is missing",
         errno.ENOTDIR: "is missing",
         errno.ELOOP: "was replaced by a symbolic link",
-        errno.EACCES: "cannot be read by this user",
+        errno.EACCES: NOT_OURS,
         errno.EISDIR: "is a folder and not a file",
     }
     return words.get(error.errno or 0, f"cannot be read ({error.strerror})")

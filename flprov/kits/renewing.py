@@ -74,12 +74,11 @@ class Renewing:
 
     async def _renew_until_done(self) -> None:
         credential = self._credential
-        life = (credential.not_after - credential.issued_at).total_seconds()
-        most = min(_LONGEST_WAIT, life / _TRIES)
+        most = _longest_wait(credential)
         waits = backoff(min(1.0, most), most, source=self._chance)
         while True:
             try:
-                self._use(await self._renew())
+                self._use_new(await self._renew())
             except (FlprovError, OSError) as error:
                 self._fail(error, next(waits), credential)
             else:
@@ -91,6 +90,17 @@ class Renewing:
     def _use(self, credential: Credential) -> None:
         self._credential = credential
         self._due_at = renewal_due(credential, self._chance)
+
+    def _use_new(self, credential: Credential) -> None:
+        """As `_use`. Where this machine's clock is far ahead, each new one is due as it comes."""
+        self._use(credential)
+        now = self._clock.now()
+        if self._due_at <= now:
+            logger.warning(
+                "a certificate of %s is due for renewal as it comes: is this machine's clock right?",
+                f"{credential.issued_at:%Y-%m-%d %H:%M:%S} UTC",
+            )
+            self._due_at = now + timedelta(seconds=_longest_wait(credential))
 
     def _fail(self, error: FlprovError | OSError, wait: float, credential: Credential) -> None:
         text, now = f"it cannot be stored: {error}", self._clock.now()
@@ -105,3 +115,8 @@ class Renewing:
                 "the certificate could not be renewed: %s (try %d, next in %.0f s)", text, self.tries, wait
             )
         self.error = text
+
+
+def _longest_wait(credential: Credential) -> float:
+    """Seconds between two tries, at most."""
+    return min(_LONGEST_WAIT, (credential.not_after - credential.issued_at).total_seconds() / _TRIES)

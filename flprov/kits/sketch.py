@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from flprov._base import parse_json
 from flprov.config import open_config
-from flprov.errors import FlprovError
+from flprov.errors import FlprovError, KitRefused
 from flprov.kits.credential import FILE as RENEWED
 from flprov.kits.heldtrust import FILE as TRUST_FILE
 from flprov.kits.heldtrust import HeldTrust
@@ -60,8 +61,14 @@ class KitSketch:
 
 
 def sketch_kit(folder: Path, *, now: datetime, passphrase: bytes | None = None) -> KitSketch:
-    """What there is of a kit in `folder`; nothing that is missing or wrong stops it."""
-    folder = folder.resolve()
+    """What there is of a kit in `folder`; nothing that is missing or wrong stops it.
+
+    Raises:
+        KitRefused: it is the root of the file system.
+    """
+    folder = Path(os.path.realpath(folder))
+    if not folder.name:
+        raise KitRefused(f"{folder} cannot be a kit", hint="give the path of a kit's folder")
     settings = _read_settings(folder)
     anchors, anchors_problem = _read_anchors(folder)
     local = folder.with_name(f"{folder.name}.local")

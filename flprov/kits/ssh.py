@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 import paramiko
+from paramiko.sftp import CMD_CLOSE, CMD_HANDLE, CMD_NAME, CMD_OPENDIR, CMD_READDIR, SFTPError
 
 from flprov.errors import FlprovError, Misuse, NotFound, PermissionRefused, RemoteError, Unavailable
 from flprov.kits.hostkeys import HostKey, Pins, read_pins, verify_host_key
@@ -30,10 +31,12 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 _CONNECT_SECONDS = 20.0
 _SILENCE_SECONDS = 60.0  # without a single byte; a slow line is not silent
 _LARGEST_ANSWER = 1 << 16
+_MOST_NAMES = 100_000  # in one folder
+_NO_SFTP = "does this host allow SFTP? A login that prints something (~/.bashrc) breaks it"
 _AGAIN = "run the same command again: what has arrived is kept"
 
 _NO_KEY = (OSError, ValueError, paramiko.SSHException, paramiko.pkey.UnknownKeyType)
-SSH_ERRORS = (paramiko.SSHException, EOFError, OSError)
+SSH_ERRORS = (paramiko.SSHException, SFTPError, EOFError, OSError, UnicodeError)
 
 Ask = Callable[[str], str]  # a question -> what the person typed, unseen
 
@@ -129,11 +132,16 @@ class Link:
             channel = self._transports[-1].open_session(timeout=_CONNECT_SECONDS)
             channel.settimeout(_SILENCE_SECONDS)
             channel.invoke_subsystem("sftp")
-            self._sftp = paramiko.SFTPClient(channel)
+            self._sftp = _Files(channel)
         return self._sftp
 
     def run(self, script: str, *arguments: str, stdin: bytes = b"", before: Sequence[str] = ()) -> Ran:
-        """Run a script with the host's `sh`; `before` is put in front of it, such as `sudo`."""
+        """Run a script with the host's `sh`; `before` is put in front of it, such as `sudo`.
+
+        Raises:
+            TimeoutError: not a byte came, nor the end of it, for as long as a line may be silent.
+            OSError: it says more than anybody reads.
+        """
         words = [*before, "sh", "-c", script, "sh", *arguments]
         with contextlib.closing(self._transports[-1].open_session(timeout=_CONNECT_SECONDS)) as channel:
             channel.settimeout(_SILENCE_SECONDS)
@@ -141,7 +149,11 @@ class Link:
             channel.exec_command(shlex.join(words))
             channel.sendall(stdin)
             channel.shutdown_write()
-            output = channel.makefile("rb").read(_LARGEST_ANSWER)
+            output = channel.makefile("rb").read(_LARGEST_ANSWER + 1)
+            if len(output) > _LARGEST_ANSWER:  # it would wait for us to read on, and we for its end
+                raise OSError(f"the command says more than {_LARGEST_ANSWER >> 10} KiB")
+            if not channel.status_event.wait(_SILENCE_SECONDS):
+                raise TimeoutError("the command closed its output and does not end")
             return Ran(code=channel.recv_exit_status(), output=output.decode("utf-8", "replace").strip())
 
     def close(self) -> None:
@@ -166,9 +178,38 @@ class Link:
         except SSH_ERRORS as error:
             said = str(getattr(error, "strerror", None) or error) or type(error).__name__
             if self.is_open and not isinstance(error, TimeoutError):
-                hint = None if isinstance(error, OSError) else "does this host allow SFTP?"
+                hint = None if isinstance(error, OSError) else _NO_SFTP
                 raise RemoteError(f"{self.login}, {doing}: {said}", hint=hint) from error
             raise Unavailable(f"the connection to {self.login} ended while {doing}", hint=_AGAIN) from error
+
+
+class _Files(paramiko.SFTPClient):
+    """Whose folders may hold names that are no UTF-8: paramiko's own listing fails on the first of them."""
+
+    def listdir_attr(self, path: str = ".") -> list[paramiko.SFTPAttributes]:
+        """What is in a folder; in a name, U+FFFD stands for what cannot be read."""
+        kind, message = self._request(CMD_OPENDIR, path)  # type: ignore[attr-defined]
+        if kind != CMD_HANDLE:
+            raise SFTPError("Expected handle")
+        handle, found = message.get_binary(), list[paramiko.SFTPAttributes]()
+        with contextlib.suppress(EOFError):  # how it says that there are no more
+            while more := self._read_names(handle, path, _MOST_NAMES - len(found)):
+                found += more
+        self._request(CMD_CLOSE, handle)  # type: ignore[attr-defined]
+        return [entry for entry in found if entry.filename not in (".", "..")]
+
+    def _read_names(self, handle: bytes, path: str, most: int) -> list[paramiko.SFTPAttributes]:
+        kind, message = self._request(CMD_READDIR, handle)  # type: ignore[attr-defined]
+        if kind != CMD_NAME:
+            raise SFTPError("Expected name response")
+        count = message.get_int()
+        if count > most:
+            raise OSError(f"{path} holds more than {_MOST_NAMES:,} names")
+        found = []
+        for _ in range(count):
+            name, _long = (message.get_string().decode("utf-8", "replace") for _ in range(2))
+            found.append(paramiko.SFTPAttributes._from_msg(message, name))  # type: ignore[attr-defined]
+        return found
 
 
 def connect(

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from flprov._base import hold_lock
+from flprov._base import hold_lock, write_atomic
 from flprov.errors import Conflict, LocalError, Misuse, StateDamaged
 from flprov.kits import authorities, record
 from flprov.kits.authorities import Authorities, open_authorities
@@ -184,7 +184,7 @@ def _prepare(workspace: Workspace) -> None:
     spread_subfolders(workspace.staging)
     ignore = workspace.folder / ".gitignore"
     if not ignore.exists():
-        ignore.write_text("# private keys are in here: none of it belongs in a repository\n*\n")
+        write_atomic(ignore, b"# private keys are in here: none of it belongs in a repository\n*\n")
 
 
 def _recover_ca(workspace: Workspace) -> None:

@@ -8,6 +8,7 @@ The processes are those that a service file would start, `flprov server start KI
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +43,7 @@ class Poc:
     """The network in `folder`, which need not exist yet."""
 
     def __init__(self, folder: Path, *, clock: Clock | None = None) -> None:
-        self.place = Place(folder=folder.resolve())
+        self.place = Place(folder=Path(os.path.realpath(folder)))
         self._clock = clock or SystemClock()
 
     @property
@@ -121,7 +122,8 @@ class Poc:
 
         Args:
             grace: seconds between asking and killing.
-            delete: remove the network's files as well, identities included.
+            delete: remove the network's files as well, identities included; a project.yml that somebody
+                has written or edited stays.
 
         Raises:
             NotFound: there is no network.
@@ -152,15 +154,14 @@ class Poc:
         try:
             place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # keys will be in here
             present = {path.name for path in place.folder.iterdir()}
+            if others := sorted(present - {place.lock.name, place.project.name}):
+                raise Conflict(
+                    f"{place.folder} holds other things ({', '.join(others[:3])}) and no network",
+                    hint="name another folder (-o DIR), which may hold a project.yml",
+                )
+            place.write(Record())  # first: what dies after this has made a network
         except OSError as error:
             raise LocalError(f"{place.folder} cannot be used: {error.strerror}") from error
-        if others := sorted(present - {place.lock.name, place.project.name}):
-            raise Conflict(
-                f"{place.folder} holds other things ({', '.join(others[:3])}) and no network",
-                hint="name another folder (-o DIR), which may hold a project.yml",
-            )
-        place.logs.mkdir(mode=0o700)
-        place.write(Record())
         return True
 
     @contextlib.contextmanager
@@ -240,6 +241,7 @@ class Poc:
     ) -> None:
         if not parties:
             return
+        self.place.logs.mkdir(mode=0o700, exist_ok=True)
         children: dict[int, Child] = {}
         processes = dict(record.alive)
         with Notifications() as news:
@@ -268,11 +270,15 @@ class Poc:
         return Child(name=party.name, process=process, log=log, log_start=start)
 
     def _delete(self) -> None:
+        from flprov.poc.projectfile import is_edited
+
         place = self.place
         try:
             for tree in (place.workspace, place.logs):
-                shutil.rmtree(tree)
-            for file in (place.project, place.lock, place.record):
+                if tree.exists():  # of an `up` that did not come so far, or somebody has tidied up
+                    shutil.rmtree(tree)
+            made = () if is_edited(place.project) else (place.project,)
+            for file in (*made, place.lock, place.record):
                 file.unlink(missing_ok=True)
             if not any(place.folder.iterdir()):
                 place.folder.rmdir()

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 from flprov._base import write_atomic
-from flprov.errors import Conflict
+from flprov.errors import Conflict, FlprovError, NotFound
 from flprov.project import Project, load_project, split_address
 
 ADMIN = "admin"
@@ -36,10 +36,21 @@ def prepare_project(path: Path, *, sites: int | None) -> Project:
     present, port = len(project.sites), port_of(project)
     if sites not in (None, present):
         assert sites is not None
-        if path.read_bytes() != render(sites=present, port=port):
+        if is_edited(path):
             raise Conflict(f"{path} was edited, so -n cannot change it", hint="add or remove sites in it")
         project = _write(path, render(sites=sites, port=port))
     return project if is_free(port) else _move(path, port)
+
+
+def is_edited(path: Path) -> bool:
+    """Whether somebody has written in it since it was made, or has made it."""
+    try:
+        project = load_project(path)
+        return path.read_bytes() != render(sites=len(project.sites), port=port_of(project))
+    except NotFound:
+        return False
+    except FlprovError:  # nobody but a person makes mistakes in it
+        return True
 
 
 def _move(path: Path, port: int) -> Project:

@@ -26,6 +26,7 @@ VARIABLE = "NOTIFY_SOCKET"
 _UCRED = struct.Struct("iII")  # unix(7): pid, uid, gid
 _MOST_BYTES = 4096
 _LAST_LINES = 15
+_MOST_LOG = 1 << 20  # bytes of a log that are looked at for them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +139,8 @@ def _overdue(late: list[Child], timeout: float) -> TimedOut:
 def _last_lines(child: Child) -> str:
     try:
         with child.log.open("rb") as file:
-            file.seek(child.log_start)
-            text = file.read(1 << 20).decode(errors="replace")
+            file.seek(max(child.log_start, os.fstat(file.fileno()).st_size - _MOST_LOG))
+            text = file.read(_MOST_LOG).decode(errors="replace")
     except OSError:
         return ""
     return "\n".join(f"  {line}" for line in text.splitlines()[-_LAST_LINES:])

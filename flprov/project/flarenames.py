@@ -17,6 +17,7 @@ class Names:
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self._taken = set(taken)
+        self._last: dict[str, int] = {}  # the number that a name was last given
 
     def take(self, text: str) -> str:
         """`text` as a name of ours that nobody has yet: admin@nvidia.com becomes admin-nvidia-com."""
@@ -27,10 +28,11 @@ class Names:
     def fit(self, text: str, taken: Names) -> str:
         """The same, without taking it from anybody."""
         first = _fit(text)
-        name, number = first, 1
+        name, number = first, taken._last.get(first, 1)
         while name in taken._taken or mistake_in_name(name):
             number += 1
             name = f"{first[: _LONGEST - 5]}-{number}"
+        taken._last[first] = number
         return name
 
 

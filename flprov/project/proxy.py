@@ -149,7 +149,7 @@ def _is_meant(entry: str, host: str, port: int) -> bool:
     if entry == "*":
         return True
     name, colon, wanted = entry.rpartition(":")
-    if colon and wanted.isdigit() and (name.endswith("]") or ":" not in name):
+    if colon and re.fullmatch("[0-9]{1,5}", wanted) and (name.endswith("]") or ":" not in name):
         if int(wanted) != port:
             return False
         entry = name

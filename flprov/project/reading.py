@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from flprov.config import Section, open_config, suggestion
@@ -25,6 +26,8 @@ _TITLE = r".{1,200}"
 EMAIL = r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63}){1,8}"
 _FINGERPRINT = r"SHA256:([0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}"
 _CENTURY_DAYS = 36_525
+_MOST_MISTAKES = 60  # of one list; fewer are shown of a whole file
+_MOST_HINTS = 10  # on organisations: each is compared with all that there are
 _SHORTEST_DAYS = 0.0001  # nine seconds: to watch renewals; any network that runs has more
 
 
@@ -114,6 +117,7 @@ class _PartyReader:
     def __init__(self, organisations: frozenset[str]) -> None:
         self._organisations = organisations
         self._taken: dict[str, str] = {}  # name -> "site, line 12"
+        self._strangers = 0  # organisations that are not there
 
     def read_server(self, top: Section) -> ServerParty:
         section = top.section("server")
@@ -161,7 +165,8 @@ class _PartyReader:
     def _read_org(self, section: Section) -> str:
         org = section.text("org", pattern=NAME, what=NAME_IN_WORDS)
         if org and self._organisations and org not in self._organisations:
-            hint = suggestion(org, self._organisations)
+            self._strangers += 1
+            hint = suggestion(org, self._organisations) if self._strangers <= _MOST_HINTS else ""
             section.problem("org", f"there is no organisation {org!r}{hint}")
         return org
 
@@ -210,13 +215,18 @@ def _verify_certificate_name(name: str) -> None:
 
 
 def _verify_each(section: Section, key: str, items: tuple[str, ...], verify: Callable[[str], object]) -> None:
-    for number, item in enumerate(items):
+    mistakes: dict[str, ValueError] = {}
+    seen: set[str] = set()
+    for item in items:
         try:
             verify(item)
-            if item in items[:number]:
+            if item in seen:
                 raise ValueError("it stands here twice")
         except ValueError as error:
-            section.problem(key, f"{item!r} will not do: {error}", item=item)
+            mistakes.setdefault(item, error)
+        seen.add(item)
+    for item, mistake in islice(mistakes.items(), _MOST_MISTAKES):  # each is looked for in the list
+        section.problem(key, f"{item!r} will not do: {mistake}", item=item)
 
 
 def _read_validity(section: Section | None) -> Validity:

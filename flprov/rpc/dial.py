@@ -108,7 +108,10 @@ class Dial:
                 hint = f"ask its owners for its address, or dial directly: {self._directly}"
             cause = Cause.NOTHING_LISTENS
         else:
-            text, hint = f"{who} cannot be reached ({error.strerror})", None
+            # Where the kernel's answer came later, strerror holds words of asyncio's own.
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            text = f"{who} cannot be reached ({reason})"
+            hint = "is this machine's network up, and its VPN if it needs one? A firewall may say so, too"
             cause = Cause.TIMEOUT if isinstance(error, TimeoutError) else Cause.UNREACHABLE
         cause = Cause.PROXY_UNREACHABLE if self.proxy else cause
         return Found(cause, ServerUnavailable(text, hint=hint))

@@ -48,7 +48,7 @@ def ask_local(folder: Path, *, what: str, hint: str) -> bytes:
     """The document of the process whose state lies in `folder`.
 
     Raises:
-        ServerUnavailable: nothing runs there.
+        ServerUnavailable: nothing runs there, or it may not be asked by this user.
     """
     try:
         with _short(folder) as path, socket.socket(socket.AF_UNIX) as sock:
@@ -60,6 +60,11 @@ def ask_local(folder: Path, *, what: str, hint: str) -> bytes:
             return bytes(found)
     except TimeoutError as error:
         raise ServerUnavailable(f"{what} runs, but has not answered for {_PATIENCE:g} s") from error
+    except PermissionError as error:
+        raise ServerUnavailable(
+            f"whether {what} runs cannot be asked: {folder} is another user's",
+            hint="run this as the user that runs it",
+        ) from error
     except OSError as error:
         raise ServerUnavailable(f"{what} is not running on this machine", hint=hint) from error
 

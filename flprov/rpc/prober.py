@@ -180,7 +180,7 @@ class Prober:
         if self._anchors is None:
             connected.close()
             return
-        await self._shake_hands(dial, connected, self._context, self._anchors)
+        await self._shake_hands(dial, connected, self._begin(dial, connected), self._anchors)
         dial.server = self._verify_server(dial, self._anchors)
         dial.passed(
             f"TLS 1.3; the certificate of {dial.server} is good until {to_iso(not_after(dial.certificate))}"
@@ -188,6 +188,16 @@ class Prober:
         if self._own is not None:
             await dial.read_greeting(self._own.identity)
             dial.passed(f"the server takes the certificate of {self._own.identity}")
+
+    def _begin(self, dial: Dial, connected: socket.socket) -> ssl.SSLContext:
+        """The context; to make it takes a file for a moment (the key)."""
+        try:
+            return self._context
+        except OSError as error:
+            connected.close()
+            text = f"this machine cannot begin TLS with {dial.place} ({error.strerror or error})"
+            hint = "how many files may this process open? ulimit -n"
+            raise Found(Cause.UNREACHABLE, ServerUnavailable(text, hint=hint)) from error
 
     async def _shake_hands(
         self, dial: Dial, connected: socket.socket, context: ssl.SSLContext, anchors: Anchors

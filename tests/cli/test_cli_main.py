@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,14 @@ def test_the_option_goes_before_the_environment_and_that_before_use(run, admin: 
 def test_the_version_is_the_package_s(tmp_path):
     ran = run_process("--version", folder=tmp_path)
     assert (ran.code, ran.out.strip()) == (0, f"flprov, version {__version__}")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1"])
+def test_what_the_terminal_cannot_show_is_escaped(tmp_path, encoding):
+    odd = tmp_path / os.fsdecode(b"M\xfcller \xe6\x97\xa5")
+    ran = run_process("init", str(odd), folder=tmp_path, environment={"PYTHONIOENCODING": encoding})
+    assert (ran.code, ran.err.count("Traceback")) == (0, 0)
+    assert "\\udcfcller" in ran.out
 
 
 def test_a_reader_that_goes_away_is_no_bug(tmp_path):

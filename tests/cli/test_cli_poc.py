@@ -180,3 +180,30 @@ def test_flprov_is_started_from_this_interpreter_and_nothing_of_the_current_fold
     assert found.command[0] == sys.executable
     assert "-P" in found.command
     assert (Path(found.command[-1]) / "flprov" / "cli").is_dir()
+
+
+@pytest.mark.parametrize("words", [("-n", "9" * 20), ("--timeout", "1e300")])
+def test_numbers_that_no_machine_has_room_for_are_refused(poc, words):
+    result = poc("up", *words)
+    assert result.exit_code == 2
+    assert "is not in the range" in result.stderr
+
+
+def test_delete_says_what_is_left(poc, tmp_path):
+    poc("up", "-n", "1")
+    (tmp_path / "poc" / "notes.txt").write_text("mine")
+    result = poc("down", "--delete")
+    assert "the network in" in result.stdout
+    assert "what you have put there is kept" in result.stdout
+
+
+def test_the_folder_of_a_network_is_remembered_also_when_its_name_is_no_utf8(poc, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "flprov.cli.poc._print_up", lambda _report: None
+    )  # CliRunner's stdout takes UTF-8 only
+    odd = tmp_path / os.fsdecode(b"M\xfcller")
+    try:
+        assert poc("up", "-n", "1", "-o", str(odd)).exit_code == 0
+        assert poc("status", "--json").exit_code == 0
+    finally:
+        Poc(odd).down(grace=0.2)

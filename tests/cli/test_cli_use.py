@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
 from cli_admin import FakeAdmin
 from cli_process import run_process
 
-from flprov.cli.acting import choice_file, forget
+from flprov.cli.acting import choice_file, chosen_kit, forget
+from flprov.errors import Misuse
 
 
 def test_it_says_as_whom_one_acts_and_remembers_it(run, kits):
@@ -24,6 +26,22 @@ def test_a_relative_path_is_remembered_whole(run, kits, tmp_path):
     shutil.copytree(kits / "leo", tmp_path / "mine")
     assert run("use", "mine").code == 0
     assert choice_file().read_text() == f"{tmp_path / 'mine'}\n"
+
+
+def test_a_folder_whose_name_is_no_utf8_is_remembered_as_it_is(run, kits, tmp_path):
+    odd = tmp_path / os.fsdecode(b"M\xfcller ")
+    shutil.copytree(kits / "leo", odd)
+    assert run("use", str(odd)).code == 0
+    assert chosen_kit() == odd
+    forget(odd)
+    assert not choice_file().exists()
+
+
+def test_a_choice_that_is_empty_is_none(kits):
+    choice_file().parent.mkdir(parents=True, exist_ok=True)
+    choice_file().write_text("")
+    with pytest.raises(Misuse, match="no admin kit is chosen"):
+        chosen_kit()
 
 
 def test_later_commands_act_with_it(run, admin: FakeAdmin, kits, monkeypatch):

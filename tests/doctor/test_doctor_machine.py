@@ -237,6 +237,17 @@ def test_an_agent_that_does_not_run_is_no_problem_and_can_be_started(kit):
     assert (found.verdict, found.next) == ("skipped", f"flprov site start {kit}")
 
 
+def test_an_agent_of_another_user_is_not_said_to_be_not_running(kit, monkeypatch):
+    def refuse(_folder: object, _name: str = "") -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (local(kit) / "state").mkdir(mode=0o700)
+    monkeypatch.setattr("flprov.rpc.local._short", refuse)
+    found = row(kit, "agent")
+    assert found.verdict == "problem"
+    assert found.next == "run this as the user that runs it"
+
+
 def test_a_check_that_never_ends_costs_its_own_row_only(kit, monkeypatch):
     release = threading.Event()
     monkeypatch.setattr(examination, "check_settings", lambda patient: release.wait(60))

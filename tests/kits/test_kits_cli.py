@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from kit_parties import contents
 
 from flprov.cli.kit import kit as kit_command
+from flprov.cli.passphrases import kit_passphrase
 from flprov.cli.provision import provision as provision_command
 from flprov.errors import Conflict, KitRefused, LocalError, Misuse, NotFound, StateDamaged
 
@@ -207,6 +208,17 @@ def test_a_passphrase_from_the_environment_is_the_same_as_from_a_file(here):
     (here / "secret").write_text("correct horse")
     (here / "project.yml").write_text(TEXT.replace("hospital-b", "hospital-c"))
     assert "hospital-c" in provision("--passphrase-file", here / "secret").stdout
+
+
+def test_a_passphrase_of_a_terminal_in_latin_1_is_its_bytes(here, monkeypatch):
+    typed = b"g\xe4nse und r\xfcben"
+    provision(env={"FLPROV_CA_PASSPHRASE": os.fsdecode(typed)})
+    assert encrypted(here)
+    (here / "secret").write_bytes(typed)
+    (here / "project.yml").write_text(TEXT.replace("hospital-b", "hospital-c"))
+    assert "hospital-c" in provision("--passphrase-file", here / "secret").stdout
+    monkeypatch.setenv("FLPROV_KIT_PASSPHRASE", os.fsdecode(typed))
+    assert kit_passphrase(here) == typed
 
 
 def test_a_wrong_or_missing_passphrase_is_refused(here):

@@ -202,12 +202,13 @@ def file_limit(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("size", [0, 100, 1000, 2000, 4000])
+@pytest.mark.parametrize("size", [0, 20, 100, 1000, 2000, 4000])
 def test_a_first_run_without_room_fails_clearly_and_the_next_one_finishes(tmp_path, size):
     workspace = tmp_path / "workspace"
     with file_limit(size), pytest.raises(LocalError, match=r"the workspace cannot be written: .*too large"):
         provision(PROJECT, workspace, now=NOW)
     expect_finished(workspace, PROJECT)
+    assert (workspace / ".gitignore").read_text().splitlines()[-1] == "*"
 
 
 @pytest.mark.parametrize("size", [10, 1000, 4000])

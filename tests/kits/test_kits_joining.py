@@ -369,9 +369,26 @@ def test_a_request_whose_signature_is_no_base64_was_changed(issuing):
         decode_request(text)
 
 
+def test_a_file_with_text_that_cannot_be_written_was_changed(issuing):
+    answer = issuing.answer(create_key())
+    signed = sign_request(issuing.invitation(), create_request(create_key()))
+    files = {decode_request: encode_request(signed, site="x"), decode_answer: encode_answer(answer)}
+    for decode, data in files.items():
+        with pytest.raises(Misuse, match="or it was changed on the way"):
+            decode(data.replace(b'"-----BEGIN', b'"\\ud800-----BEGIN'))
+
+
+def test_bytes_of_a_server_that_are_no_text_are_written_into_no_file(issuing):
+    answer = issuing.answer(create_key())
+    bundle = replace(answer.trust, signer=b"\xff")
+    for odd in (replace(answer, chain_pem=b"\xff"), replace(answer, trust=bundle)):
+        with pytest.raises(IdentityRefused, match="neither a certificate nor a trust bundle"):
+            encode_answer(odd)
+
+
 def test_settings_that_cannot_be_read_are_not_needed():
     assert read_settings(b'{"contact": "alice"}').contact == "alice"
-    for data in (b"", b"[]", b'{"contact": 7}', b"\xff"):
+    for data in (b"", b"[]", b'{"contact": 7}', b'{"contact": "\\ud800"}', b"\xff"):
         assert read_settings(data).contact == ""
 
 

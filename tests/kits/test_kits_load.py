@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from kit_parties import NAMES, NOW, PROJECT
 
 from flprov._base import canonical_json
 from flprov.errors import KitRefused, NotFound
-from flprov.kits import list_kits, load_kit, provision, verify_kits
+from flprov.kits import list_kits, load_kit, provision, sketch_kit, verify_kits
 from flprov.kits.manifest import build_manifest
 from flprov.pki import Kind, Role, create_root, create_signer, sign
 
@@ -213,6 +214,22 @@ def test_a_huge_manifest_is_refused_unread(kit):
     with (kit / "manifest.json").open("r+b") as file:
         file.truncate(1 << 40)
     assert "manifest.json is larger than 1 MiB" in str(refusal(kit))
+
+
+def test_a_kit_of_another_user_is_not_called_damaged(kit, monkeypatch):
+    opening = os.open
+
+    def refuse(path, *arguments, **options):
+        if str(path).endswith("key.pem"):
+            raise PermissionError(13, "Permission denied")
+        return opening(path, *arguments, **options)
+
+    monkeypatch.setattr("flprov.kits.reading.os.open", refuse)
+    error = refusal(kit)
+    assert str(error).endswith("identity/key.pem cannot be read by this user")
+    assert error.hint == f"run this as the user that the kit belongs to, uid {os.geteuid()}: sudo -u" + (
+        f" '#{os.geteuid()}' flprov ..."
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -415,6 +432,19 @@ def test_the_signer_outlives_every_certificate_in_a_kit(tmp_path):
 def test_no_folder_no_kit(tmp_path):
     with pytest.raises(NotFound, match="there is no kit at"):
         load_kit(tmp_path / "nothing", now=NOW)
+
+
+def test_a_link_that_leads_in_a_circle_is_no_kit(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(NotFound, match="there is no kit at"):
+        load_kit(tmp_path / "loop", now=NOW)
+
+
+def test_the_root_of_the_file_system_is_no_kit():
+    with pytest.raises(KitRefused, match="/ cannot be a kit"):
+        sketch_kit(Path("/"), now=NOW)
+    with pytest.raises(KitRefused, match="/ is no kit"):
+        load_kit(Path("/"), now=NOW)
 
 
 def test_a_file_is_no_kit(tmp_path):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import stat
@@ -46,6 +47,21 @@ def test_a_kit_goes_round(kit, packed, tmp_path):
     assert stat.S_IMODE((found.folder / "start.sh").stat().st_mode) == 0o755
     load_kit(found.folder, now=NOW)
     assert [path.name for path in (tmp_path / "there/deep").iterdir()] == ["hospital-a"]
+
+
+def test_a_servers_kit_goes_round_and_its_keys_are_private_from_the_first_moment(
+    workspace, tmp_path, monkeypatch
+):
+    made = {}
+
+    def look(partial: Path) -> None:
+        made.update({path.name: stat.S_IMODE(path.stat().st_mode) for path in partial.rglob("*key.pem")})
+
+    monkeypatch.setattr("flprov.kits.packing.sync_tree", look)
+    pack(workspace / "kits/server", tmp_path / "server.zip")
+    found = unpack(tmp_path / "server.zip", tmp_path)
+    assert contents(found.folder) == contents(workspace / "kits/server")
+    assert made == {"key.pem": 0o600, "servers.key.pem": 0o600, "sites.key.pem": 0o600}
 
 
 def test_every_file_is_ae_2_with_256_bits_in_a_fixed_order(packed, kit, tmp_path):
@@ -97,6 +113,21 @@ def test_nothing_is_overwritten(kit, packed, tmp_path):
     with pytest.raises(Conflict):
         unpack(packed, tmp_path / "there")
     assert (tmp_path / "there/hospital-a/mine").exists()
+
+
+def test_a_usb_stick_has_no_links_and_takes_a_kit_all_the_same(kit, tmp_path, monkeypatch):
+    def refuse(_source: object, _target: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # link(2), on FAT
+
+    monkeypatch.setattr("flprov.kits.packing.os.link", refuse)
+    pack(kit, tmp_path / "stick.zip")
+    assert [path.name for path in tmp_path.glob("*stick*")] == ["stick.zip"]
+    unpack(tmp_path / "stick.zip", tmp_path / "there")
+    before = (tmp_path / "stick.zip").read_bytes()
+    monkeypatch.setattr("flprov.kits.packing.os.path.lexists", lambda _path: False)  # somebody was quicker
+    with pytest.raises(Conflict, match="is already there"):
+        pack(kit, tmp_path / "stick.zip")
+    assert (tmp_path / "stick.zip").read_bytes() == before
 
 
 def test_a_kit_that_was_changed_is_not_packed(kit, tmp_path):
@@ -204,6 +235,13 @@ def test_a_bomb_is_not_expanded(kit, tmp_path):
     assert path.stat().st_size < 1 << 20
     with pytest.raises(KitRefused, match="too large"):
         unpack(path, tmp_path / "there")
+
+
+def test_many_files_are_not_expanded_to_more_than_a_kit_can_have(kit, tmp_path):
+    bomb = bytes(60 << 20)
+    path = forge(tmp_path / "x.zip", {f"hospital-a/{name}": bomb for name in ("a", "b", "c")})
+    with pytest.raises(KitRefused, match="it would be larger than 128 MiB"):
+        unpack(path, tmp_path)
 
 
 def test_any_byte_that_was_flipped_is_noticed(packed, kit, tmp_path):

@@ -28,6 +28,7 @@ from flprov.errors import (
     Unavailable,
 )
 from flprov.kits import Access, DeliveryOutcome, Destination, Service, deliver, load_kit, provision
+from flprov.kits.ssh import connect, load_keys
 from flprov.pki import fingerprint
 
 pytestmark = needs_sshd
@@ -506,6 +507,35 @@ def test_a_host_that_does_not_let_us_write(hosts, host, there, kit):
 # ---- many --------------------------------------------------------------------------------------
 
 
+def test_names_at_the_host_that_are_no_utf8_are_in_nobodys_way(hosts, host, there, kit, moved):
+    latin = os.fsdecode(b"M\xfcller.txt")
+    (there / latin).write_text("somebody's")
+    sent(hosts, host.destination(kit, there))
+    assert sent(hosts, host.destination(moved / "kits/hospital-a", there)).outcome is DeliveryOutcome.REPLACED
+    assert names(there) == sorted([latin, "hospital-a"])
+    (there / "hospital-a" / latin).write_text("somebody's")
+    error = failed(hosts, host.destination(kit, there))
+    assert isinstance(error, Conflict)
+
+
+def test_a_folder_with_more_names_than_anybody_has_is_not_read_to_its_end(
+    hosts, host, there, kit, monkeypatch
+):
+    monkeypatch.setattr("flprov.kits.ssh._MOST_NAMES", 5)
+    for number in range(6):
+        (there / f"own-{number}").touch()
+    assert "holds more than 5 names" in str(failed(hosts, host.destination(kit, there)))
+
+
+def test_a_login_that_prints_is_named_and_disturbs_no_other_delivery(hosts, host, there, kit):
+    talkative = hosts(lines="ForceCommand echo Welcome to gpu1\n")
+    bad, good = send(hosts, talkative.destination(kit, there), host.destination(kit, there))
+    assert isinstance(bad.error, RemoteError)
+    assert "Garbage packet" in str(bad.error)
+    assert "prints" in bad.error.hint
+    assert good.outcome is DeliveryOutcome.DELIVERED
+
+
 def test_twenty_hosts_one_failing_and_one_cut(hosts, host, there, kit, moved):
     new = moved / "kits/hospital-a"
     others = [host, hosts(), hosts()]
@@ -617,6 +647,24 @@ def test_a_service_that_cannot_be_is_refused_before_anything_is_sent(
     error = failed(hosts, host.destination(workspace / "kits" / name, there), service=service)
     assert isinstance(error, Misuse)
     assert host.connections == dialled
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "said"),
+    [
+        ("exec >&- 2>&-; sleep 30", Unavailable, "ended while asking"),
+        ("yes | head -c 10000000", RemoteError, "says more than 64 KiB"),
+    ],
+)
+def test_a_command_that_neither_speaks_nor_ends_is_not_waited_for(
+    hosts, host, monkeypatch, script, error, said
+):
+    monkeypatch.setattr("flprov.kits.ssh._SILENCE_SECONDS", 0.5)
+    access = Access(key_files=(hosts.key,), use_agent=False)
+    with connect(host.login(), (), access, load_keys(access), opened=lambda _: None) as link:
+        with pytest.raises(error, match=said), link.told("asking"):
+            link.run(script)
+        assert link.run("exec >&- 2>&-; sleep 0.1; exit 3").code == 3
 
 
 def test_the_root_that_arrives_is_the_root_that_was_sent(hosts, host, there, kit):

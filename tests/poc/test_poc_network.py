@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -164,6 +166,48 @@ def test_a_folder_with_other_things_is_refused(network, starter):
     with pytest.raises(Conflict, match=r"holds other things \(thesis.txt\)"):
         network.up(starter())
     assert sorted(path.name for path in network.place.folder.iterdir()) == ["thesis.txt"]
+
+
+def test_an_up_that_found_the_disk_full_is_no_hindrance(network, starter, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(network.place), "write", full)
+        with pytest.raises(LocalError, match="cannot be used: No space left on device"):
+            network.up(starter())
+    assert network.up(starter()).started == ALL
+
+
+def test_a_network_whose_logs_were_tidied_away_starts(network, starter):
+    network.up(starter(), sites=1)
+    network.down()
+    shutil.rmtree(network.place.logs)
+    assert network.up(starter()).started == ("server", "site-1")
+
+
+def test_a_network_that_was_never_provisioned_can_be_deleted(network, starter):
+    network.place.folder.mkdir()
+    network.place.project.write_text("nmae: x\n")
+    with pytest.raises(ConfigError):
+        network.up(starter())
+    network.down(delete=True)
+    assert [path.name for path in network.place.folder.iterdir()] == ["project.yml"]
+
+
+def test_delete_keeps_a_project_that_somebody_wrote(network, starter):
+    network.place.folder.mkdir()
+    network.place.project.write_bytes(render(sites=1, port=18443) + b"# mine\n")
+    network.up(starter())
+    network.down(delete=True)
+    assert [path.name for path in network.place.folder.iterdir()] == ["project.yml"]
+    assert network.place.project.read_bytes().endswith(b"# mine\n")
+
+
+def test_a_folder_that_is_a_link_to_itself_is_refused(tmp_path, starter):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(LocalError, match="loop cannot be used"):
+        Poc(tmp_path / "loop").up(starter())
 
 
 def test_mistakes_in_an_edited_project_are_named(network, starter):

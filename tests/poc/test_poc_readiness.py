@@ -103,6 +103,12 @@ def test_one_that_was_ready_and_ends_meanwhile_is_named_too(news, child):
         wait(news, gone, silent)
 
 
+def test_the_last_lines_of_a_long_log_are_its_last(news, child):
+    talkative = child("print('early\\n' * 300_000 + 'the cause'); raise SystemExit(3)")
+    with pytest.raises(LocalError, match=r"the cause$"):
+        wait(news, talkative)
+
+
 def test_only_the_last_lines_are_shown(news, child):
     dying = child("for n in range(40): print(n)")
     with pytest.raises(LocalError) as caught:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
 
 from flprov.errors import ConfigError, NotFound
 from flprov.project import NAME, convert_flare, load_project
+from flprov.project.flarenames import Names
 
 HERE = Path(__file__).parent
 V3, V4 = HERE / "flare_v3.yml", HERE / "flare_v4.yml"
@@ -161,6 +163,12 @@ def test_version_4_says_what_it_left_out(v4, words):
 
 
 # ---- what files have that ours must have, or must not ------------------------------------------
+
+
+def test_thousands_of_the_same_name_are_told_apart_in_no_time():
+    names, start = Names(), time.perf_counter()
+    assert len({names.take("q") for _ in range(10_000)}) == 10_000
+    assert time.perf_counter() - start < 5
 
 
 def test_names_that_become_the_same_are_told_apart(convert):

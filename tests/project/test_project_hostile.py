@@ -62,6 +62,33 @@ def test_a_hostile_file_is_refused_quickly_with_the_cause(case, tmp_path):
     assert max(map(len, caught.value.problems)) < len(str(path)) + 300
 
 
+@pytest.mark.parametrize("item", ["-", "h{}"])
+def test_a_list_of_thousands_of_names_takes_no_minute(tmp_path, item):
+    listed = ", ".join('"' + item.format(number) + '"' for number in range(12_000))
+    path = tmp_path / "project.yml"
+    path.write_bytes(SAMPLE.replace(b"  # names: []", f"  names: [{listed}]".encode(), 1))
+    assert path.read_bytes() != SAMPLE
+    start = time.perf_counter()
+    with contextlib.suppress(ConfigError):
+        load_project(path)
+    assert time.perf_counter() - start < 10
+
+
+def test_a_thousand_sites_of_organisations_that_are_not_there_take_no_minute(tmp_path):
+    organisations = "".join(f"  - {{name: hospital-{number}}}\n" for number in range(1000))
+    sites = "".join(f"  - {{name: site-{number}, org: hospitel-{number}}}\n" for number in range(1000))
+    path = tmp_path / "project.yml"
+    path.write_bytes(
+        SAMPLE.replace(b"organisations:\n", f"organisations:\n{organisations}".encode(), 1).replace(
+            b"sites:\n", f"sites:\n{sites}".encode(), 1
+        )
+    )
+    start = time.perf_counter()
+    with pytest.raises(ConfigError, match=r"'hospitel-0' \(did you mean 'hospital-0'"):
+        load_project(path)
+    assert time.perf_counter() - start < 10
+
+
 def test_two_thousand_brackets_take_less_than_50_ms(tmp_path):
     path = tmp_path / "project.yml"
     path.write_bytes(b"[" * 2000 + b"]" * 2000)

@@ -125,6 +125,12 @@ def test_no_proxy(no_proxy, host, directly):
     assert (route.proxy_for(host, 8443) is None) == directly
 
 
+@pytest.mark.parametrize("port", ["\N{SUPERSCRIPT TWO}", "9" * 5000])
+def test_what_is_no_port_in_no_proxy_means_nobody(port):
+    route = route_from({"HTTPS_PROXY": "http://a:1", "NO_PROXY": f"fl.example:{port}"})
+    assert route.proxy_for("fl.example", 8443) is not None
+
+
 def test_flprovs_own_variable_knows_no_exceptions():
     route = route_from({"FLPROV_PROXY": "http://a:1", "NO_PROXY": "*"})
     assert route is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import time
@@ -62,6 +63,17 @@ async def test_a_server_that_dies_as_it_is_reached_is_tried_again(monkeypatch):
     found = await probe("127.0.0.1:1", server_anchors=project().server_anchors)
     assert found.cause is Cause.UNREACHABLE
     assert isinstance(found.error, errors.ServerUnavailable)
+
+
+async def test_why_a_host_cannot_be_reached_is_what_the_kernel_says(monkeypatch):
+    async def no_route(_self: object, _sock: object, address: object) -> None:
+        raise OSError(errno.EHOSTUNREACH, f"Connect call failed {address}")  # asyncio's words
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", no_route)
+    found = await probe("127.0.0.1:9", server_anchors=project().server_anchors)
+    assert found.cause is Cause.UNREACHABLE
+    assert str(found.error) == "127.0.0.1:9 cannot be reached (No route to host)"
+    assert "is this machine's network up" in found.error.hint
 
 
 def refusing() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import re
@@ -102,6 +103,21 @@ async def test_when_none_works_each_is_named():
     assert "nothing listens at 127.0.0.1:1" in str(caught.value)
     assert "no-such-host.invalid:2" in str(caught.value)
     await connection.close()
+
+
+async def test_a_machine_without_files_for_another_connection_can_try_again(monkeypatch):
+    def refuse(_name: str, _flags: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    listener = await listen(plain_service())
+    connection = dial(listener.port, LEAD)
+    with monkeypatch.context() as patched:
+        patched.setattr("flprov.rpc.dial.os.memfd_create", refuse)
+        with pytest.raises(errors.ServerUnavailable, match=r"cannot begin TLS with .*Too many open files"):
+            await connection.unary(m.STATUS, pb.Query())
+    await connection.unary(m.STATUS, pb.Query())
+    await connection.close()
+    await listener.stop()
 
 
 async def test_no_endpoint_and_bad_endpoint_are_told_at_once():
