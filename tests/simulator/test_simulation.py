@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flprov.errors import ConfigError, Misuse, NotFound
+from flprov.errors import ConfigError, LocalError, Misuse, NotFound
 from flprov.simulator import Simulation, simulate
 from flprov.wire import read_tensors
 
@@ -186,6 +186,29 @@ def test_what_goes_wrong_at_the_start_comes_out(app: Path, tmp_path: Path, monke
     with pytest.raises(LocalError, match="the disk is full"):
         simulate(Simulation(app=app, sites=1, output=tmp_path / "out"))
     assert "simulation" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_the_last_model_may_be_the_best_one_and_large(app: Path, data: Path, tmp_path: Path):
+    (app / "model.py").write_text(MODEL.replace("[1.0, -2.0, 0.0]", "[[1.0, -2.0, 0.0]] * 50_000"))
+    settings = {"workflow.best": "w0", "workflow.mode": "max"}
+    (app / "train.py").write_text(TRAIN.replace("float(w[0])", "float(task.round)"))
+    wanted = Simulation(
+        app=app, sites=2, output=tmp_path / "out", datasets={"base": data}, settings=settings
+    )
+    job, files = simulate(wanted)
+    assert job.state == "completed"
+    best, last = (read_tensors(tmp_path / "out" / f"{name}.safetensors") for name in ("best", "model"))
+    assert np.array_equal(best["w"], last["w"])
+    assert all(path.is_file() for path in files)
+
+
+def test_a_place_where_results_cannot_go_is_found_before_the_job_runs(app: Path, data: Path, tmp_path: Path):
+    (tmp_path / "taken").write_text("somebody's")
+    seen: list[object] = []
+    wanted = Simulation(app=app, sites=2, output=tmp_path / "taken", datasets={"base": data})
+    with pytest.raises(LocalError, match=r"results cannot be written to .*taken: Not a directory"):
+        simulate(wanted, on_change=seen.append)
+    assert not seen
 
 
 def test_whoever_watches_may_stop_it(app: Path, data: Path, tmp_path: Path):
