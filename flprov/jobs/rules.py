@@ -268,6 +268,8 @@ def _needs_faults(needs: tuple[str, ...]) -> Faults:
         if requirement.url is not None:
             what = f"names a place to download from ({shown(text)}); nothing is installed"
             yield _fault(where, what, text)
+        if not _is_decidable(requirement):
+            yield _fault(where, f"has a condition that nobody can decide: {shown(text)}", text)
 
 
 def _packages(needs: Iterable[str]) -> Iterator[str]:
@@ -290,6 +292,20 @@ def _requirement(text: str) -> Requirement | None:
         return Requirement(text)
     except (InvalidRequirement, RecursionError):
         return None
+
+
+def _is_decidable(requirement: Requirement) -> bool:
+    """Whether its marker compares what can be compared; the grammar takes more than that."""
+    from packaging.markers import UndefinedComparison, UndefinedEnvironmentName  # late, too
+
+    try:
+        if requirement.marker is not None:
+            requirement.marker.evaluate()
+    except (UndefinedComparison, UndefinedEnvironmentName):
+        return False
+    except ValueError:  # the version of this machine's kernel may be none: others look for themselves
+        pass
+    return True
 
 
 # ---- filters -------------------------------------------------------------------------------
