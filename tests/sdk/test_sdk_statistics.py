@@ -149,6 +149,11 @@ def test_more_bins_than_allowed_give_no_histogram(job, site):
     assert run({"a": {"x": range(40)}}, options, rules=rules)["datasets"]["data"]["x"]["histogram"]
 
 
+def test_a_large_constant_whose_range_has_no_room_for_the_bins_gives_no_histogram():
+    found = run({"a": {"x": [1.7e15] * 300}}, {**SMALL, "bins": 20})["datasets"]["data"]["x"]
+    assert (found["mean"], found["stddev"], found["histogram"]) == (1.7e15, 0.0, None)
+
+
 def test_values_of_a_site_without_histogram_count_as_withheld():
     rules = {"b": StatisticsRules(min_count=1, max_bins_percent=1.0, extremes="exact")}
     found = run({"a": {"x": range(40)}, "b": {"x": range(40)}}, rules=rules)["datasets"]["data"]["x"]
