@@ -137,6 +137,8 @@ def test_updates_without_samples_end_the_job_where_samples_count(case):
         ("fedavg", {"fraction": 0.0}, "workflow.fraction is 0.0"),
         ("fedprox", {"mu": 0.1, "fraction": 1.5}, "workflow.fraction is 1.5"),
         ("fedopt", {"fraction": -0.5}, "workflow.fraction is -0.5"),
+        ("fedavg_he", {"fraction": 0.0}, "workflow.fraction is 0.0"),
+        ("fedavg_he", {"samples": -5}, "workflow.samples is -5; it must not be negative"),
         ("scaffold", {"fraction": 2.0}, "workflow.fraction is 2.0"),
         ("fedopt", {"optimizer": "adma"}, "'adma' is not one of sgd, adam, yogi, adagrad"),
         (
