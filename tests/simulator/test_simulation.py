@@ -192,9 +192,7 @@ def test_the_last_model_may_be_the_best_one_and_large(app: Path, data: Path, tmp
     (app / "model.py").write_text(MODEL.replace("[1.0, -2.0, 0.0]", "[[1.0, -2.0, 0.0]] * 50_000"))
     settings = {"workflow.best": "w0", "workflow.mode": "max"}
     (app / "train.py").write_text(TRAIN.replace("float(w[0])", "float(task.round)"))
-    wanted = Simulation(
-        app=app, sites=2, output=tmp_path / "out", datasets={"base": data}, settings=settings
-    )
+    wanted = Simulation(app=app, sites=2, output=tmp_path / "out", datasets={"base": data}, settings=settings)
     job, files = simulate(wanted)
     assert job.state == "completed"
     best, last = (read_tensors(tmp_path / "out" / f"{name}.safetensors") for name in ("best", "model"))
