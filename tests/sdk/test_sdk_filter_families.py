@@ -49,6 +49,15 @@ def test_clip_bounds_each_number_of_the_difference():
     assert apply(row).params["n"].tolist() == [2]
 
 
+@pytest.mark.parametrize("type_", ["clip", "clip_norm", "percentile", "quantize"])
+def test_an_update_without_real_numbers_passes_as_it_is(type_):
+    rows = {"clip": {"limit": 1}, "clip_norm": {"max_norm": 1}, "percentile": {"keep": 0.5}}
+    update = Update(params={"n": np.array([3]), "w": np.empty((0, 2), np.float32)}, kind=UpdateKind.DIFF)
+    sent = apply({"type": type_, **rows.get(type_, {"to": "int8"})}, update)
+    assert sent.params["n"].tolist() == [3]
+    assert sent.params["w"].shape == (0, 2)
+
+
 @pytest.mark.parametrize("type_", ["clip_norm", "percentile", "svt_privacy", "quantize"])
 def test_what_is_not_finite_is_refused_with_the_tensor_named(type_):
     rows = {
