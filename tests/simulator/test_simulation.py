@@ -12,6 +12,7 @@ import pytest
 
 from flprov.errors import ConfigError, LocalError, Misuse, NotFound
 from flprov.simulator import Simulation, simulate
+from flprov.simulator.simulation import _heavy
 from flprov.wire import read_tensors
 
 JOB = """
@@ -186,6 +187,17 @@ def test_what_goes_wrong_at_the_start_comes_out(app: Path, tmp_path: Path, monke
     with pytest.raises(LocalError, match="the disk is full"):
         simulate(Simulation(app=app, sites=1, output=tmp_path / "out"))
     assert "simulation" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_an_environment_hidden_in_the_app_is_not_read_for_what_to_import(app: Path, tmp_path: Path):
+    hidden = app / ".venv" / "lib"
+    hidden.mkdir(parents=True)
+    (hidden / "other.py").write_text("import torch\n")
+    assert _heavy(app) == []
+    (app / "net").mkdir()
+    (app / "net" / "layers.py").write_text('"""Layers."""\nfrom torch import nn\n')
+    assert _heavy(app) == ["torch"]
+    assert _heavy(tmp_path / "nowhere") == []
 
 
 def test_the_last_model_may_be_the_best_one_and_large(app: Path, data: Path, tmp_path: Path):
