@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from flprov.errors import ConfigError, LocalError, Misuse, NotFound
+from flprov.server.sights.jobs import round_document
 from flprov.simulator import Simulation, simulate
 from flprov.simulator.simulation import _heavy
 from flprov.wire import read_tensors
@@ -115,6 +116,25 @@ def test_settings_change_what_runs(app: Path, data: Path, tmp_path: Path):
     assert done.rounds_total == 1
     model = read_tensors(tmp_path / "out" / "model.safetensors")
     np.testing.assert_allclose(model["w"], by_hand(1, 1.0), rtol=1e-6)
+
+
+def test_each_round_is_described_once_however_often_the_job_is_shown(
+    app: Path, data: Path, tmp_path: Path, monkeypatch
+):
+    described: list[int] = []
+
+    def describe(record):
+        described.append(record.round)
+        return round_document(record)
+
+    monkeypatch.setattr("flprov.server.simulated.run.round_document", describe)
+    wanted = Simulation(
+        app=app, sites=2, output=tmp_path / "out", settings={"rounds": "6"}, datasets={"base": data}
+    )
+    seen: list[list[int]] = []
+    job, _ = simulate(wanted, on_change=lambda job: seen.append([one.round for one in job.rounds]))
+    assert [one.round for one in job.rounds] == described == [0, 1, 2, 3, 4, 5]
+    assert [*range(5)] in seen
 
 
 def test_a_job_that_fails_at_a_site_tells_where_and_why(app: Path, data: Path, tmp_path: Path):
