@@ -297,6 +297,20 @@ def test_a_site_whose_numbers_do_not_fit_is_left_out_with_the_reason(number, nam
     assert (x["count"], x["mean"], list(x["sites"])) == (4, 2.25, ["a"])
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_site_that_names_more_features_than_there_is_room_for_is_left_out(monkeypatch, number):
+    def crowd(ask, site, update):
+        if site == "b" and ask.scalars["pass"] == number:
+            more = {f"data/y{count}/withheld": np.ones(1, np.int64) for count in range(3)}
+            return Update(params={**update.params, **more}, samples=5)
+        return update
+
+    monkeypatch.setattr("flprov.sdk.workflows.columns._MOST_COLUMNS", 4)
+    found = run({**HAND, "c": {"x": [1.0], "z": [2.0]}}, change=crowd)
+    assert list(found["sites"]) == ["a", "c"]
+    assert found["absent"] == {"b": "b names 3 features that no other site has; the limit is 4 in all"}
+
+
 def test_where_no_site_sends_statistics_the_job_ends_and_says_why():
     def spoil_all(ask, site, update):
         return Update(params={"stray": np.zeros(1)})
