@@ -279,6 +279,24 @@ def test_when_one_cannot_seal_the_next_does(hospitals):
     assert [ask.to for ask in port.asks if ask.name == "train"] == [NAMES]
 
 
+@pytest.mark.parametrize(
+    ("task", "lacks"), [("hello", "public"), ("hello", "key"), ("share", "from"), ("share", "for/b")]
+)
+def test_a_site_that_spoils_the_exchange_of_keys_is_refused_and_it_goes_on(hospitals, task, lacks):
+    def spoil(ask, site):
+        update = hospitals(ask, site)
+        if (site, ask.name) != ("a", f"flprov.he.{task}"):
+            return update
+        return dataclasses.replace(update, params={k: v for k, v in update.params.items() if k != lacks})
+
+    port = FakePort(spoil)
+    run(port, total=1)
+    assert {(site, reason) for _, site, reason in port.refused} == {
+        ("a", f"a sent no bytes as {lacks!r}, which the exchange of keys takes")
+    }
+    assert [ask.to for ask in port.asks if ask.name == "train"] == [NAMES if task == "share" else ("b", "c")]
+
+
 def test_when_one_cannot_open_the_result_the_next_does(hospitals):
     hospitals.away[("a", "flprov.he.open")] = "gone"
     run(FakePort(hospitals), total=1)

@@ -101,7 +101,7 @@ class EncryptedMean:
 
     def withhold(self, state: State, keyed: Sequence[str]) -> State:
         """`state` as it is, with the secret key for those who have the sites' own secret beside it."""
-        given = ask_any(self._sites, keyed, LOCK, {}).params["locked"]
+        given = ask_any(self._sites, keyed, LOCK, {}, gives=("locked",)).params["locked"]
         return replace(state, results={**state.results, KEY_FILE: {"key": given.tobytes().hex()}})
 
     def _open(self, model: Tensors, keyed: Sequence[str]) -> Tensors:
