@@ -459,6 +459,17 @@ def test_a_bad_update_is_refused_and_the_round_goes_on(hospitals, lie, message):
     assert found.model["w"] == pytest.approx(in_clear(total=1, names=("a", "c"))["w"], abs=10 * NEAR)
 
 
+def test_without_a_model_the_weights_of_most_sites_start_the_run(tmp_path):
+    def odd(task, site):
+        given = train(task, site)
+        return dataclasses.replace(given, params={"w": np.ones(3)}) if site.name == "a" else given
+
+    port = FakePort(Hospitals(tmp_path, odd))
+    found = run(port, State(), total=1)
+    assert [site for _, site, _ in port.refused] == ["a"]
+    assert found.model["w"] == pytest.approx(in_clear(total=1, model={}, names=("b", "c"))["w"], abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("weights", "reason"),
     [

@@ -138,6 +138,15 @@ def read_ciphertexts(tensors: Tensors) -> Ciphertexts:
     return found
 
 
+def most_alike(models: Iterable[Ciphertexts]) -> Shape:
+    """The shape that most of these models have, at least one; of as many, the first one's."""
+    shapes: dict[frozenset[tuple[str, str]], list[Shape]] = {}
+    for found in models:
+        form = frozenset(_describe(found.layout, found.clear).items())
+        shapes.setdefault(form, []).append((found.layout, found.clear))
+    return max(shapes.values(), key=len)[0]
+
+
 def verify_alike(found: Ciphertexts, layout: Sequence[EncryptedTensor], clear: Tensors) -> None:
     """Check that `found` is an encryption of a model with these tensors.
 
