@@ -8,6 +8,7 @@ travel in clear beside. Whatever is longer than a piece lies in a file that has 
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import tempfile
@@ -292,6 +293,11 @@ def _take(tensors: Tensors, name: str, dtype: Any) -> Any:  # noqa: ANN401 - num
 
 def _verify_layout(layout: Sequence[EncryptedTensor], clear: Mapping[str, object]) -> None:
     seen = set(clear)
+    for before, tensor in itertools.pairwise(layout):
+        if tensor.name < before.name:  # numbers are added place by place, whatever their names are
+            raise UpdateRefused(
+                f"tensor {tensor.name!r} comes after {before.name!r}; they are laid out by name"
+            )
     for tensor in layout:
         if tensor.name in seen:
             raise UpdateRefused(f"tensor {tensor.name!r} is there twice")
