@@ -148,6 +148,8 @@ def _workflow_faults(workflow: Workflow, entries: _Entries) -> Faults:
     yield from _range((*where, "min_delta"), workflow.min_delta, 0, 1e9)
     if workflow.mode not in MODES:
         yield _fault((*where, "mode"), f"must be max or min, not {shown(workflow.mode)}")
+    if workflow.best == "":
+        yield _fault((*where, "best"), "is empty; it must be the name of a metric, or be left out")
     if workflow.patience and workflow.best is None:
         yield _fault((*where, "patience"), "needs 'best': the metric that has to become better")
     for key, value in workflow.options.items():

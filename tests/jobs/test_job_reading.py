@@ -115,6 +115,7 @@ def test_model_may_be_a_file_of_weights():
         ("data: [../etc]", "'data' must be lower-case"),
         ("data: [a, a]", "'data' names 'a' twice"),
         ('needs: ["torch>>2"]', "'needs' must be a requirement as pip takes it (torch>=2.4), not 'torch>>2'"),
+        ('workflow: {best: ""}', "'workflow.best' is empty; it must be the name of a metric"),
         ("needs: [\"a; os_name ~= 'posix'\"]", "'needs' has a condition that nobody can decide"),
         ('needs: ["a @ https://x.example/a.whl"]', "names a place to download from"),
         ("sites: {min: 0}", "'sites.min' must be between 1 and 10,000, not 0"),
