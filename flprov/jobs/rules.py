@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from flprov._base import dataclass
 from flprov.config import shown
 from flprov.errors import ConfigError, Misuse
-from flprov.jobs.filenames import verify_path
+from flprov.jobs.filenames import PATH_BYTES, verify_path
 from flprov.jobs.job import LATE, MODES, Filters, JobSpec, Membership, Resources, Workflow
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ class _Entries:
     def _has_module(self, parts: list[str]) -> bool:
         assert self._files is not None
         path = "/".join(parts)
-        inside = f"{path}.py" in self._files or f"{path}/__init__.py" in self._files
+        short = len(path) < PATH_BYTES  # no app has longer names, and no file system takes them
+        inside = short and (f"{path}.py" in self._files or f"{path}/__init__.py" in self._files)
         return inside or (bool(self._packages) and _canonical(parts[0]) in self._packages)
 
 

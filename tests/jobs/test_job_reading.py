@@ -181,6 +181,12 @@ def test_bad_tasks_are_one_problem_at_their_line(tasks):
     assert found[0].startswith("job.yml:3: ")
 
 
+def test_a_module_whose_path_no_file_system_takes_is_not_in_the_app(make_app):
+    module = ".".join(["a" * 199] * 20 + ["b" * 88])
+    with pytest.raises(ConfigError, match=r"'tasks\.train' names the module"):
+        load_job(make_app(f"name: a\ntasks: {{train: '{module}:f'}}\n"))
+
+
 def test_missing_keys_are_named():
     assert [line.split(": ", 1)[1] for line in problems("model: model:Net\n")] == [
         "key 'name' is missing",
