@@ -279,6 +279,16 @@ def test_when_one_cannot_seal_the_next_does(hospitals):
     assert [ask.to for ask in port.asks if ask.name == "train"] == [NAMES]
 
 
+def test_when_the_one_with_a_key_cannot_seal_it_before_anything_is_encrypted_another_makes_one(hospitals):
+    SiteKeys(hospitals.site("a")).make()  # in a round that was killed
+    hospitals.away[("a", "flprov.he.share")] = "gone"
+    port = FakePort(hospitals)
+    found = run(port, total=1)
+    assert [ask.to for ask in port.asks if ask.name == "flprov.he.share"] == [("a",), ("b",)]
+    assert [ask.to for ask in port.asks if ask.name == "train"] == [("b", "c")]
+    assert found.model["w"] == pytest.approx(in_clear(total=1, names=("b", "c"))["w"], abs=10 * NEAR)
+
+
 @pytest.mark.parametrize(
     ("task", "lacks"), [("hello", "public"), ("hello", "key"), ("share", "from"), ("share", "for/b")]
 )

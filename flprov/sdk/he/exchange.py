@@ -71,7 +71,10 @@ def share_key(sites: Sites, state: State, *, needs_secret: bool = False) -> Keye
     if having and not lacking:
         return Keyed(key=wanted, sites=tuple(having), guarded=guarded)
     gives = ("from", "key", *(f"for/{site}" for site in lacking))
-    shared = ask_any(sites, having or list(lacking), SHARE, lacking, gives=gives)
+    makers = [] if key else list(lacking)  # nothing is encrypted yet: any site may make another key
+    shared = ask_any(sites, [*having, *makers], SHARE, lacking, gives=gives)
+    if shared.site not in having:
+        having = []  # theirs is not the one that the others get
     own = {site: {name: shared.params[name] for name in ("from", f"for/{site}")} for site in lacking}
     own.pop(shared.site, None)
     taken: list[Update] = []
