@@ -104,9 +104,13 @@ def _parse(text: str) -> Requirement:
 
 
 def _unmet(requirement: Requirement, survey: _Survey) -> Iterable[str]:
-    if requirement.marker is not None and not requirement.marker.evaluate(dict(survey.markers)):
-        return
     wanted = f"needs {requirement.name}{requirement.specifier}"
+    try:
+        if requirement.marker is not None and not requirement.marker.evaluate(dict(survey.markers)):
+            return
+    except (ValueError, LookupError):  # no comparison, no such name, or a version that is none
+        yield f"{wanted} if {requirement.marker}, which cannot be decided here"
+        return
     found = survey.python if requirement.name.lower() == "python" else survey.versions.get(requirement.name)
     if found is None:
         yield f"{wanted}, found none"

@@ -128,7 +128,10 @@ def _typed(present: object) -> Parse:
         if present is None:
             return value
         if kind is float and type(value) is int:
-            value = float(value)
+            try:
+                value = float(value)
+            except OverflowError:
+                raise ValueError("is too large a number") from None
         if type(value) is not kind:
             raise ValueError(f"must be {_WORDS[kind]}, as {shown(str(present))} in job.yml is")
         return value

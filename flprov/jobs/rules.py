@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from flprov._base import dataclass
 from flprov.config import shown
 from flprov.errors import ConfigError, Misuse
-from flprov.jobs.filenames import verify_path
+from flprov.jobs.filenames import PATH_BYTES, verify_path
 from flprov.jobs.job import LATE, MODES, Filters, JobSpec, Membership, Resources, Workflow
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ class _Entries:
     def _has_module(self, parts: list[str]) -> bool:
         assert self._files is not None
         path = "/".join(parts)
-        inside = f"{path}.py" in self._files or f"{path}/__init__.py" in self._files
+        short = len(path) < PATH_BYTES  # no app has longer names, and no file system takes them
+        inside = short and (f"{path}.py" in self._files or f"{path}/__init__.py" in self._files)
         return inside or (bool(self._packages) and _canonical(parts[0]) in self._packages)
 
 
@@ -148,6 +149,8 @@ def _workflow_faults(workflow: Workflow, entries: _Entries) -> Faults:
     yield from _range((*where, "min_delta"), workflow.min_delta, 0, 1e9)
     if workflow.mode not in MODES:
         yield _fault((*where, "mode"), f"must be max or min, not {shown(workflow.mode)}")
+    if workflow.best == "":
+        yield _fault((*where, "best"), "is empty; it must be the name of a metric, or be left out")
     if workflow.patience and workflow.best is None:
         yield _fault((*where, "patience"), "needs 'best': the metric that has to become better")
     for key, value in workflow.options.items():
@@ -268,6 +271,8 @@ def _needs_faults(needs: tuple[str, ...]) -> Faults:
         if requirement.url is not None:
             what = f"names a place to download from ({shown(text)}); nothing is installed"
             yield _fault(where, what, text)
+        if not _is_decidable(requirement):
+            yield _fault(where, f"has a condition that nobody can decide: {shown(text)}", text)
 
 
 def _packages(needs: Iterable[str]) -> Iterator[str]:
@@ -290,6 +295,20 @@ def _requirement(text: str) -> Requirement | None:
         return Requirement(text)
     except (InvalidRequirement, RecursionError):
         return None
+
+
+def _is_decidable(requirement: Requirement) -> bool:
+    """Whether its marker compares what can be compared; the grammar takes more than that."""
+    from packaging.markers import UndefinedComparison, UndefinedEnvironmentName  # late, too
+
+    try:
+        if requirement.marker is not None:
+            requirement.marker.evaluate()
+    except (UndefinedComparison, UndefinedEnvironmentName):
+        return False
+    except ValueError:  # the version of this machine's kernel may be none: others look for themselves
+        pass
+    return True
 
 
 # ---- filters -------------------------------------------------------------------------------

@@ -51,6 +51,6 @@ def _mistake_of(pattern: str) -> str:
         return f"is no pattern: one line of 1 to {_LONGEST_PATTERN} characters"
     try:
         re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         return f"is no regular expression: {error}"
     return ""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from flprov.errors import Misuse
 from flprov.messages import Task
+from flprov.sdk.floats import widen
 
 Array = NDArray[Any]
 STEP_SUM = "step_sum"  # the metric in which SCAFFOLD's server looks for the sum of the learning rates
@@ -65,7 +66,7 @@ class Correction:
                 if name not in self._origin:
                     start = self._task.params.get(name)
                     first = weights[name] if start is None else start
-                    self._origin[name] = np.array(first)  # a trainer may step in what it was given
+                    self._origin[name] = _copy(first)  # a trainer may step in what it was given
                 found[name] = found[name] + mu * (weights[name] - self._origin[name])
             if name in self._task.extra:
                 found[name] = found[name] + self._task.extra[name]
@@ -107,3 +108,10 @@ class Correction:
             )
         self._steps += lr
         return float(self._task.scalars.get("mu", 0.0))
+
+
+def _copy(array: Array) -> Array:
+    """The same numbers, to calculate with: numpy cannot with the bfloat16 that a task's model may hold."""
+    if not getattr(array.dtype, "names", None):
+        return np.array(array)
+    return widen(array.reshape(-1), np.empty(array.size)).astype(np.float32).reshape(array.shape)

@@ -60,11 +60,11 @@ def _choose(
     parameters = list(inspect.signature(target).parameters.values())
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return args
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    in_order = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     takes_all = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    if len(named) < given and not takes_all:
-        raise ConfigError(f"{where}: it takes {len(named)} arguments; it is called with task and site")
-    wanted = named[given:]
+    if len(in_order) < given and not takes_all:
+        raise ConfigError(f"{where}: it takes {len(in_order)} arguments; it is called with task and site")
+    wanted = [*in_order[given:], *(p for p in parameters if p.kind is p.KEYWORD_ONLY)]
     missing = [p.name for p in wanted if p.default is p.empty and p.name not in args]
     if missing:
         raise ConfigError(f"{where} needs {missing[0]!r}, which `args` in job.yml does not give")

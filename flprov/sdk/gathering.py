@@ -123,7 +123,7 @@ class Gathering:
         self.name = ask.name
         self.sites = ask.to
         self.absent: dict[str, str] = {}
-        self.done = False
+        self.done = not ask.to
         self.task_id = ask.task_id
         self._round = ask.round
         self._port = port

@@ -230,7 +230,8 @@ class Sites:
                     hint="wait for it, or stop() the gathering",
                 )
         gathering = Gathering(self._port, ask)
-        self._port.ask(ask)
+        if ask.to:  # to name nobody is to name all of them, where the task goes next
+            self._port.ask(ask)
         self._gatherings.append(gathering)
         return gathering
 

@@ -188,6 +188,8 @@ def _describe(values: Floats, rules: _Rules, task: Task, name: str) -> Mapping[s
     span = task.extra.get(f"{name}/range")
     if span is not None and rules.bins <= values.size * rules.max_bins_percent / 100:
         low, high = (float(bound) for bound in span)
+        if not (np.diff(np.linspace(low, high, rules.bins + 1)) > 0).all():
+            return found  # there are not so many numbers between the two
         inside, _ = np.histogram(values, bins=rules.bins, range=(low, high))
         counts = np.concatenate([[(values < low).sum()], inside, [(values > high).sum()]])
         found["histogram"] = hide_small(counts.astype(np.int64), rules.min_count)

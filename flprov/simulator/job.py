@@ -21,7 +21,7 @@ from flprov.server import (
 )
 from flprov.simulator.drawing import Drawing
 from flprov.simulator.hosts import Host
-from flprov.simulator.outcome import write_results
+from flprov.simulator.outcome import make_output, write_results
 from flprov.simulator.placing import place, python, runs_script
 from flprov.simulator.simulation import Simulation, site_names
 from flprov.wire import pb
@@ -55,6 +55,7 @@ async def simulate_job(
     data = {site: {**wanted.datasets, **wanted.site_datasets.get(site, {})} for site in names}
     refusals = _refusals(spec, data)
     placed = place(spec, [site for site in names if site not in refusals], wanted.workers)
+    make_output(wanted.output)
     blobs = ScratchBlobs(folder / "blobs")
     app = await blobs.put(bundle.data)
     around = SimulatedSurroundings(

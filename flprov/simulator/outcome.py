@@ -8,18 +8,34 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from flprov.errors import LocalError
 from flprov.server import SimulatedRun, write_run_files
 from flprov.simulator.drawing import Drawing
 from flprov.simulator.hosts import Host
 from flprov.workers import SEAT_LOGS, log_start, read_log
 
 _PIECE = 1 << 20
+_LOGS = "logs"
+
+
+def make_output(output: Path) -> None:
+    """Make the folder `output`, before a job runs whose results would find no place.
+
+    Raises:
+        LocalError: it cannot be made.
+    """
+    try:
+        (output / _LOGS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalError(
+            f"results cannot be written to {output}: {error.strerror}", hint="name another folder with -o"
+        ) from error
 
 
 async def write_results(
     run: SimulatedRun, hosts: Mapping[str, Host], output: Path, drawing: Drawing
 ) -> list[Path]:
-    """Write everything of a job that has ended into the folder `output`; the files."""
+    """Write everything of a job that has ended into the folder `output`, which is there; the files."""
     files = await asyncio.to_thread(lambda: list(_write(run, hosts, output)))
     if picture := await drawing.finish():
         files.append(output / "metrics.png")
@@ -28,10 +44,8 @@ async def write_results(
 
 
 def _write(run: SimulatedRun, hosts: Mapping[str, Host], output: Path) -> Iterator[Path]:
-    logs = output / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
     yield from write_run_files(run, output)
-    yield from _write_logs(run, hosts, logs)
+    yield from _write_logs(run, hosts, output / _LOGS)
 
 
 def _write_logs(run: SimulatedRun, hosts: Mapping[str, Host], folder: Path) -> Iterator[Path]:

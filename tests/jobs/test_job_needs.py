@@ -51,6 +51,11 @@ def test_markers_are_those_of_the_interpreter(python):
     assert len(check_needs(['no-such-thing-7; sys_platform != "amiga"'], python)) == 1
 
 
+def test_a_marker_that_cannot_be_decided_is_a_problem(python):
+    (problem,) = check_needs(['packaging>=1; os_name ~= "posix"'], python)
+    assert problem == 'needs packaging>=1 if os_name ~= "posix", which cannot be decided here'
+
+
 def test_local_and_pre_release_versions_count(python, tmp_path, monkeypatch):
     found = {"torch": "2.13.0+cpu", "beta": "3.0rc1", "odd": "unknown"}
     if python is None:

@@ -94,6 +94,7 @@ def test_the_rest_and_the_given_job_stay_as_they_are():
         ("args.lr", "fast", "must be a number"),
         ("args.lr", "NaN", "must be a number"),
         ("args.lr", "1e999", "must be a number"),
+        ("args.lr", "9" * 400, "is too large a number"),
         ("args.layers", "3", "must be a JSON list"),
         ("args.layers", "[" * 5000, "must be a JSON list"),
         ("args.deep", "[1]", "must be a JSON object"),

@@ -115,6 +115,8 @@ def test_model_may_be_a_file_of_weights():
         ("data: [../etc]", "'data' must be lower-case"),
         ("data: [a, a]", "'data' names 'a' twice"),
         ('needs: ["torch>>2"]', "'needs' must be a requirement as pip takes it (torch>=2.4), not 'torch>>2'"),
+        ('workflow: {best: ""}', "'workflow.best' is empty; it must be the name of a metric"),
+        ("needs: [\"a; os_name ~= 'posix'\"]", "'needs' has a condition that nobody can decide"),
         ('needs: ["a @ https://x.example/a.whl"]', "names a place to download from"),
         ("sites: {min: 0}", "'sites.min' must be between 1 and 10,000, not 0"),
         ("sites: {required: [A]}", "'sites.required' must be the name of a site, not 'A'"),
@@ -177,6 +179,12 @@ def test_bad_tasks_are_one_problem_at_their_line(tasks):
     found = problems(f"name: a\n\ntasks: {tasks}\n")
     assert len(found) == 1, found
     assert found[0].startswith("job.yml:3: ")
+
+
+def test_a_module_whose_path_no_file_system_takes_is_not_in_the_app(make_app):
+    module = ".".join(["a" * 199] * 20 + ["b" * 88])
+    with pytest.raises(ConfigError, match=r"'tasks\.train' names the module"):
+        load_job(make_app(f"name: a\ntasks: {{train: '{module}:f'}}\n"))
 
 
 def test_missing_keys_are_named():

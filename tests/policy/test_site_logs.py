@@ -31,6 +31,10 @@ def test_all_of_it_is_read(tmp_path):
     ("text", "said"),
     [
         ('logs:\n  redact: ["ok", "(x"]\n', r":2: 'redact' has '\(x', which is no regular expression"),
+        (
+            'logs: {redact: ["x{4294967295}"]}\n',
+            "is no regular expression: the repetition number is too large",
+        ),
         ('logs: {redact: ["a\\nb"]}\n', "redact"),
         (f'logs: {{redact: ["{"x" * 1001}"]}}\n', "is no pattern: one line of 1 to 1000 characters"),
         ("logs: {redact: MRN}\n", "redact"),

@@ -37,6 +37,14 @@ def changed(found, **tensors):
 # ---- the numbers -------------------------------------------------------------------------------
 
 
+def test_tensors_in_another_order_are_refused_before_they_are_added_to_those_of_others():
+    """What is added are places: the first one's layout would give everybody's numbers other names."""
+    found = encrypt({"a": np.array([1.0, 2.0]), "b": np.array([3.0])})
+    turned = dataclasses.replace(found, layout=found.layout[::-1])
+    with pytest.raises(UpdateRefused, match="tensor 'a' comes after 'b'; they are laid out by name"):
+        read_ciphertexts(turned.tensors())
+
+
 def test_a_sum_by_hand():
     one = encrypt({"w": np.array([1.0, -2.0])}, factor=0.25)
     other = encrypt({"w": np.array([5.0, 6.0])}, factor=0.75)

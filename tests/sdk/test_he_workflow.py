@@ -279,6 +279,34 @@ def test_when_one_cannot_seal_the_next_does(hospitals):
     assert [ask.to for ask in port.asks if ask.name == "train"] == [NAMES]
 
 
+def test_when_the_one_with_a_key_cannot_seal_it_before_anything_is_encrypted_another_makes_one(hospitals):
+    SiteKeys(hospitals.site("a")).make()  # in a round that was killed
+    hospitals.away[("a", "flprov.he.share")] = "gone"
+    port = FakePort(hospitals)
+    found = run(port, total=1)
+    assert [ask.to for ask in port.asks if ask.name == "flprov.he.share"] == [("a",), ("b",)]
+    assert [ask.to for ask in port.asks if ask.name == "train"] == [("b", "c")]
+    assert found.model["w"] == pytest.approx(in_clear(total=1, names=("b", "c"))["w"], abs=10 * NEAR)
+
+
+@pytest.mark.parametrize(
+    ("task", "lacks"), [("hello", "public"), ("hello", "key"), ("share", "from"), ("share", "for/b")]
+)
+def test_a_site_that_spoils_the_exchange_of_keys_is_refused_and_it_goes_on(hospitals, task, lacks):
+    def spoil(ask, site):
+        update = hospitals(ask, site)
+        if (site, ask.name) != ("a", f"flprov.he.{task}"):
+            return update
+        return dataclasses.replace(update, params={k: v for k, v in update.params.items() if k != lacks})
+
+    port = FakePort(spoil)
+    run(port, total=1)
+    assert {(site, reason) for _, site, reason in port.refused} == {
+        ("a", f"a sent no bytes as {lacks!r}, which the exchange of keys takes")
+    }
+    assert [ask.to for ask in port.asks if ask.name == "train"] == [NAMES if task == "share" else ("b", "c")]
+
+
 def test_when_one_cannot_open_the_result_the_next_does(hospitals):
     hospitals.away[("a", "flprov.he.open")] = "gone"
     run(FakePort(hospitals), total=1)
@@ -439,6 +467,17 @@ def test_a_bad_update_is_refused_and_the_round_goes_on(hospitals, lie, message):
     assert site == "b"
     assert __import__("re").search(message, reason)
     assert found.model["w"] == pytest.approx(in_clear(total=1, names=("a", "c"))["w"], abs=10 * NEAR)
+
+
+def test_without_a_model_the_weights_of_most_sites_start_the_run(tmp_path):
+    def odd(task, site):
+        given = train(task, site)
+        return dataclasses.replace(given, params={"w": np.ones(3)}) if site.name == "a" else given
+
+    port = FakePort(Hospitals(tmp_path, odd))
+    found = run(port, State(), total=1)
+    assert [site for _, site, _ in port.refused] == ["a"]
+    assert found.model["w"] == pytest.approx(in_clear(total=1, model={}, names=("b", "c"))["w"], abs=1e-4)
 
 
 @pytest.mark.parametrize(

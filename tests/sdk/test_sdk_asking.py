@@ -62,6 +62,17 @@ def test_relay_of_which_nobody_answers_fails_and_says_why():
         in_a_round(lambda sites: sites.relay("train", MODEL), lambda ask, site: "x")
 
 
+def test_a_task_for_no_site_goes_to_none():
+    def body(sites):
+        assert list(sites.start("train", MODEL, to=[])) == []
+        return sites.start("train", MODEL, to=[]).done
+
+    done, port, _ = in_a_round(body)
+    assert (done, port.asks) == (True, [])
+    with pytest.raises(JobFailed, match=r"no site answered task 'train' of round 0 .none asked"):
+        in_a_round(lambda sites: sites.train(MODEL, to=[]))
+
+
 def test_send_is_to_one_and_gives_its_update():
     update, port, _ = in_a_round(lambda sites: sites.send("b", "train", MODEL))
     assert (update.site, port.asks[0].to, port.asks[0].optional) == ("b", ("b",), False)

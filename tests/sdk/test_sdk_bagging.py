@@ -12,7 +12,7 @@ from site_answers import bag_stumps, booster, send_booster, stump
 
 from flprov.errors import JobFailed
 from flprov.messages import Update, UpdateKind
-from flprov.sdk import build_controller, read_state
+from flprov.sdk import State, build_controller, read_state
 from flprov.sdk.workflows.boosters import encode_booster, read_booster
 
 WHERE = {"names": ["b", "a"], "tasks": ("train",), "total": 2}
@@ -160,6 +160,24 @@ def test_what_would_fill_the_memory_is_refused_before_it_is_read():
 def test_other_tensors_are_refused(params):
     with pytest.raises(JobFailed, match="a sent something else than one uint8 tensor"):
         run(lambda ask, site: Update(params=params, kind=UpdateKind.OPAQUE, samples=1))
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ({"w": np.zeros(2)}, "starts from is no ensemble of trees, which is one tensor 'booster'"),
+        ({"booster": np.zeros(3, dtype=np.uint8)}, "the ensemble so far cannot be read"),
+    ],
+)
+def test_a_model_to_start_from_that_is_no_ensemble_is_named(model, says):
+    with pytest.raises(JobFailed, match=says):
+        run(bag_stumps, state=State(model=model))
+
+
+def test_an_ensemble_that_has_grown_too_large_to_be_read_ends_the_job(monkeypatch):
+    monkeypatch.setattr("flprov.sdk.workflows.boosters.MOST_BYTES", 2000)
+    with pytest.raises(JobFailed, match=r"the ensemble so far cannot be read: it has .* the limit is 2000"):
+        run(bag_stumps, total=9)
 
 
 def test_trees_without_samples_have_no_weight():

@@ -8,6 +8,7 @@ import torch
 from flprov.errors import Misuse
 from flprov.messages import Task
 from flprov.sdk import Correction
+from flprov.wire import numpy_dtype
 
 
 def make_task(*, params=None, scalars=None, extra=None):
@@ -38,6 +39,16 @@ def test_the_distance_is_from_the_start_also_where_a_trainer_steps_in_place():
     for expected in ([0, 0], [-1, -1], [-2, -2]):
         assert correction.apply({"w": np.zeros(2)}, weights, lr=1.0)["w"].tolist() == expected
         weights["w"][...] -= 1
+
+
+def test_the_distance_is_taken_of_a_model_in_bfloat16_too():
+    travelled = np.array([[0x3F80], [0x4000]], np.uint16).view(
+        numpy_dtype("BF16")
+    )  # 1 and 2, as a task has it
+    correction = Correction(make_task(params={"w": travelled}, scalars={"mu": 0.5}))
+    found = correction.apply({"w": np.float32([[0], [0]])}, {"w": np.float32([[2], [4]])}, lr=0.1)["w"]
+    assert found.dtype == np.float32
+    assert found.tolist() == [[0.5], [1.0]]
 
 
 def test_without_a_model_the_distance_is_from_where_the_trainer_began():

@@ -35,6 +35,12 @@ def two(task, site):
     return Update(samples=1)
 def more(task, site, lr, epochs=1):
     return Update(samples=epochs, metrics={"lr": lr})
+def ordered(task, site, /, lr):
+    return Update(metrics={"lr": lr})
+def starred(*given, lr):
+    return Update(metrics={"lr": lr})
+def half(task, *, site):
+    return Update()
 def everything(task, site, **args):
     return Update(metrics={name: float(value) for name, value in args.items()})
 def nothing(task, site):
@@ -187,6 +193,7 @@ def call(app, name, args=ARGS):
 def test_a_function_gets_the_args_that_it_names(app):
     assert call(app, "two").samples == 1
     assert call(app, "more") == Update(samples=4, metrics={"lr": 0.25})
+    assert call(app, "ordered").metrics == call(app, "starred").metrics == {"lr": 0.25}
     assert call(app, "everything").metrics == {"epochs": 4.0, "lr": 0.25}
 
 
@@ -200,7 +207,7 @@ def test_a_class_is_made_once_and_called_for_each_task(app):
     assert [run_executor(executor, TASK, SITE, "t").metrics["calls"] for _ in range(2)] == [1, 2]
 
 
-@pytest.mark.parametrize("name", ["one", "Idle", "VALUE"])
+@pytest.mark.parametrize("name", ["one", "half", "Idle", "VALUE"])
 def test_what_cannot_be_called_with_task_and_site_is_refused_at_the_start(app, name):
     with pytest.raises(ConfigError, match=r"tasks.train"):
         call(app, name)

@@ -17,6 +17,7 @@ from flprov.sdk import (
     describe_filters,
     filter_result,
     filter_task,
+    verify_filters,
 )
 from flprov.sdk.filters import gaussian_delta, gaussian_epsilon, gaussian_sigma
 from flprov.sdk.filters.selection import _split
@@ -49,6 +50,15 @@ def test_clip_bounds_each_number_of_the_difference():
     assert apply(row).params["n"].tolist() == [2]
 
 
+@pytest.mark.parametrize("type_", ["clip", "clip_norm", "percentile", "quantize"])
+def test_an_update_without_real_numbers_passes_as_it_is(type_):
+    rows = {"clip": {"limit": 1}, "clip_norm": {"max_norm": 1}, "percentile": {"keep": 0.5}}
+    update = Update(params={"n": np.array([3]), "w": np.empty((0, 2), np.float32)}, kind=UpdateKind.DIFF)
+    sent = apply({"type": type_, **rows.get(type_, {"to": "int8"})}, update)
+    assert sent.params["n"].tolist() == [3]
+    assert sent.params["w"].shape == (0, 2)
+
+
 @pytest.mark.parametrize("type_", ["clip_norm", "percentile", "svt_privacy", "quantize"])
 def test_what_is_not_finite_is_refused_with_the_tensor_named(type_):
     rows = {
@@ -77,6 +87,14 @@ def test_sigma_is_the_least_that_keeps_the_promise(epsilon, delta):
     assert gaussian_delta(1 / sigma, epsilon) <= delta
     assert gaussian_delta(1 / (sigma * 0.999), epsilon) > delta
     assert gaussian_epsilon(sigma, delta, 1.0) == pytest.approx(epsilon, rel=1e-6)
+
+
+@pytest.mark.parametrize(("epsilon", "max_norm"), [(1, 1e308), (1, 8e307), (1e300, 1e-300)])
+def test_noise_that_no_number_can_be_is_refused_at_once(epsilon, max_norm):
+    row = {"type": "gaussian_noise", "epsilon": epsilon, "delta": 1e-5, "max_norm": max_norm}
+    with pytest.raises(ConfigError, match=r"and max_norm .* take noise of (inf|0\.0)"):
+        verify_filters([row], "filters.result.site")
+    assert gaussian_epsilon(1e-200, 1e-5, 1.0) == math.inf
 
 
 def test_delta_agrees_with_its_definition_by_integration():

@@ -149,6 +149,11 @@ def test_more_bins_than_allowed_give_no_histogram(job, site):
     assert run({"a": {"x": range(40)}}, options, rules=rules)["datasets"]["data"]["x"]["histogram"]
 
 
+def test_a_large_constant_whose_range_has_no_room_for_the_bins_gives_no_histogram():
+    found = run({"a": {"x": [1.7e15] * 300}}, {**SMALL, "bins": 20})["datasets"]["data"]["x"]
+    assert (found["mean"], found["stddev"], found["histogram"]) == (1.7e15, 0.0, None)
+
+
 def test_values_of_a_site_without_histogram_count_as_withheld():
     rules = {"b": StatisticsRules(min_count=1, max_bins_percent=1.0, extremes="exact")}
     found = run({"a": {"x": range(40)}, "b": {"x": range(40)}}, rules=rules)["datasets"]["data"]["x"]
@@ -290,6 +295,20 @@ def test_a_site_whose_numbers_do_not_fit_is_left_out_with_the_reason(number, nam
     assert re.search(says, found["absent"]["b"])
     x = found["datasets"]["data"]["x"]
     assert (x["count"], x["mean"], list(x["sites"])) == (4, 2.25, ["a"])
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_site_that_names_more_features_than_there_is_room_for_is_left_out(monkeypatch, number):
+    def crowd(ask, site, update):
+        if site == "b" and ask.scalars["pass"] == number:
+            more = {f"data/y{count}/withheld": np.ones(1, np.int64) for count in range(3)}
+            return Update(params={**update.params, **more}, samples=5)
+        return update
+
+    monkeypatch.setattr("flprov.sdk.workflows.columns._MOST_COLUMNS", 4)
+    found = run({**HAND, "c": {"x": [1.0], "z": [2.0]}}, change=crowd)
+    assert list(found["sites"]) == ["a", "c"]
+    assert found["absent"] == {"b": "b names 3 features that no other site has; the limit is 4 in all"}
 
 
 def test_where_no_site_sends_statistics_the_job_ends_and_says_why():

@@ -148,6 +148,20 @@ def test_an_update_without_a_sound_sum_of_steps_is_refused_and_the_round_goes_on
     assert port.saved == alone.saved
 
 
+def test_an_update_whose_control_variate_has_no_room_is_refused_and_the_round_goes_on():
+    def tiny(ask, site):
+        update = answer(ask, site)
+        return (
+            Update(params=update.params, samples=1, metrics={"step_sum": 1e-310}) if site == "a" else update
+        )
+
+    port = run({}, total=1, answer=tiny)
+    ((_, site, reason),) = port.refused
+    assert (site, "control variate's tensor 'w' leaves the range of float64" in reason) == ("a", True)
+    state = read_state(port.saved[0])
+    assert state.tensors["site/a/w"].tolist() == [0.0] != state.tensors["site/b/w"].tolist()
+
+
 def test_when_no_update_has_a_sum_of_steps_it_says_what_to_call():
     with pytest.raises(JobFailed, match="no update of this round can be used: a sent no metric 'step_sum'"):
         run({}, answer=lambda ask, site: Update(params=ask.model, samples=1))

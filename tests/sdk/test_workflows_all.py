@@ -9,8 +9,8 @@ from ports import FakePort, Killed
 from workflow_cases import CASES, CheckedPort, ShuffledPort
 
 from flprov.errors import ConfigError, JobFailed
-from flprov.messages import UpdateKind
-from flprov.sdk import WORKFLOWS, build_controller, read_state
+from flprov.messages import Update, UpdateKind
+from flprov.sdk import WORKFLOWS, Sites, State, build_controller, read_state
 from flprov.sdk.workflows.registry import DEMANDING
 
 TRAINING = [case for case in CASES if case.trains]
@@ -66,6 +66,28 @@ def poisoned(value):
         return array
 
     return with_tensor(change)
+
+
+@pytest.mark.parametrize(
+    ("type_", "options"), [("fedavg", {}), ("fedprox", {"mu": 0.1}), ("fedopt", {"optimizer": "sgd"})]
+)
+@pytest.mark.parametrize(
+    ("odd", "says"),
+    [
+        ({"w": np.zeros(3)}, "a has no tensor 'w' of F64[2], which most sites have"),
+        ({"w": np.zeros(2), "x": np.int64(1)}, "a has a tensor 'x' of I64[], which most sites have not"),
+    ],
+)
+def test_without_a_model_the_weights_of_most_sites_start_the_run(type_, options, odd, says):
+    def answer(ask, site):
+        start = {"w": np.full(2, {"b": 1.0, "c": 3.0}.get(site, 9.0))}
+        return Update(params=odd if site == "a" else start, samples=1)
+
+    port = FakePort(answer)
+    sites = Sites(port, names=["c", "b", "a"], tasks=["train"], total=1)
+    build_controller(type_, None, options).run(sites, State())
+    assert port.refused == [("0/train/0", "a", says)]
+    assert read_state(port.saved[0]).model["w"].tolist() == [2.0, 2.0]
 
 
 VILLAINS = {
@@ -137,6 +159,8 @@ def test_updates_without_samples_end_the_job_where_samples_count(case):
         ("fedavg", {"fraction": 0.0}, "workflow.fraction is 0.0"),
         ("fedprox", {"mu": 0.1, "fraction": 1.5}, "workflow.fraction is 1.5"),
         ("fedopt", {"fraction": -0.5}, "workflow.fraction is -0.5"),
+        ("fedavg_he", {"fraction": 0.0}, "workflow.fraction is 0.0"),
+        ("fedavg_he", {"samples": -5}, "workflow.samples is -5; it must not be negative"),
         ("scaffold", {"fraction": 2.0}, "workflow.fraction is 2.0"),
         ("fedopt", {"optimizer": "adma"}, "'adma' is not one of sgd, adam, yogi, adagrad"),
         (

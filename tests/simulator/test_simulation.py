@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flprov.errors import ConfigError, Misuse, NotFound
+from flprov.errors import ConfigError, LocalError, Misuse, NotFound
+from flprov.server.sights.jobs import round_document
 from flprov.simulator import Simulation, simulate
+from flprov.simulator.simulation import _heavy
 from flprov.wire import read_tensors
 
 JOB = """
@@ -116,6 +118,25 @@ def test_settings_change_what_runs(app: Path, data: Path, tmp_path: Path):
     np.testing.assert_allclose(model["w"], by_hand(1, 1.0), rtol=1e-6)
 
 
+def test_each_round_is_described_once_however_often_the_job_is_shown(
+    app: Path, data: Path, tmp_path: Path, monkeypatch
+):
+    described: list[int] = []
+
+    def describe(record):
+        described.append(record.round)
+        return round_document(record)
+
+    monkeypatch.setattr("flprov.server.simulated.run.round_document", describe)
+    wanted = Simulation(
+        app=app, sites=2, output=tmp_path / "out", settings={"rounds": "6"}, datasets={"base": data}
+    )
+    seen: list[list[int]] = []
+    job, _ = simulate(wanted, on_change=lambda job: seen.append([one.round for one in job.rounds]))
+    assert [one.round for one in job.rounds] == described == [0, 1, 2, 3, 4, 5]
+    assert [*range(5)] in seen
+
+
 def test_a_job_that_fails_at_a_site_tells_where_and_why(app: Path, data: Path, tmp_path: Path):
     (app / "train.py").write_text("def train(task, site, lr):\n    return 1 / 0\n")
     wanted = Simulation(app=app, sites=1, output=tmp_path / "out", datasets={"base": data})
@@ -186,6 +207,38 @@ def test_what_goes_wrong_at_the_start_comes_out(app: Path, tmp_path: Path, monke
     with pytest.raises(LocalError, match="the disk is full"):
         simulate(Simulation(app=app, sites=1, output=tmp_path / "out"))
     assert "simulation" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_an_environment_hidden_in_the_app_is_not_read_for_what_to_import(app: Path, tmp_path: Path):
+    hidden = app / ".venv" / "lib"
+    hidden.mkdir(parents=True)
+    (hidden / "other.py").write_text("import torch\n")
+    assert _heavy(app) == []
+    (app / "net").mkdir()
+    (app / "net" / "layers.py").write_text('"""Layers."""\nfrom torch import nn\n')
+    assert _heavy(app) == ["torch"]
+    assert _heavy(tmp_path / "nowhere") == []
+
+
+def test_the_last_model_may_be_the_best_one_and_large(app: Path, data: Path, tmp_path: Path):
+    (app / "model.py").write_text(MODEL.replace("[1.0, -2.0, 0.0]", "[[1.0, -2.0, 0.0]] * 50_000"))
+    settings = {"workflow.best": "w0", "workflow.mode": "max"}
+    (app / "train.py").write_text(TRAIN.replace("float(w[0])", "float(task.round)"))
+    wanted = Simulation(app=app, sites=2, output=tmp_path / "out", datasets={"base": data}, settings=settings)
+    job, files = simulate(wanted)
+    assert job.state == "completed"
+    best, last = (read_tensors(tmp_path / "out" / f"{name}.safetensors") for name in ("best", "model"))
+    assert np.array_equal(best["w"], last["w"])
+    assert all(path.is_file() for path in files)
+
+
+def test_a_place_where_results_cannot_go_is_found_before_the_job_runs(app: Path, data: Path, tmp_path: Path):
+    (tmp_path / "taken").write_text("somebody's")
+    seen: list[object] = []
+    wanted = Simulation(app=app, sites=2, output=tmp_path / "taken", datasets={"base": data})
+    with pytest.raises(LocalError, match=r"results cannot be written to .*taken: Not a directory"):
+        simulate(wanted, on_change=seen.append)
+    assert not seen
 
 
 def test_whoever_watches_may_stop_it(app: Path, data: Path, tmp_path: Path):

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 from flprov.errors import ConfigError
 from flprov.messages import Site, Task, Update
 from flprov.sdk.filters.bounds import norm_of
@@ -72,6 +74,8 @@ def describe_noise(
             " epsilon and max_norm must be above 0, delta between 0 and 1"
         )
     needed = gaussian_sigma(epsilon, delta, 2 * max_norm)
+    if not 0 < needed < math.inf:
+        raise ConfigError(f"epsilon {epsilon}, delta {delta} and max_norm {max_norm} take noise of {needed}")
     total = gaussian_epsilon(needed, delta, 2 * max_norm, answers)
     return (
         f"the difference is clipped to a norm of {max_norm:g} and N(0, {needed:.4g}²) added: one answer is"

@@ -41,10 +41,12 @@ def gaussian_epsilon(sigma: float, delta: float, sensitivity: float, answers: in
 
 
 def _least(holds: Callable[[float], bool], start: float) -> float:
-    """The least positive number from which on `holds`, to the last bits, from above."""
+    """The least positive number from which on `holds`, to the last bits, from above; infinity: none."""
     high = start
     while not holds(high):
         high *= 2
+        if math.isinf(high):
+            return high
     low = high / 2
     while holds(low) and low > 1e-300:
         high, low = low, low / 2

@@ -38,6 +38,8 @@ def percentile(update: Update, task: Task, site: Site, *, keep: float, gamma: fl
     large as the least of them are sent too. With `gamma` what is sent is kept within [-gamma, gamma].
     """
     base = base_of(update, task, "percentile")
+    if not float_count(update):
+        return update
     cutoff = _cutoff(update, base, max(1, math.ceil(keep * float_count(update))))
     limit = math.inf if gamma is None else gamma
 

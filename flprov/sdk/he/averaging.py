@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from flprov.errors import JobFailed, UpdateRefused
 from flprov.messages import Scalar, Tensors, Update
+from flprov.sdk.gathering import Gathering
 from flprov.sdk.he.ciphertexts import (
     Ciphertexts,
     Shape,
     add_ciphertexts,
     count_pieces,
     is_encrypted,
+    most_alike,
     read_ciphertexts,
     split_model,
     verify_alike,
@@ -49,19 +51,20 @@ class EncryptedMean:
         """
         scalars: Mapping[str, Scalar] = {"he.unit": self._unit(state), "he.limit": LIMIT / len(to)}
         asked = self._sites.start("train", state.model, to=to, expects=OPAQUE, scalars=scalars)
-        shape, good = shape_of(state.model), []
+        shape, unit = shape_of(state.model), float(scalars["he.unit"])
         self._tell_cost(shape)
-        for update in asked.updates():
-            try:
-                found = self.verify(update, shape, unit=float(scalars["he.unit"]))
-            except UpdateRefused as error:
-                asked.refuse(update, str(error))
-                continue
-            shape = shape or (found.layout, found.clear)  # without a model, the first site's weights
-            good.append(update)
+        read: dict[str, Ciphertexts] = {}
+
+        def verify(update: Update) -> None:
+            read[update.site] = self.verify(update, shape, unit=unit)
+
+        good = _keep_sound(asked, asked.updates(), verify)
+        if shape is None and good:  # without a model, the weights of most sites
+            wanted = most_alike(read.values())
+            good = _keep_sound(asked, good, lambda update: verify_alike(read[update.site], *wanted))
+            self._tell_cost(wanted)
         if not good:
             raise JobFailed("no site sent an update that can be added")
-        self._tell_cost(shape)
         return good
 
     def verify(self, update: Update, shape: Shape | None, *, unit: float) -> Ciphertexts:
@@ -101,7 +104,7 @@ class EncryptedMean:
 
     def withhold(self, state: State, keyed: Sequence[str]) -> State:
         """`state` as it is, with the secret key for those who have the sites' own secret beside it."""
-        given = ask_any(self._sites, keyed, LOCK, {}).params["locked"]
+        given = ask_any(self._sites, keyed, LOCK, {}, gives=("locked",)).params["locked"]
         return replace(state, results={**state.results, KEY_FILE: {"key": given.tobytes().hex()}})
 
     def _open(self, model: Tensors, keyed: Sequence[str]) -> Tensors:
@@ -131,6 +134,21 @@ class EncryptedMean:
         """What weights are divided by, so that they add up to about 1: a power of two, which is exact."""
         guess = float(self._samples or SAMPLES * len(self._sites.names))
         return float(state.scalars.get("he.unit", 2.0 ** math.ceil(math.log2(guess))))
+
+
+def _keep_sound(
+    asked: Gathering, updates: Sequence[Update], verify: Callable[[Update], object]
+) -> list[Update]:
+    """The updates that `verify` accepts; for the others it raises UpdateRefused."""
+    sound = []
+    for update in updates:
+        try:
+            verify(update)
+        except UpdateRefused as error:
+            asked.refuse(update, str(error))
+        else:
+            sound.append(update)
+    return sound
 
 
 def shape_of(model: Tensors) -> Shape | None:

@@ -8,6 +8,7 @@ travel in clear beside. Whatever is longer than a piece lies in a file that has 
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import tempfile
@@ -136,6 +137,15 @@ def read_ciphertexts(tensors: Tensors) -> Ciphertexts:
     if int(sizes.max(initial=0)) > SUM_BYTES or int(sizes.sum(dtype=np.uint64)) != data.size:
         raise UpdateRefused(f"tensor {_CIPHERTEXTS!r} has {data.size} bytes, which are not its pieces' sizes")
     return found
+
+
+def most_alike(models: Iterable[Ciphertexts]) -> Shape:
+    """The shape that most of these models have, at least one; of as many, the first one's."""
+    shapes: dict[frozenset[tuple[str, str]], list[Shape]] = {}
+    for found in models:
+        form = frozenset(_describe(found.layout, found.clear).items())
+        shapes.setdefault(form, []).append((found.layout, found.clear))
+    return max(shapes.values(), key=len)[0]
 
 
 def verify_alike(found: Ciphertexts, layout: Sequence[EncryptedTensor], clear: Tensors) -> None:
@@ -283,6 +293,11 @@ def _take(tensors: Tensors, name: str, dtype: Any) -> Any:  # noqa: ANN401 - num
 
 def _verify_layout(layout: Sequence[EncryptedTensor], clear: Mapping[str, object]) -> None:
     seen = set(clear)
+    for before, tensor in itertools.pairwise(layout):
+        if tensor.name < before.name:  # numbers are added place by place, whatever their names are
+            raise UpdateRefused(
+                f"tensor {tensor.name!r} comes after {before.name!r}; they are laid out by name"
+            )
     for tensor in layout:
         if tensor.name in seen:
             raise UpdateRefused(f"tensor {tensor.name!r} is there twice")

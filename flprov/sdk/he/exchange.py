@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flprov.errors import JobFailed
 from flprov.messages import Scalar, Tensors, Update, UpdateKind
@@ -51,7 +52,7 @@ def share_key(sites: Sites, state: State, *, needs_secret: bool = False) -> Keye
         JobFailed: nobody has that key any more, or not every site has a secret.
     """
     key = str(state.scalars["he.key"]) if is_encrypted(state.model) else ""
-    hellos = sites.broadcast(HELLO, {}, expects=OPAQUE)
+    hellos = _keep_sound(sites, sites.broadcast(HELLO, {}, expects=OPAQUE), ("public", "key", "secret"))
     wanted = key or next((held for hello in hellos if (held := _text(hello, "key"))), "")
     having = [hello.site for hello in hellos if wanted and _text(hello, "key") == wanted]
     if key and not having:
@@ -69,7 +70,11 @@ def share_key(sites: Sites, state: State, *, needs_secret: bool = False) -> Keye
     lacking = {hello.site: hello.params["public"] for hello in hellos if hello.site not in having}
     if having and not lacking:
         return Keyed(key=wanted, sites=tuple(having), guarded=guarded)
-    shared = ask_any(sites, having or list(lacking), SHARE, lacking)
+    gives = ("from", "key", *(f"for/{site}" for site in lacking))
+    makers = [] if key else list(lacking)  # nothing is encrypted yet: any site may make another key
+    shared = ask_any(sites, [*having, *makers], SHARE, lacking, gives=gives)
+    if shared.site not in having:
+        having = []  # theirs is not the one that the others get
     own = {site: {name: shared.params[name] for name in ("from", f"for/{site}")} for site in lacking}
     own.pop(shared.site, None)
     taken: list[Update] = []
@@ -87,8 +92,17 @@ def ask_any(
     model: Tensors,
     *,
     scalars: Mapping[str, Scalar] = MappingProxyType({}),
+    gives: Sequence[str] = (),
 ) -> Update:
     """What the first of these sites answers that does; each is asked when the one before has failed.
+
+    Args:
+        sites: of the job.
+        among: who can do it, in turn.
+        name: the task.
+        model: what goes with it.
+        scalars: likewise.
+        gives: texts of bytes that the answer must have; one without them is refused.
 
     Raises:
         JobFailed: none does.
@@ -96,11 +110,29 @@ def ask_any(
     reasons: dict[str, str] = {}
     for site in among:
         asked = sites.start(name, model, to=[site], expects=OPAQUE, scalars=scalars, optional=True)
-        for update in asked:
+        for update in _keep_sound(sites, list(asked), gives):
             return update
         reasons |= asked.absent
     why = "; ".join(f"{site}: {reason}" for site, reason in reasons.items())
     raise JobFailed(f"no site that has the job's secret key did task {name!r} ({why})")
+
+
+def _keep_sound(sites: Sites, updates: Sequence[Update], gives: Sequence[str]) -> list[Update]:
+    """The updates that have these texts of bytes; the others are refused."""
+    sound = []
+    for update in updates:
+        wrong = [name for name in gives if not _is_text(update.params.get(name))]
+        if wrong:
+            sites.refuse(
+                update, f"{update.site} sent no bytes as {wrong[0]!r}, which the exchange of keys takes"
+            )
+        else:
+            sound.append(update)
+    return sound
+
+
+def _is_text(array: NDArray[np.generic] | None) -> bool:
+    return array is not None and array.dtype == np.uint8 and array.ndim == 1
 
 
 def _text(update: Update, name: str) -> str:

@@ -143,6 +143,23 @@ def read_parts(updates: Iterable[Update], number: int, bins: int) -> list[Column
     ]
 
 
+class ColumnRoom:
+    """Room for so many columns in all. Who names few is to be asked before who names many."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def take(self, columns: Iterable[Column], site: str) -> None:
+        """Raise UpdateRefused if a site's columns have no room beside those of the sites before it."""
+        names = self._names.union(column.name for column in columns)
+        if len(names) > _MOST_COLUMNS:
+            more = len(names) - len(self._names)
+            raise UpdateRefused(
+                f"{site} names {more} features that no other site has; the limit is {_MOST_COLUMNS} in all"
+            )
+        self._names = names
+
+
 def join(first: ColumnPart, second: ColumnPart, name: str) -> ColumnPart:
     """Both passes of one site. Raises UpdateRefused where they do not speak of as many values."""
     values = {**first.values, **second.values}

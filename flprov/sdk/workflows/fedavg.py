@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from flprov.sdk.aggregation import weighted_mean
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
+from flprov.sdk.workflows.judging import keep_alike
 from flprov.sdk.workflows.measuring import measure_round
 from flprov.sdk.workflows.options import verify_fraction
 
@@ -37,5 +38,6 @@ class FedAvg:
     def _average(self, sites: Sites, state: State) -> State:
         """One round; before it is committed its updates are let go of, and their files serve the next one."""
         updates = sites.train(state.model, to=sites.sample(self.fraction))
+        updates = keep_alike(sites, updates, state.model)
         model = weighted_mean(updates, state.model)
         return state.next(model=model, metrics=measure_round(sites, updates, model))

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flprov.errors import JobFailed
+from flprov.errors import ConfigError, JobFailed
 from flprov.messages import Update
 from flprov.sdk.aggregation import mean_metrics
 from flprov.sdk.he.averaging import EncryptedMean
 from flprov.sdk.he.exchange import share_key
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
+from flprov.sdk.workflows.options import verify_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,11 @@ class FedAvgHE:
     fraction: float = 1.0
     release: bool = True
     samples: int = 0  # about how many samples all sites have; 0: 1024 each. Only round 0 looks at it
+
+    def __post_init__(self) -> None:
+        verify_fraction(self.fraction)
+        if self.samples < 0:
+            raise ConfigError(f"workflow.samples is {self.samples}; it must not be negative")
 
     def run(self, sites: Sites, state: State) -> None:
         """Average for as many rounds as the job asks."""

@@ -9,7 +9,7 @@ groups that quantiles are read from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from flprov.sdk.state import State
 from flprov.sdk.summaries import EXTREMES
 from flprov.sdk.workflows.columns import (
     Column,
+    ColumnRoom,
     common_ranges,
     describe_column,
     join,
@@ -102,9 +103,7 @@ class FederatedStatistics:
 
     def _first_pass(self, sites: Sites) -> list[Update]:
         """The updates that can be read, and whose columns go with those of most sites."""
-        updates = keep_sound(
-            sites, self._ask(sites, 1), lambda update: read_parts([update], 1, self.bins), hint=_HINT
-        )
+        updates = self._keep_readable(sites, self._ask(sites, 1), 1)
         ranges = common_ranges(read_parts(updates, 1, self.bins))
         return keep_sound(
             sites, updates, lambda update: verify_ranges(read_parts([update], 1, self.bins), ranges)
@@ -114,13 +113,31 @@ class FederatedStatistics:
         """The updates that can be read, and that speak of as many values as those of the first pass."""
         before = {column.name: column for column in columns}
 
-        def verify(update: Update) -> None:
-            for column in read_parts([update], 2, self.bins):
+        def verify(columns: Sequence[Column], update: Update) -> None:
+            for column in columns:
                 part = before[column.name].parts.get(update.site) if column.name in before else None
                 if part is not None and update.site in column.parts:
                     join(part, column.parts[update.site], column.name)
 
-        return keep_sound(sites, self._ask(sites, 2, to=to, extra=_centers(columns)), verify, hint=_HINT)
+        return self._keep_readable(sites, self._ask(sites, 2, to=to, extra=_centers(columns)), 2, verify)
+
+    def _keep_readable(
+        self,
+        sites: Sites,
+        updates: Sequence[Update],
+        number: int,
+        verify: Callable[[Sequence[Column], Update], None] = lambda _columns, _update: None,
+    ) -> list[Update]:
+        """The updates that can be read, in canonical order; whose features are the most is looked at last."""
+        room = ColumnRoom()
+
+        def read(update: Update) -> None:
+            columns = read_parts([update], number, self.bins)
+            verify(columns, update)
+            room.take(columns, update.site)
+
+        in_turn = sorted(updates, key=lambda update: len({name.rpartition("/")[0] for name in update.params}))
+        return sorted(keep_sound(sites, in_turn, read, hint=_HINT), key=lambda update: update.site)
 
     def _ask(
         self, sites: Sites, number: int, to: list[str] | None = None, extra: Tensors | None = None

@@ -19,6 +19,7 @@ from flprov.sdk.aggregation import mean_difference, moment_dtype, weighted_mean
 from flprov.sdk.elementwise import Wide, calculate
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
+from flprov.sdk.workflows.judging import keep_alike
 from flprov.sdk.workflows.measuring import measure_round
 from flprov.sdk.workflows.options import verify_fraction
 from flprov.sdk.workflows.steering import RUNNING_STATISTICS, steered_names
@@ -88,6 +89,7 @@ class FedOpt:
     def _next(self, sites: Sites, state: State) -> State:
         """One round; before it is committed its updates are let go of, and their files serve the next one."""
         updates = sites.train(state.model, to=sites.sample(self.fraction))
+        updates = keep_alike(sites, updates, state.model)
         model, moments = self._step(updates, state)
         return state.next(model=model, tensors=moments, metrics=measure_round(sites, updates, model))
 

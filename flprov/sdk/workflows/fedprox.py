@@ -11,6 +11,7 @@ from flprov.errors import ConfigError
 from flprov.sdk.aggregation import weighted_mean
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
+from flprov.sdk.workflows.judging import keep_alike
 from flprov.sdk.workflows.measuring import measure_round
 from flprov.sdk.workflows.options import verify_fraction
 
@@ -42,5 +43,6 @@ class FedProx:
         """One round; before it is committed its updates are let go of, and their files serve the next one."""
         there = sites.sample(self.fraction)
         updates = sites.train(state.model, to=there, scalars={"mu": self.mu}, requires=("mu",))
+        updates = keep_alike(sites, updates, state.model)
         model = weighted_mean(updates, state.model)
         return state.next(model=model, metrics=measure_round(sites, updates, model))

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from flprov.errors import JobFailed, UpdateRefused
-from flprov.messages import Update
+from flprov.messages import Tensors, Update
 from flprov.sdk.sites import Sites
+from flprov.wire import dtype_name
 
 
 def keep_sound(
@@ -33,3 +35,30 @@ def keep_sound(
             hint=hint or None,
         )
     return sound
+
+
+def keep_alike(sites: Sites, updates: Sequence[Update], model: Tensors) -> list[Update]:
+    """The updates with the tensors that most of them have; of as many, those of the first site.
+
+    That is for weights that no `model` has asked for: of others the runtime has seen to it.
+    """
+    if model:
+        return list(updates)
+    forms = {update.site: _form(update) for update in updates}
+    wanted = Counter(forms.values()).most_common(1)[0][0]
+
+    def verify(update: Update) -> None:
+        own = forms[update.site]
+        for name, what in sorted(wanted - own):
+            raise UpdateRefused(f"{update.site} has no tensor {name!r} of {what}, which most sites have")
+        for name, what in sorted(own - wanted):
+            raise UpdateRefused(f"{update.site} has a tensor {name!r} of {what}, which most sites have not")
+
+    return keep_sound(sites, updates, verify)
+
+
+def _form(update: Update) -> frozenset[tuple[str, str]]:
+    """The names of its tensors, and what each of them is."""
+    return frozenset(
+        (name, f"{dtype_name(array.dtype)}{list(array.shape)}") for name, array in update.params.items()
+    )

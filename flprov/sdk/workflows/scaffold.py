@@ -64,8 +64,8 @@ class Scaffold:
         names = steered_names(state.model, self.average)
         overall = _variate(state, "all", names)
         own = {site: _variate(state, f"site/{site}", names) for site in sites.names}
-        updates = self._train(sites, state.model, overall, own)
-        own |= {update.site: _renew(update, state.model, overall, own[update.site]) for update in updates}
+        updates, renewed = self._train(sites, state.model, overall, own)
+        own |= renewed
         shares = {**state.scalars, **{f"share/{update.site}": update.share for update in updates}}
         model = self._step(updates, state.model, names)
         return state.next(
@@ -77,13 +77,19 @@ class Scaffold:
 
     def _train(
         self, sites: Sites, model: Tensors, overall: Tensors, own: Mapping[str, Tensors]
-    ) -> list[Update]:
-        """The updates whose sum of steps can be divided by; the others are refused."""
+    ) -> tuple[list[Update], Mapping[str, Tensors]]:
+        """The updates from which a control variate follows, and these by site; the others are refused."""
         there = sites.sample(self.fraction)
         shifts = {site: _difference(overall, own[site]) for site in there}
         updates = sites.train(model, to=there, extra_of=shifts, requires=("extra",))
         hint = "call fl.correct_gradients(net, lr=...) in each step, or report Correction.metrics"
-        return keep_sound(sites, updates, _verify_steps, hint=hint)
+        renewed: dict[str, Tensors] = {}
+
+        def renew(update: Update) -> None:
+            _verify_steps(update)
+            renewed[update.site] = _renew(update, model, overall, own[update.site])
+
+        return keep_sound(sites, updates, renew, hint=hint), renewed
 
     def _step(self, updates: Sequence[Update], model: Tensors, names: Sequence[str]) -> Tensors:
         """x + lr times the mean of what the sites have changed; other tensors are averaged."""
@@ -127,14 +133,19 @@ def _dtypes(tensors: Tensors) -> Mapping[str, np.dtype[Any]]:
 
 
 def _renew(update: Update, model: Tensors, overall: Tensors, own: Tensors) -> Tensors:
-    """Option II: c(i) - c + (x - y(i)) / (K · eta)."""
+    """Option II: c(i) - c + (x - y(i)) / (K · eta). Raises UpdateRefused if that leaves its range."""
     steps = update.metrics[STEP_SUM]
     full = update.kind is UpdateKind.FULL
 
     def rule(own: Wide, overall: Wide, x: Wide, y: Wide) -> Sequence[Wide]:
         return [own - overall + ((x - y) if full else -y) / steps]
 
-    [found] = calculate(rule, [own, overall, model, update.params], _dtypes(own))
+    try:
+        [found] = calculate(rule, [own, overall, model, update.params], _dtypes(own))
+    except JobFailed as error:
+        raise UpdateRefused(
+            f"{STEP_SUM} of {update.site} is {steps}: its control variate's {error}"
+        ) from error
     return found
 
 

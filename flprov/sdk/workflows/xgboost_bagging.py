@@ -63,7 +63,7 @@ class XGBoostBagging:
             found[update.site] = self._read(update)
 
         readable = keep_sound(sites, updates, read)
-        ensemble = read_booster(model[TENSOR].tobytes()) if model else _begin(found)
+        ensemble = _read_ensemble(model) if model else _begin(found)
         alike = keep_sound(
             sites,
             readable,
@@ -107,6 +107,23 @@ def _begin(found: Mapping[str, Booster]) -> Booster:
     (wanted, _), *_ = heads.most_common(1)
     first = next(booster for booster in found.values() if canonical_json(booster.head) == wanted)
     return replace(first, trees=(), groups=(), bounds=(0,))
+
+
+def _read_ensemble(model: Tensors) -> Booster:
+    """The trees so far. Raises JobFailed."""
+    array = model.get(TENSOR)
+    if array is None or len(model) > 1:
+        raise JobFailed(
+            f"the model that the job starts from is no ensemble of trees, which is one tensor {TENSOR!r}",
+            hint="leave out `model` in job.yml, or name the model.safetensors of another xgboost_bagging job",
+        )
+    try:
+        return read_booster(array.tobytes())
+    except ValueError as error:
+        raise JobFailed(
+            f"the ensemble so far cannot be read: {error}",
+            hint="if it has grown too large: fewer rounds, or trees of less depth",
+        ) from error
 
 
 def _verify_alike(booster: Booster, ensemble: Booster, site: str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,13 +30,13 @@ from flprov.server.jobs.workflow import Workflow, verify_names
 from flprov.server.records import BlobRef, JobRecord, RoundRecord, UpdateRecord
 from flprov.server.series import SeriesBook
 from flprov.server.sessions import Sessions
-from flprov.server.sights.jobs import job_document
+from flprov.server.sights.jobs import job_document, round_document
 from flprov.server.sights.series import series_head
 from flprov.server.simulated.points import Points
 from flprov.server.simulated.scratch import ScratchBlobs
 from flprov.store import MemoryStore
 from flprov.wire import failure_of, pb
-from flprov.wire.documents import JobDocument
+from flprov.wire.documents import JobDocument, RoundDocument
 from flprov.workers import Launcher
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ class SimulatedRun:
         self.rounds = Rounds(record, self.workflow, around.clock, {})
         self.sites = JobSites(self._ledger, Sessions(), around.clock)
         self.closed: list[RoundRecord] = []
+        self._told: list[RoundDocument] = []
         self.doing = ""
         self.series = SeriesBook(around.folder / "series", lambda _: series_head(self.record))
         self._points = Points(record.id, self.series, around.clock)
@@ -136,7 +137,8 @@ class SimulatedRun:
     def document(self) -> JobDocument:
         """The job as people see it now; who gave what, once it has ended."""
         given = contributions(self.record, self.closed) if self.record.state.terminal else ()
-        return job_document(self, self.closed, given)
+        self._told += map(round_document, self.closed[len(self._told) :])  # each once: this is asked often
+        return replace(job_document(self, None, given), rounds=tuple(self._told))
 
     # ---- life ----------------------------------------------------------------------------
 
