@@ -14,10 +14,7 @@ Calls block; there is nothing to configure. The names are those that users of FL
 
 from __future__ import annotations
 
-import math
-import operator
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +22,7 @@ from typing import Any
 
 from flprov.errors import Misuse
 from flprov.messages import Scalar, Tensors, Update, UpdateKind
-from flprov.sdk import TORCH, Correction, as_tensors
+from flprov.sdk import TORCH, Correction, as_tensors, read_step, read_values
 from flprov.workers import OpenTask, Session, adopt_channel, current_session, open_session, use_session
 
 __all__ = [
@@ -159,33 +156,12 @@ def log(name: str | Mapping[str, float], value: float | None = None, step: int |
     if isinstance(name, Mapping):
         if value is not None:
             raise Misuse("log was given a mapping and a value", hint='log({"loss": 0.3}, step=120)')
-        values = {str(key): _number(str(key), one) for key, one in name.items()}
+        values = read_values(name)
     else:
-        values = {name: _number(name, value)}
-    if step is not None:
-        step = _step(step)
-    finite = {key: one for key, one in values.items() if math.isfinite(one)}
-    for key in values.keys() - finite.keys():
-        print(f"flprov: {key} is {values[key]}", file=sys.stderr)
-    if finite:
-        _session().report(finite, step)
-
-
-def _number(name: str, value: Any) -> float:  # noqa: ANN401 - a float, or what torch, JAX or numpy have for one
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: torch, of many numbers at once
-        raise Misuse(f"{name} is {value!r}, which is not a number", hint='log("loss", 0.3)') from error
-
-
-def _step(step: Any) -> int:  # noqa: ANN401 - see _number
-    try:
-        number = operator.index(step)
-    except TypeError:
-        number = -1
-    if not 0 <= number < 1 << 63:
-        raise Misuse(f"step is {step!r}; it must be a whole number from 0 on")
-    return number
+        values = read_values({name: value})
+    step = read_step(step)
+    if values:
+        _session().report(values, step)
 
 
 def is_train() -> bool:

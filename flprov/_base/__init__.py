@@ -10,6 +10,7 @@ from flprov._base.clock import Clock, SystemClock, from_iso, to_iso
 from flprov._base.documents import canonical_json, from_document, parse_json, to_document
 from flprov._base.files import (
     hold_lock,
+    name_file,
     on_overlayfs,
     replace_tree,
     sync_folder,
@@ -46,6 +47,7 @@ __all__ = [
     "is_spare",
     "keep_freed_memory",
     "lazy_names",
+    "name_file",
     "on_overlayfs",
     "open_to_fill",
     "parse_json",

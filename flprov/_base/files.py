@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import ctypes
 
 _OVERLAYFS = 0x794C7630  # statfs(2)
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})  # FAT and exFAT, as on a USB stick
 
 
 def sync_folder(folder: Path) -> None:
@@ -52,6 +53,22 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 def write_private(path: Path, data: bytes) -> None:
     """`write_atomic` for secrets: mode 0600 from the first byte on."""
     write_atomic(path, data, mode=0o600)
+
+
+def name_file(partial: Path, target: Path) -> None:
+    """Give `partial` the name `target`, which must be free. The name `partial` may be left.
+
+    Raises:
+        FileExistsError: it is not.
+        OSError: the file system refuses.
+    """
+    try:
+        os.link(partial, target)  # unlike a rename, it fails when the name is taken
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        partial.replace(target)
 
 
 def sync_tree(folder: Path) -> None:

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -81,7 +84,8 @@ def simulate(
     progress = JobProgress()
     collect_as_usual()
     try:
-        done, files = run(wanted, on_change=progress)
+        with _ending_cleanly():
+            done, files = run(wanted, on_change=progress)
     finally:
         progress.close()
     if as_json:
@@ -94,6 +98,21 @@ def simulate(
         if done.state not in WAIT_CODES:
             _say_why(files)
     raise SystemExit(WAIT_CODES.get(done.state, ExitCode.FAILED))
+
+
+@contextlib.contextmanager
+def _ending_cleanly() -> Iterator[None]:
+    """As with Ctrl-C, no process and no folder stays if we are told to end."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parse_datasets(texts: Sequence[str]) -> list[Dataset]:

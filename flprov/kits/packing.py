@@ -10,7 +10,6 @@ strength must lie in the passphrase: the generated ones have 125 bits, and short
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import re
@@ -26,7 +25,7 @@ from pathlib import Path
 
 import pyzipper
 
-from flprov._base import sync_folder, sync_tree, write_tree
+from flprov._base import name_file, sync_folder, sync_tree, write_tree
 from flprov.errors import Conflict, FlprovError, KitRefused, LocalError, Misuse, NotFound
 from flprov.kits.kit import Kit, look_at_kit
 from flprov.kits.manifest import Files
@@ -40,7 +39,6 @@ _MOST_FILES = 64
 _LARGEST_FILE = 64 << 20
 _LARGEST_ZIP = 128 << 20
 _FIRST_MOMENT = (1980, 1, 1, 0, 0, 0)  # the earliest that zip can say; the manifest says when a kit was made
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})  # FAT and exFAT, as on a USB stick
 _DEFLATED, _STORED = pyzipper.ZIP_DEFLATED, pyzipper.ZIP_STORED
 _WRONG_ZIP = (
     pyzipper.BadZipFile,
@@ -114,7 +112,7 @@ def _new_file(target: Path) -> Iterator[Path]:
         yield partial
         with partial.open("rb") as written:
             os.fsync(written.fileno())
-        _give_name(partial, target)
+        name_file(partial, target)
     except FileExistsError:
         raise _taken(target) from None
     except OSError as error:
@@ -122,17 +120,6 @@ def _new_file(target: Path) -> Iterator[Path]:
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(target.parent)
-
-
-def _give_name(partial: Path, target: Path) -> None:
-    """A rename that fails when the name is taken."""
-    try:
-        os.link(partial, target)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        partial.replace(target)
 
 
 def _write_zip(path: Path, name: str, files: Files, passphrase: bytes) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flprov.sdk.aggregation import mean_metrics, weighted_mean
     from flprov.sdk.arrays import as_tensors, is_torch
     from flprov.sdk.correction import Correction
+    from flprov.sdk.curves import read_step, read_values
     from flprov.sdk.entries import is_entry, load_entry, pick_attribute, split_entry
     from flprov.sdk.envelopes import Envelope, NoEnvelope, find_envelope
     from flprov.sdk.filtering import (
@@ -102,6 +103,8 @@ __all__ = [
     "open_result",
     "pick_attribute",
     "read_state",
+    "read_step",
+    "read_values",
     "results_in",
     "run_executor",
     "run_runtime_task",
@@ -163,6 +166,8 @@ __getattr__ = lazy_names(
         "open_result": "he.opening",
         "pick_attribute": "entries",
         "read_state": "state",
+        "read_step": "curves",
+        "read_values": "curves",
         "results_in": "results",
         "run_executor": "functions",
         "run_runtime_task": "runtime_tasks",

@@ -24,6 +24,7 @@ import numpy as np
 from flprov.errors import JobFailed, Misuse, NotFound
 from flprov.messages import Scalar, Tensors, Update, UpdateKind
 from flprov.sdk.aggregation import weighted_mean
+from flprov.sdk.curves import read_step, read_values
 from flprov.sdk.gathering import Ask, AskOptions, Gathering, Port
 from flprov.sdk.runtime_tasks import RUNTIME_TASKS
 from flprov.sdk.selection import Selection
@@ -290,8 +291,14 @@ class Sites:
         self._saved = self._port.save(self.judge(state))
 
     def log(self, name: str, value: float, step: int | None = None) -> None:
-        """Show a number to whoever watches the job."""
-        self._port.log({name: float(value)}, step)
+        """Show a number to whoever watches the job. What is not finite is only printed.
+
+        Raises:
+            Misuse: it is not a number, or the step is not a whole number from 0 on.
+        """
+        values, step = read_values({name: value}), read_step(step)
+        if values:
+            self._port.log(values, step)
 
     def report(self, text: str) -> None:
         """Show what the workflow is doing to whoever watches the job, until it says something else."""

@@ -119,7 +119,7 @@ def test_a_usb_stick_has_no_links_and_takes_a_kit_all_the_same(kit, tmp_path, mo
     def refuse(_source: object, _target: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")  # link(2), on FAT
 
-    monkeypatch.setattr("flprov.kits.packing.os.link", refuse)
+    monkeypatch.setattr("os.link", refuse)
     pack(kit, tmp_path / "stick.zip")
     assert [path.name for path in tmp_path.glob("*stick*")] == ["stick.zip"]
     unpack(tmp_path / "stick.zip", tmp_path / "there")

@@ -177,3 +177,16 @@ def test_log_reaches_the_port():
     sites, port = make()
     sites.log("spread", np.float32(0.5), step=3)
     assert port.logged == [({"spread": 0.5}, 3)]
+
+
+def test_what_no_curve_can_show_is_refused_or_only_printed(capsys):
+    sites, port = make()
+    with pytest.raises(Misuse, match="step is -5; it must be a whole number from 0 on"):
+        sites.log("spread", 0.5, step=-5)
+    with pytest.raises(Misuse, match="spread is 'wide', which is not a number"):
+        sites.log("spread", "wide")
+    with pytest.raises(Misuse, match="which is not a number"):
+        sites.log("spread", 10**400)
+    sites.log("spread", float("nan"))
+    assert capsys.readouterr().err == "flprov: spread is nan\n"
+    assert port.logged == []

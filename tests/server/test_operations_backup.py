@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
+import os
 import shutil
 import sqlite3
 import stat
@@ -124,6 +126,27 @@ async def test_failed_backup_leaves_no_file(config, app, tmp_path, monkeypatch):
         back_up(config.kit, config.state, tmp_path / "b.tar", now=SystemClock().now(), progress=too_much)
     assert not (tmp_path / "b.tar").exists()
     assert not (config.state / "backup.partial").exists()
+
+
+async def test_backup_onto_a_disk_without_links_is_whole(config, app, tmp_path, monkeypatch):
+    await fill(config, app)
+    real = os.open
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # link(2), on FAT
+
+    def without_tmpfile(path, flags, *more, **named):
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return real(path, flags, *more, **named)
+
+    monkeypatch.setattr("os.open", without_tmpfile)
+    monkeypatch.setattr("os.link", refuse)
+    save(config, tmp_path / "b.tar")
+    assert (tmp_path / "b.tar").stat().st_size
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+    with pytest.raises(Conflict, match="not overwritten"):
+        save(config, tmp_path / "b.tar")
 
 
 async def test_what_a_killed_backup_left_is_cleared_by_the_next(config, app, tmp_path):

@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -251,3 +255,23 @@ def test_whoever_watches_may_stop_it(app: Path, data: Path, tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         simulate(wanted, on_change=interrupt)
     assert "simulation" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_told_to_end_leaves_no_folder_and_no_process(app, data, tmp_path, number):
+    pipe, temporary = data / "pipe", tmp_path / "temporary"
+    os.mkfifo(pipe)
+    temporary.mkdir()
+    (app / "train.py").write_text(
+        'def train(task, site, lr):\n    (site.data("base") / "pipe").read_text()\n'
+    )
+    words = ["simulate", str(app), "-n", "1", "-o", str(tmp_path / "out"), "--dataset", f"base={data}"]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    running = subprocess.Popen([sys.executable, "-m", "flprov", *words], env=environment)
+    with pipe.open("w"):  # once the job reads it
+        assert list(temporary.iterdir())
+        running.send_signal(number)
+        assert running.wait(20) == 128 + number
+    assert not list(temporary.iterdir())
+    with pytest.raises(OSError, match="No such device"):  # nobody reads it any more
+        os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from flprov import __version__
-from flprov._base import hold_lock, sync_folder
+from flprov._base import hold_lock, name_file, sync_folder
 from flprov.errors import Conflict, LocalError, NotFound
 from flprov.kits import Kit
 from flprov.rpc import hold_local
@@ -281,7 +281,7 @@ def _new_file(target: Path) -> Iterator[IO[bytes]]:
         with os.fdopen(descriptor, "w+b") as file:
             yield file
             if named:
-                os.link(partial, target)
+                name_file(partial, target)
             else:
                 _give_name(file, target)
             sync_folder(target.parent)
