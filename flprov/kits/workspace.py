@@ -33,6 +33,7 @@ from flprov.project import Project
 
 _OURS = {".gitignore", ".lock", ".staging", "kits", "removed", authorities.FOLDER, record.FILE}
 _OURS |= {record.FILE + record.BACKUP}
+_UNFINISHED = (f".{record.FILE}.", "..gitignore.")  # how names begin of what a run was writing as it died
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +164,7 @@ def _verify_is_workspace(workspace: Workspace) -> None:
     if workspace.record.exists() or workspace.ca.exists():
         return
     names = {path.name for path in workspace.folder.iterdir()}
-    others = sorted(name for name in names - _OURS if not name.startswith(f".{record.FILE}."))
+    others = sorted(name for name in names - _OURS if not name.startswith(_UNFINISHED))
     if others:
         raise Misuse(
             f"{workspace.folder} holds other things ({', '.join(others[:3])}) and is no workspace",
