@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from flprov.errors import JobFailed, UpdateRefused
 from flprov.messages import Scalar, Tensors, Update
-from flprov.sdk.gathering import Gathering
 from flprov.sdk.he.ciphertexts import (
     Ciphertexts,
     Shape,
@@ -27,6 +26,7 @@ from flprov.sdk.he.ckks import LIMIT, Ring
 from flprov.sdk.he.exchange import OPAQUE, Keyed, ask_any
 from flprov.sdk.he.opening import KEY_FILE
 from flprov.sdk.he.rates import describe_rates
+from flprov.sdk.judging import judge
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 
@@ -58,10 +58,10 @@ class EncryptedMean:
         def verify(update: Update) -> None:
             read[update.site] = self.verify(update, shape, unit=unit)
 
-        good = _keep_sound(asked, asked.updates(), verify)
+        good, _ = judge(asked.updates(), verify, asked.refuse)
         if shape is None and good:  # without a model, the weights of most sites
             wanted = most_alike(read.values())
-            good = _keep_sound(asked, good, lambda update: verify_alike(read[update.site], *wanted))
+            good, _ = judge(good, lambda update: verify_alike(read[update.site], *wanted), asked.refuse)
             self._tell_cost(wanted)
         if not good:
             raise JobFailed("no site sent an update that can be added")
@@ -134,21 +134,6 @@ class EncryptedMean:
         """What weights are divided by, so that they add up to about 1: a power of two, which is exact."""
         guess = float(self._samples or SAMPLES * len(self._sites.names))
         return float(state.scalars.get("he.unit", 2.0 ** math.ceil(math.log2(guess))))
-
-
-def _keep_sound(
-    asked: Gathering, updates: Sequence[Update], verify: Callable[[Update], object]
-) -> list[Update]:
-    """The updates that `verify` accepts; for the others it raises UpdateRefused."""
-    sound = []
-    for update in updates:
-        try:
-            verify(update)
-        except UpdateRefused as error:
-            asked.refuse(update, str(error))
-        else:
-            sound.append(update)
-    return sound
 
 
 def shape_of(model: Tensors) -> Shape | None:

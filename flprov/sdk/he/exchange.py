@@ -15,9 +15,10 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from flprov.errors import JobFailed
+from flprov.errors import JobFailed, UpdateRefused
 from flprov.messages import Scalar, Tensors, Update, UpdateKind
 from flprov.sdk.he.ciphertexts import is_encrypted
+from flprov.sdk.judging import judge
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 
@@ -52,7 +53,8 @@ def share_key(sites: Sites, state: State, *, needs_secret: bool = False) -> Keye
         JobFailed: nobody has that key any more, or not every site has a secret.
     """
     key = str(state.scalars["he.key"]) if is_encrypted(state.model) else ""
-    hellos = _keep_sound(sites, sites.broadcast(HELLO, {}, expects=OPAQUE), ("public", "key", "secret"))
+    said = sites.broadcast(HELLO, {}, expects=OPAQUE)
+    hellos, _ = judge(said, lambda hello: _verify_texts(hello, ("public", "key", "secret")), sites.refuse)
     wanted = key or next((held for hello in hellos if (held := _text(hello, "key"))), "")
     having = [hello.site for hello in hellos if wanted and _text(hello, "key") == wanted]
     if key and not having:
@@ -110,25 +112,19 @@ def ask_any(
     reasons: dict[str, str] = {}
     for site in among:
         asked = sites.start(name, model, to=[site], expects=OPAQUE, scalars=scalars, optional=True)
-        for update in _keep_sound(sites, list(asked), gives):
-            return update
+        sound, _ = judge(list(asked), lambda update: _verify_texts(update, gives), sites.refuse)
+        if sound:
+            return sound[0]
         reasons |= asked.absent
     why = "; ".join(f"{site}: {reason}" for site, reason in reasons.items())
     raise JobFailed(f"no site that has the job's secret key did task {name!r} ({why})")
 
 
-def _keep_sound(sites: Sites, updates: Sequence[Update], gives: Sequence[str]) -> list[Update]:
-    """The updates that have these texts of bytes; the others are refused."""
-    sound = []
-    for update in updates:
-        wrong = [name for name in gives if not _is_text(update.params.get(name))]
-        if wrong:
-            sites.refuse(
-                update, f"{update.site} sent no bytes as {wrong[0]!r}, which the exchange of keys takes"
-            )
-        else:
-            sound.append(update)
-    return sound
+def _verify_texts(update: Update, names: Sequence[str]) -> None:
+    """Raise UpdateRefused if one of these texts of bytes is not there."""
+    wrong = [name for name in names if not _is_text(update.params.get(name))]
+    if wrong:
+        raise UpdateRefused(f"{update.site} sent no bytes as {wrong[0]!r}, which the exchange of keys takes")
 
 
 def _is_text(array: NDArray[np.generic] | None) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 
 from flprov.errors import ConfigError
 from flprov.messages import Scalar, Tensors, Update, UpdateKind
+from flprov.sdk.judging import keep_sound
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 from flprov.sdk.summaries import EXTREMES
@@ -28,7 +29,6 @@ from flprov.sdk.workflows.columns import (
     read_parts,
     verify_ranges,
 )
-from flprov.sdk.workflows.judging import keep_sound
 
 RESULT = "statistics.json"
 TASK = "statistics"

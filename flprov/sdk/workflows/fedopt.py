@@ -17,9 +17,9 @@ from flprov.errors import ConfigError
 from flprov.messages import Tensors, Update
 from flprov.sdk.aggregation import mean_difference, moment_dtype, weighted_mean
 from flprov.sdk.elementwise import Wide, calculate
+from flprov.sdk.judging import keep_alike
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
-from flprov.sdk.workflows.judging import keep_alike
 from flprov.sdk.workflows.measuring import measure_round
 from flprov.sdk.workflows.options import verify_fraction
 from flprov.sdk.workflows.steering import RUNNING_STATISTICS, steered_names

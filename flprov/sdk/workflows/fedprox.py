@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from flprov.errors import ConfigError
 from flprov.sdk.aggregation import weighted_mean
+from flprov.sdk.judging import keep_alike
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
-from flprov.sdk.workflows.judging import keep_alike
 from flprov.sdk.workflows.measuring import measure_round
 from flprov.sdk.workflows.options import verify_fraction
 

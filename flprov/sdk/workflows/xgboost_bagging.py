@@ -16,10 +16,10 @@ import numpy as np
 from flprov._base import canonical_json
 from flprov.errors import ConfigError, JobFailed, UpdateRefused
 from flprov.messages import Tensors, Update, UpdateKind
+from flprov.sdk.judging import keep_sound
 from flprov.sdk.sites import Sites
 from flprov.sdk.state import State
 from flprov.sdk.workflows.boosters import Booster, add_round, encode_booster, read_booster
-from flprov.sdk.workflows.judging import keep_sound
 from flprov.sdk.workflows.measuring import measure_round
 
 TENSOR = "booster"  # of the model and of every update: the booster as JSON, in bytes

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from flprov.errors import JobFailed, UpdateRefused
 from flprov.messages import Tensors, Update
@@ -12,23 +12,35 @@ from flprov.sdk.sites import Sites
 from flprov.wire import dtype_name
 
 
-def keep_sound(
-    sites: Sites, updates: Sequence[Update], verify: Callable[[Update], object], *, hint: str = ""
-) -> list[Update]:
-    """The updates that `verify` accepts; for the others it raises UpdateRefused, and their sites are absent.
+def judge(
+    updates: Iterable[Update], verify: Callable[[Update], object], refuse: Callable[[Update, str], None]
+) -> tuple[list[Update], list[str]]:
+    """The updates that `verify` accepts; for the others it raises UpdateRefused.
 
-    Raises:
-        JobFailed: there is none; it says why the first one was refused.
+    Returns:
+        These updates, and why each of the others was refused.
     """
     sound, reasons = [], []
     for update in updates:
         try:
             verify(update)
         except UpdateRefused as error:
-            sites.refuse(update, str(error))
+            refuse(update, str(error))
             reasons.append(str(error))
         else:
             sound.append(update)
+    return sound, reasons
+
+
+def keep_sound(
+    sites: Sites, updates: Sequence[Update], verify: Callable[[Update], object], *, hint: str = ""
+) -> list[Update]:
+    """The updates that `verify` accepts, as in `judge`; the sites of the others are absent.
+
+    Raises:
+        JobFailed: there is none; it says why the first one was refused.
+    """
+    sound, reasons = judge(updates, verify, sites.refuse)
     if not sound:
         raise JobFailed(
             f"no update of this round can be used: {reasons[0] if reasons else 'there is none'}",
