@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import NoneType
 from typing import Any
 
 from flprov._base import from_document, parse_json, to_document
@@ -49,7 +50,7 @@ def override(spec: JobSpec, settings: Mapping[str, str]) -> JobSpec:
 
 def _places(document: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], Parse]]:
     """Every key that can be set: where it stands in the document and how its text is read."""
-    whole = _typed(0)
+    whole = _json(int)
     places: dict[str, tuple[tuple[str, ...], Parse]] = {
         "name": (("name",), str),
         "model": (("model",), str),
@@ -60,12 +61,12 @@ def _places(document: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], Par
         "workflow.best": (("workflow", "best"), str),
         "workflow.mode": (("workflow", "mode"), str),
         "workflow.patience": (("workflow", "patience"), whole),
-        "workflow.min_delta": (("workflow", "min_delta"), _typed(0.0)),
+        "workflow.min_delta": (("workflow", "min_delta"), _json(float)),
         "sites.min": (("sites", "min"), whole),
         "sites.required": (("sites", "required"), _names),
         "sites.absence": (("sites", "absence_seconds"), _seconds),
         "sites.late": (("sites", "late"), str),
-        "sites.max_weight": (("sites", "max_weight"), _typed(0.0)),
+        "sites.max_weight": (("sites", "max_weight"), _json(float)),
         "priority": (("priority",), whole),
         "resources.gpus": (("resources", "gpus"), whole),
         "resources.gpu_memory": (("resources", "gpu_memory"), parse_size),
@@ -116,16 +117,20 @@ _WORDS = {
 
 def _typed(present: object) -> Parse:
     """Reads text as the type of a value that is there: text as it stands, the rest as JSON."""
-    kind = type(present)
-    if kind is str:
+    if isinstance(present, str):
         return str
+    return _json(type(present), f", as {shown(str(present))} in job.yml is")
+
+
+def _json(kind: type, why: str = "") -> Parse:
+    """Reads JSON of this type; of any, where there is none."""
 
     def parse(text: str) -> object:
         try:
             value: object = parse_json(text)
         except ValueError:
             value = text
-        if present is None:
+        if kind is NoneType:
             return value
         if kind is float and type(value) is int:
             try:
@@ -133,7 +138,7 @@ def _typed(present: object) -> Parse:
             except OverflowError:
                 raise ValueError("is too large a number") from None
         if type(value) is not kind:
-            raise ValueError(f"must be {_WORDS[kind]}, as {shown(str(present))} in job.yml is")
+            raise ValueError(f"must be {_WORDS[kind]}{why}")
         return value
 
     return parse

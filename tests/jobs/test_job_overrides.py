@@ -116,6 +116,13 @@ def test_what_job_yml_could_not_say_is_refused(key, text, expected):
     assert expected in caught.value.problems[0]
 
 
+@pytest.mark.parametrize("key", ["workflow.rounds", "priority"])
+def test_a_mistake_says_nothing_of_a_value_that_does_not_stand_in_job_yml(key):
+    with pytest.raises(ConfigError) as caught:
+        override(SPEC, {key: "abc"})
+    assert caught.value.problems == [f"--set {key}=abc: must be a whole number"]
+
+
 def test_all_mistakes_come_at_once():
     with pytest.raises(ConfigError) as caught:
         override(SPEC, {"round": "3", "args.lr": "x", "sites.min": "2"})
