@@ -108,10 +108,6 @@ class Planning:
         self._hold = snapshot.hold
         self._places = {name: _Place(site) for name, site in snapshot.sites.items()}
         self._allowances = Allowances(snapshot.quotas, snapshot.usage)
-        self._special = {
-            job_id for site in snapshot.sites.values() for job_id in (*site.refused, *site.waits)
-        }
-        self._alike: dict[object, dict[str, _Verdict]] = {}
         self._lowest = min((job.priority for job in snapshot.jobs), default=0)
         self._told: dict[str, Mapping[str, str]] = {}
         self._short: dict[str, str] = {}
@@ -183,17 +179,10 @@ class Planning:
         """The room is gone for whoever comes next: taken, or set aside (rule 4)."""
         lease = Lease(job_id=job.id, name=job.name, resources=job.resources, ahead=ahead)
         for name in names:
-            if self._places[name].take(lease):
-                self._alike.clear()
+            self._places[name].take(lease)
 
     def _judge(self, job: JobView) -> dict[str, _Verdict]:
-        if job.id in self._special:
-            return {name: self._judge_site(job, name) for name in job.sites}
-        alike = (job.sites, job.resources)
-        found = self._alike.get(alike)
-        if found is None:
-            found = self._alike[alike] = {name: self._judge_site(job, name) for name in job.sites}
-        return found
+        return {name: self._judge_site(job, name) for name in job.sites}
 
     def _judge_site(self, job: JobView, name: str) -> _Verdict:
         place = self._places.get(name)
@@ -220,30 +209,37 @@ class _Place:
         self._leases = list(site.leases)
         self._capacity = site.capacity
         self._room = None if site.capacity is None else find_room(site.capacity, site.leases)
+        self._fits: dict[Resources, _Verdict] = {}  # many jobs ask for the same; until the room changes
 
-    def take(self, lease: Lease) -> bool:
-        """Whether anything has changed: where nobody fits any more, nothing does."""
+    def take(self, lease: Lease) -> None:
+        """One lease more; where nobody fits any more, nothing changes."""
         if self._room is None or self._room.full:
-            return False
+            return
         self._leases.append(lease)
         self._room = self._room.less(lease)
-        return True
+        self._fits.clear()
 
     def judge(self, job: JobView) -> _Verdict:
-        site, capacity, room = self._site, self._capacity, self._room
+        site = self._site
         if job.id in site.refused:
             return _Verdict(reason=f"refused: {site.refused[job.id]}")
         if not site.connected:
             return _Verdict(reason=site.closed or f"not connected {_since(site.since)}")
         if site.closed:
             return _Verdict(reason=site.closed)
+        fit = self._fits.get(job.resources)
+        if fit is None:
+            fit = self._fits[job.resources] = self._fit(job.resources)
+        return _Verdict(reason=site.waits[job.id]) if fit.usable and job.id in site.waits else fit
+
+    def _fit(self, need: Resources) -> _Verdict:
+        """Whether there is room for so much."""
+        capacity, room = self._capacity, self._room
         if capacity is None or room is None:
             return _Verdict(reason="connected, has not yet told what it has")
-        reason = find_shortage(job.resources, room, capacity, self._leases)
-        if not reason:
-            return _Verdict(reason=site.waits.get(job.id, ""))
-        alone = find_shortage(job.resources, whole_room(capacity), capacity, ())
-        return _Verdict(reason=alone or reason, busy=not alone)
+        reason = find_shortage(need, room, capacity, self._leases)
+        alone = reason and find_shortage(need, whole_room(capacity), capacity, ())
+        return _Verdict(reason=alone or reason, busy=bool(reason) and not alone)
 
 
 def _texts(verdicts: Mapping[str, _Verdict], ready: str = "") -> dict[str, str]:
