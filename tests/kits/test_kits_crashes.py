@@ -261,13 +261,13 @@ provision(project, Path(sys.argv[2]), now=NOW)
 # strace counts each kind of call by itself. The step: how many are passed over in the long tests.
 WRITES = {
     "mkdir": 7,
-    "rename": 1,
+    "rename": 2,
     "renameat2": 1,
-    "unlinkat": 9,
+    "unlinkat": 13,
     "rmdir": 7,
-    "fsync": 3,
+    "fsync": 5,
     "syncfs": 1,
-    "write": 17,
+    "write": 29,
 }
 SECOND = replace(
     PROJECT,

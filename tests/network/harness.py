@@ -113,9 +113,9 @@ class Network:
             local = self.local(name)
             local.mkdir(exist_ok=True)
             (local / "policy.yml").write_text(POLICY)
-            (local / "site.yml").write_text(f"datasets: {{gate: {self.gate}}}\nmetrics: off\n")
+            (local / "site.yml").write_text(f"datasets: {{gate: {self.gate}}}\nmetrics: off\nwarm: []\n")
         self.local("server").mkdir(exist_ok=True)
-        (self.local("server") / "server.yml").write_text("metrics: off\n")
+        (self.local("server") / "server.yml").write_text("metrics: off\nwarm: []\n")
 
     def provision(self) -> None:
         provision(load_project(self.folder / "project.yml"), self.folder / "ws", now=datetime.now(UTC))
