@@ -27,11 +27,6 @@ class JobState(enum.Enum):
         """Whether this is the end: no step leads out of it."""
         return not TRANSITIONS[self]
 
-    @property
-    def holds_sites(self) -> bool:
-        """Whether the job leases resources at its sites in this state."""
-        return self in _HOLDING
-
 
 # The theory. A job has one way forward,
 #
@@ -65,8 +60,6 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.ABORTING: frozenset({JobState.ABORTED}),
     JobState.ABORTED: frozenset(),
 }
-
-_HOLDING = frozenset({JobState.DEPLOYING, JobState.RUNNING, JobState.FINISHING, JobState.ABORTING})
 
 
 def verify_step(old: JobState, new: JobState) -> JobState:

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any, cast
 
 from flprov._base import canonical_json, dataclass, from_document, parse_json, to_document, to_iso
 from flprov.config import shown
-from flprov.errors import ConfigError, Conflict, ProtocolError, Refused
+from flprov.errors import ConfigError, ProtocolError, Refused
 from flprov.jobs.job import JobSpec
 from flprov.jobs.rules import MOST_SITES, SITE, verify_spec
 
@@ -96,21 +95,6 @@ class Submission:
             raise Refused(
                 f"the submission of {self.spec.name} was made at {to_iso(self.made_at)}, {here}",
                 hint="set the clock of one of the two machines",
-            )
-
-    def verify_repeat(self, first: Submission) -> None:
-        """Check that this is the request `first` once more: only its times may differ.
-
-        Raises:
-            Conflict: the token was used for something else; the message names what differs.
-        """
-        times = ("made_at", "not_after")
-        mine, other = to_document(self), to_document(first)
-        differ = [f.name for f in fields(self) if f.name not in times and mine[f.name] != other[f.name]]
-        if differ:
-            raise Conflict(
-                f"token {shown(self.token)} was used before for another job: {', '.join(differ)} differ",
-                hint="give another --token, or leave it out",
             )
 
 

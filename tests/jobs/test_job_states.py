@@ -67,8 +67,3 @@ def test_any_state_that_is_no_end_can_be_aborted():
     for state in JobState:
         if not state.terminal and state is not JobState.ABORTING:
             assert JobState.ABORTING in TRANSITIONS[state]
-
-
-def test_sites_are_held_from_deploying_to_the_end():
-    held = {state.value for state in JobState if state.holds_sites}
-    assert held == {"deploying", "running", "finishing", "aborting"}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flprov.errors import ConfigError, Conflict, ProtocolError, Refused
+from flprov.errors import ConfigError, ProtocolError, Refused
 from flprov.jobs import (
     JobSpec,
     Membership,
@@ -179,15 +179,6 @@ def test_submission_from_the_future_is_refused_beyond_five_minutes():
         SUBMISSION.verify_fresh(NOW - timedelta(minutes=6))
 
 
-def test_repeat_differs_only_in_its_times():
-    again = replace(SUBMISSION, made_at=NOW + timedelta(1), not_after=NOW + timedelta(9))
-    again.verify_repeat(SUBMISSION)
-    with pytest.raises(Conflict, match="'nightly-3' was used before for another job: spec, sites differ"):
-        replace(
-            SUBMISSION, sites=("hospital-a",), spec=replace(SUBMISSION.spec, workflow=Workflow(rounds=9))
-        ).verify_repeat(SUBMISSION)
-
-
 # ---- what came later ---------------------------------------------------------------------------
 
 LATER = replace(
@@ -237,8 +228,3 @@ def test_later_fields_that_say_nothing_have_one_spelling(change):
 def test_origin_that_makes_no_sense_is_refused(origin, words):
     with pytest.raises(ConfigError, match=words):
         replace(SUBMISSION, origin=origin).encode()
-
-
-def test_clone_of_another_round_is_no_repetition():
-    with pytest.raises(Conflict, match="origin differ"):
-        replace(LATER, origin=Origin(job_id="0k3v2m9q1abc", round=3)).verify_repeat(LATER)

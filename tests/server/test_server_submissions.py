@@ -21,7 +21,7 @@ from flprov.errors import (
 )
 from flprov.jobs import Membership, Origin
 from flprov.pki import Identity, sign
-from flprov.server.jobs.submissions import verify_same, verify_submission
+from flprov.server.jobs.submissions import read_submission, verify_runs, verify_same
 from flprov.server.records import AppRecord
 from flprov.wire import pb
 
@@ -40,15 +40,11 @@ def verify(kit, app):
 
     def check(request: pb.SubmitRequest, caller: Identity = LEO, now: datetime | None = None):
         server = kit("server")
-        return verify_submission(
-            request,
-            caller,
-            kit=server,
-            people=server.anchors["people"],
-            apps={app.digest: record},
-            enrolled=SITES,
-            now=now or kit("leo").made_at,
+        submission = read_submission(
+            request, caller, kit=server, people=server.anchors["people"], now=now or kit("leo").made_at
         )
+        verify_runs(submission, caller, apps={app.digest: record}, enrolled=SITES)
+        return submission
 
     return check
 

@@ -14,26 +14,6 @@ from flprov.server.records import AppRecord, JobRecord
 from flprov.wire import pb
 
 
-def verify_submission(
-    request: pb.SubmitRequest,
-    caller: Identity,
-    *,
-    kit: Kit,
-    people: Anchors,
-    apps: Mapping[str, AppRecord],
-    enrolled: Collection[str],
-    now: datetime,
-) -> Submission:
-    """The submission that `caller` signed, if it can be run here.
-
-    Raises:
-        As `read_submission` and `verify_runs`.
-    """
-    submission = read_submission(request, caller, kit=kit, people=people, now=now)
-    verify_runs(submission, caller, apps=apps, enrolled=enrolled)
-    return submission
-
-
 def read_submission(
     request: pb.SubmitRequest, caller: Identity, *, kit: Kit, people: Anchors, now: datetime
 ) -> Submission:
