@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from flprov._base import canonical_json, from_document, parse_json
 from flprov.errors import Misuse, StateDamaged
 from flprov.messages import Scalar, Tensors
+from flprov.sdk.arrays import as_tensors
 from flprov.wire import encode_tensors, read_metadata, read_tensors
 
 _NUMBERS = "flprov.state"  # the key of the metadata that holds round, scalars and metrics
@@ -63,16 +65,39 @@ class State:
         scalars: Mapping[str, Scalar] | None = None,
         results: Mapping[str, object] | None = None,
     ) -> State:
-        """The state after one more round; what is not given stays as it is, metrics start empty."""
+        """The state after one more round; what is not given stays as it is, metrics start empty.
+
+        Tensors may be whatever `as_tensors` takes, and numbers those of numpy, torch or JAX.
+
+        Raises:
+            Misuse: a tensor is no array of numbers, or a metric no number; the message names it.
+        """
         return replace(
             self,
             round=self.round + 1,
-            model=self.model if model is None else model,
-            metrics={} if metrics is None else metrics,
-            tensors=self.tensors if tensors is None else tensors,
-            scalars=self.scalars if scalars is None else scalars,
+            model=self.model if model is None else _arrays(model),
+            metrics={} if metrics is None else {n: _number(n, value) for n, value in metrics.items()},
+            tensors=self.tensors if tensors is None else _arrays(tensors),
+            scalars=self.scalars if scalars is None else {n: _plain(value) for n, value in scalars.items()},
             results=self.results if results is None else results,
         )
+
+
+def _arrays(given: Tensors) -> Tensors:
+    """What is arrays already stays the mapping that it is: it may know which file holds it."""
+    return given if all(isinstance(array, np.ndarray) for array in given.values()) else as_tensors(given)
+
+
+def _number(name: str, value: Any) -> float:  # noqa: ANN401 - see _plain
+    number = _plain(value)
+    if not isinstance(number, int | float):
+        raise Misuse(f"the metric {name!r} is {value!r}, which is not a number", hint='metrics={"auc": 0.9}')
+    return number
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - numpy, torch and JAX have numbers of their own
+    """A number of numpy, torch or JAX as Python's; everything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from flprov.errors import Misuse, ProtocolError, StateDamaged
 from flprov.sdk import State, encode_state, flatten_state, read_state
@@ -52,6 +53,40 @@ def test_next_counts_the_round_and_keeps_what_is_not_given():
     assert after.model["w"].tolist() == [0]
     assert after.tensors is STATE.tensors
     assert after.scalars is STATE.scalars
+
+
+NUMBERS = {"numpy": np.float32(0.5), "torch": torch.tensor(0.5), "an array": np.array(0.5), "python": 0.5}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_numbers_of_any_library_are_saved(kind):
+    state = State().next(metrics={"auc": NUMBERS[kind]}, scalars={"lr": NUMBERS[kind], "note": "warm"})
+    again = read_state(encode_state(state))
+    assert again.metrics == {"auc": 0.5}
+    assert again.scalars == {"lr": 0.5, "note": "warm"}
+
+
+@pytest.mark.parametrize("tensor", [[1.0, 2.0], torch.tensor([1.0, 2.0]), (1.0, 2.0)], ids=str)
+def test_tensors_of_any_library_are_saved(tensor):
+    state = State().next(model={"w": tensor}, tensors={"momentum": tensor})
+    again = read_state(encode_state(state))
+    assert again.model["w"].tolist() == again.tensors["momentum"].tolist() == [1, 2]
+
+
+def test_arrays_stay_the_mapping_that_they_are():
+    model = {"w": np.ones(2)}
+    assert State().next(model=model).model is model
+
+
+@pytest.mark.parametrize("value", ["0.5", [0.5], None, np.ones(2), torch.ones(2)], ids=str)
+def test_a_metric_that_is_no_number_is_refused_by_name(value):
+    with pytest.raises(Misuse, match=r"the metric 'auc' is .* not a number"):
+        State().next(metrics={"auc": value})
+
+
+def test_a_tensor_that_is_none_is_refused_by_name():
+    with pytest.raises(Misuse, match="'w'"):
+        State().next(model={"w": object()})
 
 
 def test_metrics_of_a_round_do_not_carry_over():
