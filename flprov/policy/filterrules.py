@@ -115,9 +115,9 @@ def read_statistics_rules(section: Section | None) -> StatisticsRules:
     default = StatisticsRules()
     if section is None:
         return default
-    percent = section.number("max_bins_percent", default.max_bins_percent, minimum=0, maximum=100)
-    if percent == 0:
-        section.problem("max_bins_percent", "'max_bins_percent' must be above 0")
+    percent = section.number("max_bins_percent", default.max_bins_percent, maximum=100)
+    if percent <= 0:
+        section.problem("max_bins_percent", f"'max_bins_percent' must be above 0, not {percent:g}")
     return StatisticsRules(
         min_count=section.integer("min_count", default.min_count, minimum=1),
         max_bins_percent=percent,
@@ -148,7 +148,7 @@ def _read_row(row: Section, kinds: tuple[str, ...]) -> Row:
     if kind == "exclude":
         found["required"] = False  # the same line serves jobs that have no such tensors
     if kind == "gaussian_noise":
-        _verify_noise(row, found)
+        _verify_noise(row)
     if kind == "svt_privacy" and {"tau", "gamma"} <= found.keys():
         _verify_threshold(row, found)
     if kind == "quantize" and "block" in found and found.get("to") != "int8":
@@ -175,19 +175,19 @@ def _read_number(row: Section, name: str, option: Number) -> float | None:
     if option.required and not row.has(name):
         row.number(name)  # says that it is missing
         return None
-    value = row.number(name, None, minimum=0)
+    value = row.number(name, None, minimum=0 if option.zero else None)
     if value is None:
         return None
-    if value == 0 and not option.zero:
-        row.problem(name, f"{name!r} must be above 0")
+    if value <= 0 and not option.zero:
+        row.problem(name, f"{name!r} must be above 0, not {value:g}")
     if option.most is not None and (value > option.most or (option.open and value == option.most)):
         row.problem(name, f"{name!r} must be {'below' if option.open else 'at most'} {option.most:g}")
     return value
 
 
-def _verify_noise(row: Section, found: Row) -> None:
-    private = [name for name in ("epsilon", "delta", "max_norm") if name in found]
-    if ("sigma" in found and private) or ("sigma" not in found and len(private) < 3):
+def _verify_noise(row: Section) -> None:
+    private = [name for name in ("epsilon", "delta", "max_norm") if row.has(name)]
+    if (row.has("sigma") and private) or (not row.has("sigma") and len(private) < 3):
         row.problem("type", "gaussian_noise takes sigma, or epsilon, delta and max_norm together")
 
 
