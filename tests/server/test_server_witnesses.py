@@ -12,6 +12,7 @@ from server_fakes import PATIENCE
 from server_parties import site
 
 from flprov._base import to_iso
+from flprov.errors import LocalError
 from flprov.pki import sign
 from flprov.server.log import ServerLog, receipts, witnesses
 from flprov.server.log.witnesses import SPACING
@@ -362,6 +363,25 @@ async def test_receipt_is_stored_although_the_disk_was_full_before(dial, log, wo
     head = await one.hears("head")
     one.say(witness=vouch(kit, head.index, head.digest, at=world.clock.now()))
     await kept(log, "site-1", head.index)
+
+
+async def test_sites_are_asked_although_the_disk_gave_no_row_before(dial, log, world, early_kit, asking):
+    kit, one = early_kit("site-1"), dial()
+    head = (await one.open()).head
+    one.say(witness=vouch(kit, head.index, head.digest, at=world.clock.now()))
+    await kept(log, "site-1", head.index)
+    rows = world.store.rows
+
+    def refuse(start=1, limit=1000):
+        raise LocalError("store.db cannot be used: disk I/O error")
+
+    world.store.rows = refuse
+    await write(world, [ROW])
+    await world.clock.elapse(SPACING)
+    world.store.rows = rows
+    await write(world, [ROW])
+    await world.clock.elapse(SPACING)
+    assert (await one.hears("head")).index == world.store.head
 
 
 async def test_flapping_site_leaves_some_rows_and_a_count(dial, world):
