@@ -301,6 +301,21 @@ async def test_who_was_kept_out_since_the_backup_is_kept_out_after_it(config, ap
         assert registry.enrolment("site-3").locked is not None  # what lets somebody in is not taken over
 
 
+async def test_who_was_kept_out_is_kept_out_also_when_a_row_of_the_old_log_is_damaged(
+    config, app, tmp_path, kit
+):
+    await fill(config, app)
+    save(config, tmp_path / "b.tar")
+    async with running(config) as found:
+        await found.connect(kit("ada")).unary(m.LOCK_SITE, pb.PartyChange(name="site-1", reason="odd"), 5.0)
+    with sqlite3.connect(config.state / "store.db") as old:
+        old.execute("UPDATE log SET line = '{}' WHERE ix = 1")
+    old.close()
+    assert (await bring_back(config, tmp_path / "b.tar", force=True)).denials
+    async with running(config) as found:
+        assert found.server._operations.parts.registry.enrolment("site-1").locked.reason == "odd"
+
+
 def rewrite(source: Path, target: Path, change) -> None:
     """The same tar with its members changed: `change(name, data)` gives the new ones."""
     with tarfile.open(source) as old, tarfile.open(target, "w") as new:

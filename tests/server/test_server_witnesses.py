@@ -12,7 +12,7 @@ from server_fakes import PATIENCE
 from server_parties import site
 
 from flprov._base import to_iso
-from flprov.errors import LocalError
+from flprov.errors import LocalError, StateDamaged
 from flprov.pki import sign
 from flprov.server.log import ServerLog, receipts, witnesses
 from flprov.server.log.witnesses import SPACING
@@ -281,6 +281,28 @@ async def test_log_that_was_restored_from_a_backup_is_told_apart_in_words(dial, 
     assert len(log.warnings()) == 1
     world.clock.advance(timedelta(days=8).total_seconds())
     assert log.warnings() == ()  # everybody knows by then; the audit says it for ever
+
+
+async def test_row_that_cannot_be_read_any_more_is_a_conflict_and_keeps_no_site_out(
+    dial, log, world, early_kit
+):
+    kit, one = early_kit("site-1"), dial()
+    head = (await one.open()).head
+    mine = vouch(kit, head.index, head.digest, at=world.clock.now())
+    one.say(witness=mine)
+    await kept(log, "site-1", head.index)
+    await one.close()
+    rows = world.store.rows
+
+    def damaged(start=1, limit=1000):
+        if (start, limit) == (head.index, 1):
+            raise StateDamaged(f"store.db is damaged: row {start} of the log cannot be read")
+        return rows(start, limit)
+
+    world.store.rows = damaged
+    await dial().open(witness=mine)
+    [dispute] = log.witnesses.document().disputes
+    assert (dispute.receipt.index, dispute.found) == (head.index, "")
 
 
 async def test_restore_does_not_excuse_rows_from_before_it(dial, world, early_kit):

@@ -283,7 +283,7 @@ def _is_same(receipt: ReceiptDocument, session: Session, witness: pb.Witness) ->
 def describe(dispute: DisputeDocument) -> str:
     """One sentence."""
     receipt = dispute.receipt
-    now = "has another row there now" if dispute.found else "has no such row now"
+    now = "has another row there now" if dispute.found else "has no such row now that can be read"
     guess = ": it was rewritten or put back from an old copy, or the site says what is not so"
     why = f"; {dispute.remark}" if dispute.remark else guess
     return (
