@@ -161,6 +161,26 @@ async def test_name_that_several_people_gave_is_refused_and_their_digests_are_to
     assert world.jobs.find_app("fff").uploaded_by == ADA.uri
 
 
+async def test_app_that_is_on_disk_is_known_although_its_caller_hung_up(world):
+    world.jobs.load()
+    app = replace(world.jobs.apps[world.app.digest], digest="ab" * 32)
+    commit, reached, goes_on = world.store.commit, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args, **kwargs):
+        index = await commit(*args, **kwargs)  # it goes on although nobody waits for it
+        reached.set()
+        await goes_on.wait()
+        return index
+
+    world.store.commit = slow
+    adding = asyncio.ensure_future(world.jobs.add_app(app))
+    await reached.wait()
+    adding.cancel()
+    goes_on.set()
+    await asyncio.wait([adding])
+    assert world.jobs.apps[app.digest] == app
+
+
 async def test_app_that_is_added_twice_is_one_row(world):
     world.jobs.load()
     await world.jobs.add_app(world.jobs.apps[world.app.digest])

@@ -263,7 +263,7 @@ class Jobs:
         if app.digest in self.apps:
             return
         row = Row(who=app.uploaded_by, what="app.upload", object=app.digest, data={"name": app.name})
-        await self._store.commit([Put("app", app.digest, to_document(app))], row)
+        await commit_through(self._store, [Put("app", app.digest, to_document(app))], row)
         self.apps[app.digest] = app
 
     async def submit(self, submission: Submission, request: pb.SubmitRequest) -> tuple[JobRecord, bool]:
