@@ -383,6 +383,31 @@ async def test_results_and_checkpoints_outlive_their_job(world):
     assert world.blobs.digests() == {world.app.digest, result_digest, state_digest}
 
 
+async def test_what_may_go_after_a_round_is_found_without_a_look_at_each_ended_job(world, monkeypatch):
+    for number in range(50):
+        await world.put_job(
+            id=f"{number:02}job", state=JobState.COMPLETED, results={"r": BlobRef(digest=f"{number:064x}")}
+        )
+    world.jobs.load()
+    looked: list[str] = []
+    monkeypatch.setattr(jobs_module, "blobs_of", lambda job, rounds: looked.append(job.id) or set())
+    assert world.jobs.unneeded({f"{number:064x}" for number in range(60)}) == {
+        f"{number:064x}" for number in range(50, 60)
+    }
+    assert looked == []
+
+
+async def test_blob_of_two_ended_jobs_goes_with_the_second(world):
+    digest = await world.blobs.put(b"the same result")
+    for name in ("one", "two"):
+        await world.put_job(id=name, state=JobState.COMPLETED, results={"r": BlobRef(digest=digest, size=15)})
+    world.jobs.load()
+    await world.jobs.delete(world.jobs.find("one"), ADA.uri, "")
+    assert world.blobs.has(digest)
+    await world.jobs.delete(world.jobs.find("two"), ADA.uri, "")
+    assert not world.blobs.has(digest)
+
+
 async def test_start_removes_blobs_that_no_record_names_and_keeps_the_others(world):
     """What sites had sent when the server was killed, and whose word never came."""
     names = ("orphan", "result", "model", "update")

@@ -23,6 +23,7 @@ from flprov.server.durable import commit_through
 from flprov.server.jobs import events as ev
 from flprov.server.jobs.checkpoints import Retention, find_checkpoint
 from flprov.server.jobs.contributions import LastContributions
+from flprov.server.jobs.keptblobs import KeptBlobs
 from flprov.server.jobs.planning import JobPlans
 from flprov.server.jobs.removal import blobs_of, changes_for_removal, remove_folder, verify_removable
 from flprov.server.jobs.run import JobRun
@@ -81,6 +82,7 @@ class Jobs:
         self._loops: dict[str, asyncio.Task[None]] = {}
         self._rounds: dict[str, list[RoundRecord]] = {}
         self._checkpoints: dict[str, dict[int, RoundRecord]] = {}  # rounds of which the state is kept
+        self._kept_blobs = KeptBlobs()
         self._contributed: dict[str, LastContributions] = {}  # of active jobs that somebody has looked at
         self._prune_at = clock.now()
         self._tokens: dict[str, str] = {}
@@ -161,6 +163,8 @@ class Jobs:
         if not job.state.terminal or job.unconfirmed:
             self._going[job.id] = run
             self._loops[job.id] = asyncio.create_task(self._drive(run), name=f"job {job.id}")
+        else:
+            self._kept_blobs.put(job.id, self._blobs_of(run))
         return run
 
     async def _drive(self, run: JobRun) -> None:
@@ -373,6 +377,7 @@ class Jobs:
     def _forget(self, job_id: str) -> None:
         self._runs.pop(job_id)
         self._going.pop(job_id, None)
+        self._kept_blobs.drop(job_id)
         self._rounds.pop(job_id, None)
         self._contributed.pop(job_id, None)
         self._checkpoints.pop(job_id, None)
@@ -415,7 +420,8 @@ class Jobs:
             self._blobs.drop_uploads(_senders(run))
             self._blobs.drop_spares()
             if not run.record.unconfirmed:
-                self._going.pop(job_id, None)
+                if self._going.pop(job_id, None) is not None:
+                    self._kept_blobs.put(job_id, self._blobs_of(run))
                 self.series.end(job_id, run.record.state.value)
         self._watchers.tell(job_id)
         self.scheduler.changed(run)
@@ -480,14 +486,17 @@ class Jobs:
 
     def unneeded(self, digests: Iterable[str]) -> set[str]:
         """Those of these blobs that no record and no open round names."""
-        unsure = set(digests) - self.apps.keys() - self._cloning.keys()
-        for job_id, run in self._runs.items():
+        unsure = self._kept_blobs.missing(set(digests) - self.apps.keys() - self._cloning.keys())
+        for run in self._going.values():
             if not unsure:
                 break
-            unsure -= blobs_of(run.record, self.checkpoints(job_id)) | run.rounds.blobs()
+            unsure -= self._blobs_of(run) | run.rounds.blobs()
             if not run.record.state.terminal:
                 unsure -= run.workflow.taken
         return unsure
+
+    def _blobs_of(self, run: JobRun) -> set[str]:
+        return blobs_of(run.record, self.checkpoints(run.record.id))
 
     async def trim(self, rounds: Sequence[RoundRecord], row: Row) -> None:
         """Let go of the saved states of these rounds, of jobs that have ended."""
@@ -495,6 +504,8 @@ class Jobs:
         await commit_through(self._store, [Put("round", one.key, to_document(one)) for one in trimmed], row)
         for record in trimmed:
             self._keep_round(record)
+        for job_id in {record.job_id for record in trimmed} - self._going.keys():
+            self._kept_blobs.put(job_id, self._blobs_of(self._runs[job_id]))
         self.collect(set[str]().union(*(record.state.digests for record in rounds if record.state)))
 
     def _model_size(self, job: JobRecord) -> int:
