@@ -127,6 +127,26 @@ async def test_checkpoints_beyond_those_that_are_kept_go(world, network, gc):
     assert (row.object, row.data) == ("old", {"checkpoints": 2})
 
 
+async def test_job_that_is_deleted_while_others_are_cleaned_up_does_not_come_back(world, network, gc):
+    for name in ("one", "two"):
+        await ended(world, name, ago=timedelta(0), round=4)
+        rounds = [round_record(name, n, StateRef(digest=f"{n:064x}", size=7)) for n in range(4)]
+        await world.store.commit([Put("round", one.key, to_document(one)) for one in rounds], None)
+    world.jobs.load()
+    cleaner = network.operations.cleaner
+    cleaner._checkpoints = Retention(most=2)
+    find = cleaner._find
+
+    async def find_slowly(age):
+        found = await find(age)
+        await world.jobs.delete(world.jobs.find("two"), ADA.uri, "")
+        return found
+
+    cleaner._find = find_slowly
+    await gc()
+    assert {value["job_id"] for value in world.store.load("round").values()} == {"one"}
+
+
 def round_record(job: str, number: int, state: StateRef) -> RoundRecord:
     return RoundRecord(
         job_id=job,

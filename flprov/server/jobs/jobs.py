@@ -361,9 +361,8 @@ class Jobs:
             NotFound: somebody else has just done so.
         """
         async with self._submitting:  # a clone of it may be under way
+            self._verify_there(run)
             job, rounds = run.record, list(self.rounds(run.record.id))
-            if job.id not in self._runs:
-                raise NotFound(f"job {job.id} was deleted", hint="flprov job ls")
             verify_removable(job, self._registry.sites.keys())
             data = {"name": job.name, "state": job.state.value, "rounds": len(rounds)}
             changes = changes_for_removal(job, rounds, run.rounds.updates())
@@ -498,15 +497,26 @@ class Jobs:
     def _blobs_of(self, run: JobRun) -> set[str]:
         return blobs_of(run.record, self.checkpoints(run.record.id))
 
-    async def trim(self, rounds: Sequence[RoundRecord], row: Row) -> None:
-        """Let go of the saved states of these rounds, of jobs that have ended."""
+    async def trim(self, run: JobRun, rounds: Sequence[RoundRecord], row: Row) -> None:
+        """Let go of the saved states of these rounds of a job that has ended.
+
+        Raises:
+            NotFound: it was deleted meanwhile.
+        """
         trimmed = [record.without_state() for record in rounds]
-        await commit_through(self._store, [Put("round", one.key, to_document(one)) for one in trimmed], row)
-        for record in trimmed:
-            self._keep_round(record)
-        for job_id in {record.job_id for record in trimmed} - self._going.keys():
-            self._kept_blobs.put(job_id, self._blobs_of(self._runs[job_id]))
+        async with self._submitting:  # nobody deletes it, and nobody clones it
+            self._verify_there(run)
+            puts = [Put("round", one.key, to_document(one)) for one in trimmed]
+            await commit_through(self._store, puts, row)
+            for record in trimmed:
+                self._keep_round(record)
+            if run.record.id not in self._going:
+                self._kept_blobs.put(run.record.id, self._blobs_of(run))
         self.collect(set[str]().union(*(record.state.digests for record in rounds if record.state)))
+
+    def _verify_there(self, run: JobRun) -> None:
+        if run.record.id not in self._runs:
+            raise NotFound(f"job {run.record.id} was deleted", hint="flprov job ls")
 
     def _model_size(self, job: JobRecord) -> int:
         app = self.apps.get(job.app)

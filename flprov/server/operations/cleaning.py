@@ -140,11 +140,10 @@ class Cleaner:
                 else:
                     done.append(run)
             for job_id, rounds in _by_job(found.rounds).items():
-                data = {"checkpoints": len(rounds)}
-                with contextlib.suppress(NotFound):
-                    await self._parts.jobs.trim(
-                        rounds, Row(who=who, what="job.trim", object=job_id, data=data)
-                    )
+                row = Row(who=who, what="job.trim", object=job_id, data={"checkpoints": len(rounds)})
+                if (left := self._parts.jobs.get(job_id)) is not None:
+                    with contextlib.suppress(NotFound):
+                        await self._parts.jobs.trim(left, rounds, row)
             notes.extend(self._parts.jobs.collect(found.blobs))
             document = _document(_Found(**vars(found) | {"jobs": done}), size, notes=tuple(notes))
             await commit_through(self._parts.store, changes, self._row(who, document))
