@@ -280,6 +280,8 @@ async def test_a_site_tells_of_its_own_jobs_only(job, network, world):
             await send(site, job_id=job_id, points=points(1.0))
     with pytest.raises(ProtocolError, match="at most 2000 may"):
         await send(mine, points=points(*range(2001)))
+    with pytest.raises(ProtocolError, match="no site has told 18446744073709551615 numbers"):
+        await send(mine, points=points(1.0), first=(1 << 64) - 1)
     found = list(read_series(world.jobs.series.path("0job").read_bytes()))
     assert [line.site for line in found if isinstance(line, SeriesPoint)] == ["site-1"]
     assert found[0].params["workflow"] == "fedavg"
