@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from dataclasses import replace
 from datetime import timedelta
 
@@ -405,6 +406,26 @@ async def test_blob_of_two_ended_jobs_goes_with_the_second(world):
     await world.jobs.delete(world.jobs.find("one"), ADA.uri, "")
     assert world.blobs.has(digest)
     await world.jobs.delete(world.jobs.find("two"), ADA.uri, "")
+    assert not world.blobs.has(digest)
+
+
+async def test_blobs_of_a_deleted_job_go_although_its_caller_hung_up(world, monkeypatch):
+    digest = await world.blobs.put(b"a result")
+    await world.put_job(id="one", state=JobState.COMPLETED, results={"r": BlobRef(digest=digest, size=8)})
+    world.jobs.load()
+    reached, goes_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(folder):
+        loop.call_soon_threadsafe(reached.set)
+        goes_on.wait(PATIENCE)
+
+    monkeypatch.setattr(jobs_module, "remove_folder", slow)
+    deleting = asyncio.ensure_future(world.jobs.delete(world.jobs.find("one"), ADA.uri, ""))
+    await reached.wait()
+    deleting.cancel()
+    await asyncio.wait([deleting])
+    goes_on.set()
     assert not world.blobs.has(digest)
 
 

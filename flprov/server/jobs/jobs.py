@@ -369,8 +369,10 @@ class Jobs:
             row = Row(who=who, what="job.delete", object=job.id, reason=reason, data=data)
             await commit_through(self._store, [*changes, *more], row)
             self._forget(job.id)
-        await asyncio.to_thread(remove_folder, self._folder / job.id)
-        self.collect(blobs_of(job, rounds))
+        try:
+            await asyncio.to_thread(remove_folder, self._folder / job.id)
+        finally:  # also when nobody waits for the answer any more
+            self.collect(blobs_of(job, rounds))
         return len(rounds)
 
     def _forget(self, job_id: str) -> None:
