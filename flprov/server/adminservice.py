@@ -28,7 +28,7 @@ from flprov.server.records import AppRecord
 from flprov.server.registry import Registry
 from flprov.server.sessions import Sessions
 from flprov.server.sights.jobs import job_document
-from flprov.server.sights.pages import list_page
+from flprov.server.sights.pages import list_page, newest_rounds, next_rounds
 from flprov.server.sights.scene import Scene
 from flprov.server.sights.sites import site_document, site_documents
 from flprov.server.sights.sitewhy import site_why
@@ -39,7 +39,6 @@ from flprov.wire import pb
 
 _MOST_APP = 512 << 20
 _MOST_WAITING = 20  # jobs that `status` names
-_MOST_ROUNDS = 500  # in one message of a watch
 
 
 class AdminService:
@@ -214,12 +213,11 @@ class AdminService:
         run = self._find(call, request.id)
         sent = 0
         async for changed in self._jobs.watch(run.record.id):
-            rounds = self._jobs.rounds(changed.record.id)
-            fresh = rounds[sent : sent + _MOST_ROUNDS]
+            fresh = next_rounds(self._jobs.rounds(changed.record.id), sent)
             sent += len(fresh)
             ended = changed.record.state.terminal
             yield _document(job_document(changed, fresh, self._contributions(changed) if ended else ()))
-        while fresh := self._jobs.rounds(run.record.id)[sent : sent + _MOST_ROUNDS]:
+        while fresh := next_rounds(self._jobs.rounds(run.record.id), sent):
             sent += len(fresh)
             yield _document(job_document(run, fresh))
 
@@ -284,7 +282,7 @@ class AdminService:
         return _document(doc.JobDeletedDocument(job_id=run.record.id, rounds=rounds))
 
     def _job_document(self, run: JobRun) -> pb.Document:
-        rounds = self._jobs.rounds(run.record.id)
+        rounds = newest_rounds(self._jobs.rounds(run.record.id))
         return _document(job_document(run, rounds, self._contributions(run)))
 
     def _contributions(self, run: JobRun) -> tuple[doc.Contribution, ...]:

@@ -46,6 +46,7 @@ class Registry:
         self._store = store
         self._provisioned = {entry.name: entry.org for entry in kit.registry}
         self._sites = {name: SiteRecord(name=name, org=org) for name, org in self._provisioned.items()}
+        self._queued: dict[str, SiteRecord] = {}  # as they will be once all that is under way is on disk
         self._enrolments: dict[str, Enrolment] = {}
         self.drained: Mark | None = None  # of the server: nothing starts
         self.revocations = Revocations(store)
@@ -254,9 +255,14 @@ class Registry:
         if known is None:  # it was removed meanwhile; that it went is told all the same
             await self._store.commit(more, row)
             return
-        site = replace(known, **changes)  # type: ignore[arg-type]
+        # What is being written of this site already counts as written: this goes to disk after it.
+        site = self._queued[name] = replace(self._queued.get(name, known), **changes)  # type: ignore[arg-type]
         # Through: a call that is cut off is cancelled in here, and what is on disk must also be shown.
-        await commit_through(self._store, [Put("site", name, to_document(site)), *more], row)
+        try:
+            await commit_through(self._store, [Put("site", name, to_document(site)), *more], row)
+        finally:
+            if self._queued.get(name) is site:
+                del self._queued[name]
         if name in self._sites:
             self._sites[name] = replace(self._sites[name], **changes)  # type: ignore[arg-type]
 

@@ -50,6 +50,7 @@ _LONGEST_WORK = 1e9  # seconds that an update may say it took; thirty years
 _MOST_FREED = 100
 _NO_ROOM = NoRoom("").code
 _MOST_POINTS = 2_000  # in one message
+_MOST_COUNTED = 1 << 53  # points of one source; above this, JSON's numbers have gaps
 _LONGEST_SOURCE = 64  # characters
 _BEATS_A_SECOND = 50  # of all sites together; each takes half a millisecond to read
 _LONGEST_TASK = 200  # characters of a task id, as in rounds.py
@@ -416,6 +417,8 @@ class SiteService:
         count = len(request.points)
         if count > _MOST_POINTS or len(request.source) > _LONGEST_SOURCE:
             raise ProtocolError(f"{count} points came at once; at most {_MOST_POINTS} may")
+        if request.first > _MOST_COUNTED:
+            raise ProtocolError(f"no site has told {request.first} numbers of one job")
         if not count or (run.record.state.terminal and not run.record.unconfirmed):
             return pb.PointsReply(next=request.first + count)
         now = self._clock.now().timestamp()

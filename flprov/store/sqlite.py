@@ -7,8 +7,8 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,7 +44,8 @@ class SQLiteStore:
         self._path = folder / "store.db"
         self._closed = False
         self._heads = Heads(f"the store {self._path}")
-        self._finding = threading.Lock()
+        # A thread of its own: what is sought waits here, and never in the threads that all others share.
+        self._finding = ThreadPoolExecutor(1, thread_name_prefix=f"find in {self._path}")
         with store_errors(self._path):
             connection = open_database(self._path)
             try:
@@ -109,22 +110,25 @@ class SQLiteStore:
         self, wanted: RowFilter, *, start: int = 1, limit: int = 1000, newest: bool = False
     ) -> list[LogRow]:
         """See `Store.find`."""
-        found = await asyncio.to_thread(
-            self._seek,
-            lambda finder: find_rows(finder, wanted, start=start, limit=limit, newest=newest),
+        found = await self._seek(
+            lambda finder: find_rows(finder, wanted, start=start, limit=limit, newest=newest)
         )
         return [self._decode(columns) for columns in found]
 
     async def lines(self, start: int = 1, limit: int = 1000) -> list[bytes]:
         """See `Store.lines`."""
-        return await asyncio.to_thread(self._seek, lambda finder: read_lines(finder, start, limit))
+        return await self._seek(lambda finder: read_lines(finder, start, limit))
 
-    def _seek(self, search: Callable[[sqlite3.Connection], list[T]]) -> list[T]:
-        with self._finding:
-            if self._closed:
-                raise self._refusal()
-            with self._reading():
-                return search(self._finder)
+    async def _seek(self, search: Callable[[sqlite3.Connection], list[T]]) -> list[T]:
+        if self._closed:
+            raise self._refusal()
+        return await asyncio.get_running_loop().run_in_executor(self._finding, self._search, search)
+
+    def _search(self, search: Callable[[sqlite3.Connection], list[T]]) -> list[T]:
+        if self._closed:
+            raise self._refusal()
+        with self._reading():
+            return search(self._finder)
 
     @property
     def head(self) -> int:
@@ -145,12 +149,9 @@ class SQLiteStore:
             self._closed = True
             self._heads.close()
             self._reader.close()
-            await asyncio.to_thread(self._close_finder)
-        await self._writer.close()
-
-    def _close_finder(self) -> None:
-        with self._finding:
+            await asyncio.to_thread(self._finding.shutdown)
             self._finder.close()
+        await self._writer.close()
 
     def _read_head(self) -> Head:
         last = self._select("SELECT ix, at, line, previous, digest FROM log ORDER BY ix DESC LIMIT 1", ())

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from server_running import copy_config, put_job, running
 
-from flprov._base import SystemClock, from_document, hold_lock, parse_json
+from flprov._base import SystemClock, from_document, hold_lock, parse_json, write_atomic
 from flprov.blobs import BlobStore, digest_of
 from flprov.errors import Conflict, KitRefused, LocalError, NotFound, StateDamaged
 from flprov.jobs import JobState
@@ -55,6 +55,7 @@ async def fill(config, app) -> str:
     log = config.state / "jobs" / "0job" / "logs" / "site-1.log"
     log.parent.mkdir(parents=True)
     log.write_text("round 0\n")
+    (config.state / "jobs" / "0job" / "series.jsonl").write_text('{"kind":"end","state":"completed"}\n')
     (config.state / "jobs" / "0job" / "workflow" / "work").mkdir(parents=True)
     (config.state / "jobs" / "0job" / "workflow" / "work" / "scratch").write_text("x")
     (config.state / "own").mkdir()
@@ -79,6 +80,7 @@ async def test_backup_has_the_store_what_it_names_the_logs_and_the_rest(config, 
         "state/store.db",
         f"state/blobs/{app.digest[:2]}/{app.digest}",
         "state/jobs/0job/logs/site-1.log",
+        "state/jobs/0job/series.jsonl",
         "state/own/key.pem",
         "manifest.json",
     } == inside
@@ -87,6 +89,20 @@ async def test_backup_has_the_store_what_it_names_the_logs_and_the_rest(config, 
     assert stat.S_IMODE((tmp_path / "b.tar").stat().st_mode) == 0o600
     assert not (config.state / "backup.partial").exists()
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+async def test_file_that_another_takes_the_place_of_meanwhile_is_whole(config, app, tmp_path):
+    await fill(config, app)
+    trust = config.state / "trust.json"
+    trust.write_bytes(b"old")
+
+    def publish(done: int, total: int) -> None:
+        write_atomic(trust, b"a newer and longer bundle")
+
+    back_up(config.kit, config.state, tmp_path / "b.tar", now=SystemClock().now(), progress=publish)
+    with ArchiveReader(tmp_path / "b.tar") as reader:
+        reader.extract(tmp_path / "out", step=lambda size: None)
+    assert (tmp_path / "out" / "trust.json").read_bytes() in (b"old", b"a newer and longer bundle")
 
 
 async def test_backup_overwrites_nothing(config, app, tmp_path):
@@ -205,6 +221,7 @@ async def test_restored_state_is_what_was_saved(config, app, tmp_path):
     assert digest_of(blob.read_bytes()) == app.digest
     assert stat.S_IMODE(blob.stat().st_mode) == 0o444
     assert (config.state / "jobs" / "0job" / "logs" / "site-1.log").read_text() == "round 0\n"
+    assert (config.state / "jobs" / "0job" / "series.jsonl").is_file()
     assert stat.S_IMODE((config.state / "own" / "key.pem").stat().st_mode) == 0o600
     assert sorted(path.name for path in config.state.parent.iterdir() if "state" in path.name) == ["state"]
 
@@ -282,6 +299,21 @@ async def test_who_was_kept_out_since_the_backup_is_kept_out_after_it(config, ap
         assert "site-2" not in registry.sites
         assert registry.revocations.cutoff(kit("mia").identity.uri) is not None
         assert registry.enrolment("site-3").locked is not None  # what lets somebody in is not taken over
+
+
+async def test_who_was_kept_out_is_kept_out_also_when_a_row_of_the_old_log_is_damaged(
+    config, app, tmp_path, kit
+):
+    await fill(config, app)
+    save(config, tmp_path / "b.tar")
+    async with running(config) as found:
+        await found.connect(kit("ada")).unary(m.LOCK_SITE, pb.PartyChange(name="site-1", reason="odd"), 5.0)
+    with sqlite3.connect(config.state / "store.db") as old:
+        old.execute("UPDATE log SET line = '{}' WHERE ix = 1")
+    old.close()
+    assert (await bring_back(config, tmp_path / "b.tar", force=True)).denials
+    async with running(config) as found:
+        assert found.server._operations.parts.registry.enrolment("site-1").locked.reason == "odd"
 
 
 def rewrite(source: Path, target: Path, change) -> None:

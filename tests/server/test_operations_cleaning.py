@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from datetime import timedelta
 
@@ -13,7 +14,7 @@ from server_network import ALONE, settle, trained
 from server_parties import ADA, NOW, OLGA
 
 from flprov._base import from_document, parse_json, to_document
-from flprov.errors import Misuse, PermissionRefused
+from flprov.errors import LocalError, Misuse, PermissionRefused
 from flprov.jobs import JobState
 from flprov.rpc import methods as m
 from flprov.server.jobs.checkpoints import Retention
@@ -126,6 +127,26 @@ async def test_checkpoints_beyond_those_that_are_kept_go(world, network, gc):
     assert (row.object, row.data) == ("old", {"checkpoints": 2})
 
 
+async def test_job_that_is_deleted_while_others_are_cleaned_up_does_not_come_back(world, network, gc):
+    for name in ("one", "two"):
+        await ended(world, name, ago=timedelta(0), round=4)
+        rounds = [round_record(name, n, StateRef(digest=f"{n:064x}", size=7)) for n in range(4)]
+        await world.store.commit([Put("round", one.key, to_document(one)) for one in rounds], None)
+    world.jobs.load()
+    cleaner = network.operations.cleaner
+    cleaner._checkpoints = Retention(most=2)
+    find = cleaner._find
+
+    async def find_slowly(age):
+        found = await find(age)
+        await world.jobs.delete(world.jobs.find("two"), ADA.uri, "")
+        return found
+
+    cleaner._find = find_slowly
+    await gc()
+    assert {value["job_id"] for value in world.store.load("round").values()} == {"one"}
+
+
 def round_record(job: str, number: int, state: StateRef) -> RoundRecord:
     return RoundRecord(
         job_id=job,
@@ -197,6 +218,28 @@ async def test_retention_cleans_once_a_day_also_over_restarts(world, network):
     again.cancel()
     await asyncio.gather(again, return_exceptions=True)
     assert [row.who for row in world.store.told("job.delete")] == ["server", "server"]
+
+
+@pytest.mark.parametrize("error", [LocalError("disk I/O error"), OSError(errno.EIO, "Input/output error")])
+async def test_disk_that_cannot_be_read_for_a_moment_does_not_end_it(world, network, monkeypatch, error):
+    cleaner = Cleaner(
+        network.operations.parts, world.blobs, checkpoints=Retention(), keep_jobs=timedelta(days=90)
+    )
+    await ended(world, "one")
+    world.jobs.load()
+
+    def refuse(*_args, **_kwargs):
+        raise error
+
+    where = (world.store, "get") if isinstance(error, LocalError) else (world.blobs, "digests")
+    monkeypatch.setattr(*where, refuse)
+    running = asyncio.create_task(cleaner.run())
+    await asyncio.sleep(0.05)
+    monkeypatch.undo()
+    await world.clock.elapse(3600)
+    await settle(lambda: world.jobs.get("one") is None)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_without_retention_nothing_runs_by_itself(world, network):

@@ -22,6 +22,7 @@ from flprov.server.jobs import planning
 from flprov.server.records import BlobRef, Enrolment, Mark, RoundRecord
 from flprov.wire import documents as doc
 from flprov.wire import pb
+from flprov.wire.documents import Contributor
 
 
 @pytest.fixture
@@ -338,6 +339,31 @@ async def test_watch_of_many_rounds_comes_in_parts(network, world):
     replies = [reply async for reply in network.connect(ADA).download(m.WATCH_JOB, pb.Query(id="0job"))]
     parts = [len(read(doc.JobDocument, reply.json).rounds) for reply in replies]
     assert parts == [500, 500, 200]
+
+
+async def test_job_of_more_rounds_than_a_message_takes_is_shown_watched_and_aborted(ask, network, world):
+    """300 sites and 200 rounds, say. What is shown are the newest; a watch brings all."""
+    await world.put_job(round=200)
+    world.jobs.load()
+    lines = tuple(
+        Contributor(site=f"site-{n}", samples=n, weight=1.0, bytes=n, seconds=1.5, metrics={"loss": 0.123456})
+        for n in range(300)
+    )
+    world.jobs._rounds["0job"] = [
+        RoundRecord(
+            job_id="0job", round=number, started_at=None, finished_at=None, contributors=lines, absent=(),
+            refused=(), metrics={},
+        )
+        for number in range(200)
+    ]  # fmt: skip
+    shown = [record.round for record in (await ask(doc.JobDocument, m.SHOW_JOB, pb.Query(id="0job"))).rounds]
+    assert shown == list(range(shown[0], 200))
+    assert 0 < shown[0] < 200
+    request = pb.AbortRequest(job_id="0job")
+    assert (await ask(doc.JobDocument, m.ABORT_JOB, request)).state in ("aborting", "aborted")
+    replies = [reply async for reply in network.connect(ADA).download(m.WATCH_JOB, pb.Query(id="0job"))]
+    told = [record.round for reply in replies for record in read(doc.JobDocument, reply.json).rounds]
+    assert told == list(range(200))
 
 
 async def test_logs_of_all_parties_or_of_one(network, jobs, world):

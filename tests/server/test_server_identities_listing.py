@@ -13,6 +13,7 @@ import pytest
 from identity_parts import Parts, make_kits
 from server_parties import site
 
+from flprov.errors import LocalError
 from flprov.rpc import methods as m
 from flprov.server.identities.expiry import ExpiryWatch, say_days, steps
 from flprov.wire import documents as doc
@@ -199,6 +200,22 @@ async def test_row_that_could_not_be_written_is_written_later(parts, watch):
     assert told(parts, "site-2") == []
     parts.store.full = False
     await parts.clock.elapse(120)
+    assert len(told(parts, "site-2")) == 1
+
+
+async def test_what_the_disk_did_not_give_is_looked_at_later(parts, watch):
+    await parts.comes("site-2")
+    await parts.clock.elapse(5)
+    load = parts.store.load
+
+    def refuse(kind):
+        raise LocalError("store.db cannot be used: disk I/O error")
+
+    parts.store.load = refuse
+    parts.around.changed()
+    await parts.clock.elapse(5)
+    parts.store.load = load
+    await parts.clock.elapse(60 * DAY)
     assert len(told(parts, "site-2")) == 1
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 
 import pytest
 from server_fakes import PATIENCE
@@ -13,6 +14,7 @@ from server_world import deploy, finished, train
 from flprov.errors import LocalError, NotFound
 from flprov.jobs import JobState
 from flprov.server.jobs import events as ev
+from flprov.workers import Leftovers
 
 TWO = ("site-1", "site-2")
 
@@ -145,6 +147,31 @@ async def test_abort_that_cannot_be_written_is_refused_and_changes_nothing(world
     assert running.run.record.state is JobState.RUNNING
     world.store.full = False
     assert await running["site-1"].fence(running.run) == []
+
+
+async def test_job_ends_although_its_workflow_could_not_be_stopped_at_first(world, monkeypatch):
+    running = await train(world, *TWO)
+    tried: list[str] = []
+
+    async def stop(grace):
+        tried.append("stop")
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def reap(folder):
+        tried.append("reap")
+        if len(tried) < 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return Leftovers(found=(), remaining=(), record=None)
+
+    running.workflow.stop = stop
+    monkeypatch.setattr("flprov.server.jobs.workflow.reap_leftovers", reap)
+    await abort(world, running.run)
+    for fake in running.sites.values():
+        fake.stops(running.run)
+    async with asyncio.timeout(PATIENCE):
+        while running.run.record.state is not JobState.ABORTED:
+            await world.clock.elapse(1)
+    assert tried == ["stop", "reap", "reap"]
 
 
 async def test_site_that_is_away_is_named_and_confirms_when_it_returns(world):

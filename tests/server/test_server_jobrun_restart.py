@@ -41,6 +41,15 @@ async def test_deploying_job_deploys_again_what_had_been_ready(world):
     assert await one.fence(run) == []
 
 
+@pytest.mark.parametrize("state", [JobState.DEPLOYING, JobState.RUNNING])
+async def test_job_that_was_killed_after_the_refusal_that_ends_it_ends(world, state):
+    """The refusal is on disk, the end is not: what is left of the sites is waited for no longer."""
+    await world.put_job(targets=TWO, state=state, granted=TWO, refusals={"site-2": "its policy"})
+    run = await restarted(world)
+    await world.reaches(run, JobState.FAILED)
+    assert run.record.reason == "site-2 refused the job: its policy (2 sites are needed, 1 are left)"
+
+
 async def test_running_job_goes_on_in_its_round_with_the_saved_state(world):
     state = tensors(5, name="state")
     await world.put_job(targets=TWO, state=JobState.RUNNING, members=TWO, round=3, model=inline_state(state))

@@ -60,6 +60,23 @@ async def test_refusals_that_leave_no_quorum_end_the_job(world):
     assert run.record.reason == "site-1 refused the job: no (2 sites are needed, 1 are left)"
 
 
+async def test_refusal_after_which_the_disk_is_full_ends_the_job_when_it_is_not(world):
+    running = await train(world, "site-1", "site-2")
+    commit = world.store.commit
+
+    async def fills(changes, row, **kwargs):
+        index = await commit(changes, row, **kwargs)
+        world.store.full = world.store.full or (row.what, row.outcome) == ("job.deploy", "refused")
+        return index
+
+    world.store.commit = fills
+    running["site-2"].refuses(running.run)
+    await world.until(running.run, lambda seen: "disk is full; tried again" in seen.record.reason)
+    world.store.full, world.store.commit = False, commit
+    await running["site-1"].hears("stop")
+    assert running.run.record.reason.startswith("site-2 refused the job: the policy allows nobody")
+
+
 async def test_site_that_refuses_in_the_middle_of_a_round_is_not_waited_for(world):
     running = await train(world, "site-1", "site-2", "site-3")
     run = running.run

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from dataclasses import replace
 from datetime import timedelta
 
@@ -159,6 +160,26 @@ async def test_name_that_several_people_gave_is_refused_and_their_digests_are_to
         world.jobs.find_app("heart")
     assert world.jobs.find_app(world.app.digest) is own
     assert world.jobs.find_app("fff").uploaded_by == ADA.uri
+
+
+async def test_app_that_is_on_disk_is_known_although_its_caller_hung_up(world):
+    world.jobs.load()
+    app = replace(world.jobs.apps[world.app.digest], digest="ab" * 32)
+    commit, reached, goes_on = world.store.commit, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args, **kwargs):
+        index = await commit(*args, **kwargs)  # it goes on although nobody waits for it
+        reached.set()
+        await goes_on.wait()
+        return index
+
+    world.store.commit = slow
+    adding = asyncio.ensure_future(world.jobs.add_app(app))
+    await reached.wait()
+    adding.cancel()
+    goes_on.set()
+    await asyncio.wait([adding])
+    assert world.jobs.apps[app.digest] == app
 
 
 async def test_app_that_is_added_twice_is_one_row(world):
@@ -361,6 +382,51 @@ async def test_results_and_checkpoints_outlive_their_job(world):
     assert running.run.record.model is None
     world.jobs.collect(world.blobs.digests())
     assert world.blobs.digests() == {world.app.digest, result_digest, state_digest}
+
+
+async def test_what_may_go_after_a_round_is_found_without_a_look_at_each_ended_job(world, monkeypatch):
+    for number in range(50):
+        await world.put_job(
+            id=f"{number:02}job", state=JobState.COMPLETED, results={"r": BlobRef(digest=f"{number:064x}")}
+        )
+    world.jobs.load()
+    looked: list[str] = []
+    monkeypatch.setattr(jobs_module, "blobs_of", lambda job, rounds: looked.append(job.id) or set())
+    assert world.jobs.unneeded({f"{number:064x}" for number in range(60)}) == {
+        f"{number:064x}" for number in range(50, 60)
+    }
+    assert looked == []
+
+
+async def test_blob_of_two_ended_jobs_goes_with_the_second(world):
+    digest = await world.blobs.put(b"the same result")
+    for name in ("one", "two"):
+        await world.put_job(id=name, state=JobState.COMPLETED, results={"r": BlobRef(digest=digest, size=15)})
+    world.jobs.load()
+    await world.jobs.delete(world.jobs.find("one"), ADA.uri, "")
+    assert world.blobs.has(digest)
+    await world.jobs.delete(world.jobs.find("two"), ADA.uri, "")
+    assert not world.blobs.has(digest)
+
+
+async def test_blobs_of_a_deleted_job_go_although_its_caller_hung_up(world, monkeypatch):
+    digest = await world.blobs.put(b"a result")
+    await world.put_job(id="one", state=JobState.COMPLETED, results={"r": BlobRef(digest=digest, size=8)})
+    world.jobs.load()
+    reached, goes_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(folder):
+        loop.call_soon_threadsafe(reached.set)
+        goes_on.wait(PATIENCE)
+
+    monkeypatch.setattr(jobs_module, "remove_folder", slow)
+    deleting = asyncio.ensure_future(world.jobs.delete(world.jobs.find("one"), ADA.uri, ""))
+    await reached.wait()
+    deleting.cancel()
+    await asyncio.wait([deleting])
+    goes_on.set()
+    assert not world.blobs.has(digest)
 
 
 async def test_start_removes_blobs_that_no_record_names_and_keeps_the_others(world):

@@ -21,6 +21,7 @@ from flprov.jobs import JobState
 from flprov.rpc import crossing
 from flprov.server.foreign import read_vitals
 from flprov.server.jobs.jobs import Jobs
+from flprov.server.jobs.sites import JobSites
 from flprov.server.operations.safety import server_safety, site_safety
 from flprov.server.records import Enrolment, Mark, RoundRecord
 from flprov.server.server import warn_of_few_files
@@ -46,6 +47,23 @@ async def test_status_and_plans_look_at_no_job_of_the_past(world, refuse_history
     assert world.jobs.scheduler.snapshot().jobs == ()
     assert not site_safety(world.jobs, "site-1", drained=False).safe
     assert not server_safety(world.jobs, drained=False).safe
+
+
+async def test_safety_of_a_site_asks_no_job_that_waits_in_the_queue(world, monkeypatch):
+    for number in range(20):
+        await world.put_job(id=f"{number}waits")
+    running = await train(world, "site-1", "site-2", id="runs")
+    asked: list[str] = []
+    holds = JobSites.holds
+
+    def note(sites: JobSites, name: str) -> bool:
+        asked.append(name)
+        return holds(sites, name)
+
+    monkeypatch.setattr(JobSites, "holds", note)
+    assert site_safety(world.jobs, "site-1", drained=False).jobs == (running.run.record.id,)
+    assert site_safety(world.jobs, "site-3", drained=False).safe
+    assert asked == ["site-1", "site-3"]
 
 
 class Lines(tuple):

@@ -18,6 +18,7 @@ from flprov.errors import IdentityRefused, NotFound
 from flprov.kits import RegistryEntry
 from flprov.server.registry import Registry
 from flprov.server.sessions import Session
+from flprov.store import Row
 from flprov.testing.clock import FakeClock
 
 
@@ -170,3 +171,20 @@ async def test_a_site_that_says_goodbye_leaves_and_is_not_lost(store, clock):
     assert (found.left_by_itself, found.gone_because) == (True, "stopped by its operator")
     await registry.saw(session, clock.now())
     assert registry.find("site-1").gone_at is None
+
+
+async def test_what_comes_at_once_about_a_site_is_all_on_disk(store, clock):
+    registry = make(store)
+    session = Session(site("site-1"), hello("site-1"), since=clock.now())
+    await registry.saw(session, clock.now())
+    registry._store = slow = SlowStore(store)
+    leaf = SimpleNamespace(not_after=clock.now() + timedelta(days=30), serial=0xABC, issued_at=clock.now())
+    row = Row(who=session.identity.uri, what="cert.renew", object="site-1")
+    renewing = asyncio.create_task(registry.renewed("site-1", leaf, row))
+    leaving = asyncio.create_task(registry.lost(session, clock.now()))
+    await slow.begun.wait()
+    await asyncio.sleep(0)
+    slow.go_on.set()
+    await asyncio.gather(renewing, leaving)
+    assert (registry.find("site-1").cert_serial, registry.find("site-1").gone_at) == ("abc", clock.now())
+    assert make(store).find("site-1") == registry.find("site-1")

@@ -134,6 +134,20 @@ async def test_a_site_has_its_part_of_the_file_and_not_the_others(book, monkeypa
     assert [line for line in lines(again) if isinstance(line, SeriesFull)] == [SeriesFull(site="a", points=3)]
 
 
+async def test_what_is_not_kept_makes_no_file_grow(book, monkeypatch):
+    monkeypatch.setattr(file, "MOST_PER_JOB", 9)  # of two sites and the workflow: three each
+    await book.take("j", "a", "s", 0, points(*range(10)), TIME)
+    await book.take("j", "b", "s", 0, points(1.0), TIME)
+    size = book.path("j").stat().st_size
+    for number in range(1, 20):
+        assert await book.take("j", "a", "s", 9 + number, points(1.0), TIME) == 10 + number
+        assert await book.take("j", "b", "s", number, points(math.nan), TIME) == 1 + number
+    assert book.path("j").stat().st_size == size
+    await book.take("j", "b", "s", 20, points(2.0), TIME)
+    await book.take("j", "b", "s", 20, points(2.0, 3.0), TIME)
+    assert [value for site, _, value in told(book) if site == "b"] == [1.0, 2.0, 3.0]
+
+
 async def test_a_site_cannot_have_names_without_end(book, monkeypatch):
     monkeypatch.setattr(file, "MOST_NAMES", 3)
     await book.take("j", "a", "s", 0, [pb.Point(name=f"m{n}", value=n) for n in range(9)], TIME)
@@ -266,6 +280,8 @@ async def test_a_site_tells_of_its_own_jobs_only(job, network, world):
             await send(site, job_id=job_id, points=points(1.0))
     with pytest.raises(ProtocolError, match="at most 2000 may"):
         await send(mine, points=points(*range(2001)))
+    with pytest.raises(ProtocolError, match="no site has told 18446744073709551615 numbers"):
+        await send(mine, points=points(1.0), first=(1 << 64) - 1)
     found = list(read_series(world.jobs.series.path("0job").read_bytes()))
     assert [line.site for line in found if isinstance(line, SeriesPoint)] == ["site-1"]
     assert found[0].params["workflow"] == "fedavg"

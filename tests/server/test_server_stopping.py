@@ -79,6 +79,18 @@ async def test_done_when_every_site_and_the_workflow_have_proven_it():
     assert held.unconfirmed == ()
 
 
+async def test_site_that_has_proven_it_has_room_again_also_when_it_goes_or_the_server_is_started_again():
+    held = Held()
+    held.stopping.begin()
+    await held.proves("site-1")
+    held.sites.went("site-1")
+    held.sites.came("site-1")
+    assert (held.sites.parts["site-1"].state, held.sites.parts["site-1"].reason) == ("stopped", "")
+    after = JobSites(held.ledger, Sessions(), held.clock)  # what another server knows of it
+    for sites in (held.sites, after):
+        assert [name for name in SITES if sites.holds(name)] == ["site-2", "site-3"]
+
+
 async def test_not_done_without_the_workflow():
     held = Held(here=())
     held.stopping.begin()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from dataclasses import replace
 from datetime import timedelta
@@ -85,6 +86,27 @@ async def test_a_newer_bundle_is_in_force_logged_once_and_found_again_after_a_cr
     parts.restart()
     assert parts.around.trust.current.version == 2
     assert parts.around.issuer.has(parts.around.trust.current.anchors["sites"].members[1].key_id.hex())
+
+
+async def test_a_bundle_that_the_log_has_is_in_force_although_its_caller_hung_up(parts, workspace):
+    prepare_rotation(PROJECT, workspace, now=LATER)
+    commit, reached, goes_on = parts.store.commit, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args, **kwargs):
+        index = await commit(*args, **kwargs)  # it goes on although nobody waits for it
+        reached.set()
+        await goes_on.wait()
+        return index
+
+    parts.store.commit = slow
+    publishing = asyncio.ensure_future(publish(parts, workspace))
+    await reached.wait()
+    publishing.cancel()
+    goes_on.set()
+    await asyncio.wait([publishing])
+    await asyncio.sleep(0)
+    assert [row.row.object for row in rows(parts, "trust.publish")] == ["2"]
+    assert parts.around.trust.current.version == 2
 
 
 async def test_a_bundle_that_is_older_forged_or_without_its_keys_changes_nothing(parts, workspace):

@@ -12,6 +12,7 @@ from server_fakes import PATIENCE
 from server_parties import site
 
 from flprov._base import to_iso
+from flprov.errors import LocalError, StateDamaged
 from flprov.pki import sign
 from flprov.server.log import ServerLog, receipts, witnesses
 from flprov.server.log.witnesses import SPACING
@@ -282,6 +283,28 @@ async def test_log_that_was_restored_from_a_backup_is_told_apart_in_words(dial, 
     assert log.warnings() == ()  # everybody knows by then; the audit says it for ever
 
 
+async def test_row_that_cannot_be_read_any_more_is_a_conflict_and_keeps_no_site_out(
+    dial, log, world, early_kit
+):
+    kit, one = early_kit("site-1"), dial()
+    head = (await one.open()).head
+    mine = vouch(kit, head.index, head.digest, at=world.clock.now())
+    one.say(witness=mine)
+    await kept(log, "site-1", head.index)
+    await one.close()
+    rows = world.store.rows
+
+    def damaged(start=1, limit=1000):
+        if (start, limit) == (head.index, 1):
+            raise StateDamaged(f"store.db is damaged: row {start} of the log cannot be read")
+        return rows(start, limit)
+
+    world.store.rows = damaged
+    await dial().open(witness=mine)
+    [dispute] = log.witnesses.document().disputes
+    assert (dispute.receipt.index, dispute.found) == (head.index, "")
+
+
 async def test_restore_does_not_excuse_rows_from_before_it(dial, world, early_kit):
     await write(world, [ROW] * 10)
     row = world.store.rows(5)[0]
@@ -362,6 +385,25 @@ async def test_receipt_is_stored_although_the_disk_was_full_before(dial, log, wo
     head = await one.hears("head")
     one.say(witness=vouch(kit, head.index, head.digest, at=world.clock.now()))
     await kept(log, "site-1", head.index)
+
+
+async def test_sites_are_asked_although_the_disk_gave_no_row_before(dial, log, world, early_kit, asking):
+    kit, one = early_kit("site-1"), dial()
+    head = (await one.open()).head
+    one.say(witness=vouch(kit, head.index, head.digest, at=world.clock.now()))
+    await kept(log, "site-1", head.index)
+    rows = world.store.rows
+
+    def refuse(start=1, limit=1000):
+        raise LocalError("store.db cannot be used: disk I/O error")
+
+    world.store.rows = refuse
+    await write(world, [ROW])
+    await world.clock.elapse(SPACING)
+    world.store.rows = rows
+    await write(world, [ROW])
+    await world.clock.elapse(SPACING)
+    assert (await one.hears("head")).index == world.store.head
 
 
 async def test_flapping_site_leaves_some_rows_and_a_count(dial, world):

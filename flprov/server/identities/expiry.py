@@ -106,8 +106,8 @@ class ExpiryWatch:
         """Until cancelled."""
         while True:
             now = self._around.clock.now()
-            lines = list_certificates(self._around, now)
             try:
+                lines = list_certificates(self._around, now)
                 await self._tell(lines, now)
                 wake_at = min((m for line in lines for m in steps(line) if m > now), default=now + _FAR)
             except FlprovError as error:

@@ -52,7 +52,7 @@ class PartyService:
             m.REMOVE_PERSON: self.alone(self.remove_person),
             m.LIST_CERTIFICATES: self.list_certificates,
             m.REVOKE_CERTIFICATE: self.alone(self.revoke_certificate),
-            m.EXPORT_CRLS: self.export_crls,
+            m.EXPORT_CRLS: self.alone(self.export_crls),  # no two lists with one number
         }
 
     def alone(self, change: UnaryHandler) -> UnaryHandler:

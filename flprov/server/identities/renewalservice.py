@@ -13,6 +13,7 @@ from flprov.pki import Identity, Kind, describe_leaf, verify_request
 from flprov.rpc import Call, Handler
 from flprov.rpc import methods as m
 from flprov.server.access import verify_may_manage
+from flprov.server.durable import commit_through
 from flprov.server.foreign import foreign_line
 from flprov.server.identities.book import CertificateRecord, delete, describe, put
 from flprov.server.identities.lapses import Lapses
@@ -116,7 +117,7 @@ class RenewalService:
             if command is not None:
                 self._verify_room(identity)
                 row = Row(who=call.caller.uri, what="cert.ask", object=name, reason=reason)
-                await around.store.commit(around.commands.changes(command), row)
+                await commit_through(around.store, around.commands.changes(command), row)
                 around.commands.add(command)
             record = await self._wait_for_new(identity, ask)
         found = RenewalDocument(

@@ -23,6 +23,7 @@ from flprov.kits import SignedTrust, Trust
 from flprov.pki import Anchors, Identity, Kind, describe_leaf, load_anchors, parse_identity
 from flprov.rpc import Call, Handler
 from flprov.rpc import methods as m
+from flprov.server.durable import commit_through
 from flprov.server.identities.surroundings import Surroundings
 from flprov.server.identities.trust import listed
 from flprov.server.identities.trustview import newest, trust_document
@@ -165,7 +166,7 @@ class TrustService:
         around = self._around
         data: dict[str, object] = {"version": trust.version, "phase": trust.says.phase}
         row = Row(who=by.uri, what="trust.publish", object=str(trust.version), data=data)
-        await around.store.commit([], row, urgent=True)
+        await commit_through(around.store, [], row, urgent=True)
         before = around.trust.current
         around.trust.accept(trust)
         chain, private = around.credential()

@@ -39,7 +39,10 @@ class Conduct:
 
     async def begin(self) -> None:
         """From deploying to running, once enough sites are ready and nobody else is waited for."""
+        await self._membership.end_if_too_few()
         parts, record = self._parts, self._parts.record
+        if not parts.active:
+            return
         ready, waited = parts.sites.in_state("ready"), parts.sites.in_state("deploying")
         missing = sorted(set(record.spec.sites.required) - set(ready))
         enough = not missing and len(ready) >= record.quorum

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 
+from flprov._base import backoff
 from flprov.errors import FlprovError
 from flprov.jobs import JobState
 from flprov.server.foreign import foreign_line
@@ -15,6 +17,8 @@ from flprov.server.jobs.stopping import Stopping
 from flprov.server.jobs.surroundings import Parts
 from flprov.server.records import BlobRef
 from flprov.store import Change, Delete
+
+logger = logging.getLogger(__name__)
 
 
 class Ending:
@@ -90,7 +94,18 @@ class Ending:
             self._parts.tasks.spawn(self._stop_workflow())
 
     async def _stop_workflow(self) -> None:
-        self._parts.tell(ev.WorkflowStopped(processes=await self._stopping.end_workflow()))
+        tries = backoff()
+        while True:
+            try:
+                processes = await self._stopping.end_workflow()
+            except (FlprovError, OSError) as error:  # no file or process is left on this machine, say
+                logger.warning(
+                    "job %s: its workflow could not be ended yet: %s", self._parts.record.id, error
+                )
+                await self._parts.around.clock.sleep(next(tries))
+            else:
+                self._parts.tell(ev.WorkflowStopped(processes=processes))
+                return
 
     def workflow_stopped(self, processes: tuple[int, ...]) -> None:
         """The workflow's subtree of processes was killed; these are left."""

@@ -23,6 +23,7 @@ from flprov.server.durable import commit_through
 from flprov.server.jobs import events as ev
 from flprov.server.jobs.checkpoints import Retention, find_checkpoint
 from flprov.server.jobs.contributions import LastContributions
+from flprov.server.jobs.keptblobs import KeptBlobs
 from flprov.server.jobs.planning import JobPlans
 from flprov.server.jobs.removal import blobs_of, changes_for_removal, remove_folder, verify_removable
 from flprov.server.jobs.run import JobRun
@@ -81,6 +82,7 @@ class Jobs:
         self._loops: dict[str, asyncio.Task[None]] = {}
         self._rounds: dict[str, list[RoundRecord]] = {}
         self._checkpoints: dict[str, dict[int, RoundRecord]] = {}  # rounds of which the state is kept
+        self._kept_blobs = KeptBlobs()
         self._contributed: dict[str, LastContributions] = {}  # of active jobs that somebody has looked at
         self._prune_at = clock.now()
         self._tokens: dict[str, str] = {}
@@ -161,6 +163,8 @@ class Jobs:
         if not job.state.terminal or job.unconfirmed:
             self._going[job.id] = run
             self._loops[job.id] = asyncio.create_task(self._drive(run), name=f"job {job.id}")
+        else:
+            self._kept_blobs.put(job.id, self._blobs_of(run))
         return run
 
     async def _drive(self, run: JobRun) -> None:
@@ -263,7 +267,7 @@ class Jobs:
         if app.digest in self.apps:
             return
         row = Row(who=app.uploaded_by, what="app.upload", object=app.digest, data={"name": app.name})
-        await self._store.commit([Put("app", app.digest, to_document(app))], row)
+        await commit_through(self._store, [Put("app", app.digest, to_document(app))], row)
         self.apps[app.digest] = app
 
     async def submit(self, submission: Submission, request: pb.SubmitRequest) -> tuple[JobRecord, bool]:
@@ -357,22 +361,24 @@ class Jobs:
             NotFound: somebody else has just done so.
         """
         async with self._submitting:  # a clone of it may be under way
+            self._verify_there(run)
             job, rounds = run.record, list(self.rounds(run.record.id))
-            if job.id not in self._runs:
-                raise NotFound(f"job {job.id} was deleted", hint="flprov job ls")
             verify_removable(job, self._registry.sites.keys())
             data = {"name": job.name, "state": job.state.value, "rounds": len(rounds)}
             changes = changes_for_removal(job, rounds, run.rounds.updates())
             row = Row(who=who, what="job.delete", object=job.id, reason=reason, data=data)
             await commit_through(self._store, [*changes, *more], row)
             self._forget(job.id)
-        await asyncio.to_thread(remove_folder, self._folder / job.id)
-        self.collect(blobs_of(job, rounds))
+        try:
+            await asyncio.to_thread(remove_folder, self._folder / job.id)
+        finally:  # also when nobody waits for the answer any more
+            self.collect(blobs_of(job, rounds))
         return len(rounds)
 
     def _forget(self, job_id: str) -> None:
         self._runs.pop(job_id)
         self._going.pop(job_id, None)
+        self._kept_blobs.drop(job_id)
         self._rounds.pop(job_id, None)
         self._contributed.pop(job_id, None)
         self._checkpoints.pop(job_id, None)
@@ -415,7 +421,8 @@ class Jobs:
             self._blobs.drop_uploads(_senders(run))
             self._blobs.drop_spares()
             if not run.record.unconfirmed:
-                self._going.pop(job_id, None)
+                if self._going.pop(job_id, None) is not None:
+                    self._kept_blobs.put(job_id, self._blobs_of(run))
                 self.series.end(job_id, run.record.state.value)
         self._watchers.tell(job_id)
         self.scheduler.changed(run)
@@ -480,22 +487,38 @@ class Jobs:
 
     def unneeded(self, digests: Iterable[str]) -> set[str]:
         """Those of these blobs that no record and no open round names."""
-        unsure = set(digests) - self.apps.keys() - self._cloning.keys()
-        for job_id, run in self._runs.items():
+        unsure = self._kept_blobs.missing(set(digests) - self.apps.keys() - self._cloning.keys())
+        for run in self._going.values():
             if not unsure:
                 break
-            unsure -= blobs_of(run.record, self.checkpoints(job_id)) | run.rounds.blobs()
+            unsure -= self._blobs_of(run) | run.rounds.blobs()
             if not run.record.state.terminal:
                 unsure -= run.workflow.taken
         return unsure
 
-    async def trim(self, rounds: Sequence[RoundRecord], row: Row) -> None:
-        """Let go of the saved states of these rounds, of jobs that have ended."""
+    def _blobs_of(self, run: JobRun) -> set[str]:
+        return blobs_of(run.record, self.checkpoints(run.record.id))
+
+    async def trim(self, run: JobRun, rounds: Sequence[RoundRecord], row: Row) -> None:
+        """Let go of the saved states of these rounds of a job that has ended.
+
+        Raises:
+            NotFound: it was deleted meanwhile.
+        """
         trimmed = [record.without_state() for record in rounds]
-        await commit_through(self._store, [Put("round", one.key, to_document(one)) for one in trimmed], row)
-        for record in trimmed:
-            self._keep_round(record)
+        async with self._submitting:  # nobody deletes it, and nobody clones it
+            self._verify_there(run)
+            puts = [Put("round", one.key, to_document(one)) for one in trimmed]
+            await commit_through(self._store, puts, row)
+            for record in trimmed:
+                self._keep_round(record)
+            if run.record.id not in self._going:
+                self._kept_blobs.put(run.record.id, self._blobs_of(run))
         self.collect(set[str]().union(*(record.state.digests for record in rounds if record.state)))
+
+    def _verify_there(self, run: JobRun) -> None:
+        if run.record.id not in self._runs:
+            raise NotFound(f"job {run.record.id} was deleted", hint="flprov job ls")
 
     def _model_size(self, job: JobRecord) -> int:
         app = self.apps.get(job.app)

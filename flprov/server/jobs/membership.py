@@ -129,12 +129,8 @@ class Membership:
             causes=parts.ledger.causes(site, event.code, reason, hint=event.hint),
         )
         parts.sites.set(site, "refused", reason)
-        required = site in record.spec.sites.required
-        left = len(record.targets) - len(refusals)
-        if required or left < record.quorum:
-            need = "it is required" if required else f"{record.quorum} sites are needed, {left} are left"
-            message = f"{site} refused the job: {reason} ({need})"
-            await self._ending.fail(site, event.code, message, noted=True)
+        await self.end_if_too_few()
+        if not parts.active:
             return
         for gather in parts.rounds.gathers.open:
             waited = gather.awaits(site)
@@ -145,9 +141,29 @@ class Membership:
 
     # ---- the rule ------------------------------------------------------------------------
 
+    async def end_if_too_few(self) -> None:
+        """Fail the job once those that have not refused it cannot run it.
+
+        Looked at whenever the job moves on: a kill, or a full disk, may have come between the last refusal
+        and the end.
+        """
+        record = self._parts.record
+        if not record.refusals:
+            return
+        required = next((name for name in record.spec.sites.required if name in record.refusals), "")
+        left = len(record.targets) - len(record.refusals)
+        if required or left < record.quorum:
+            site = required or list(record.refusals)[-1]
+            need = "it is required" if required else f"{record.quorum} sites are needed, {left} are left"
+            message = f"{site} refused the job: {record.refusals[site]} ({need})"
+            await self._ending.fail(site, "job-failed", message, noted=True)
+
     async def settle(self) -> None:
         """Apply the rule of membership to every broadcast of the round."""
+        await self.end_if_too_few()
         parts = self._parts
+        if not parts.active:
+            return
         away, still, now = parts.sites.away, parts.sites.still(), parts.around.clock.now()
         verdicts = [(gather, gather.judge(away, now, still)) for gather in parts.rounds.gathers.unsettled]
         for _, verdict in verdicts:

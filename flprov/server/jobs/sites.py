@@ -69,7 +69,7 @@ class JobSites:
     def holds(self, site: str) -> bool:
         """Whether the job takes room at this site, or is about to."""
         record = self._ledger.record
-        held = site in self.granted and site not in record.refusals
+        held = site in self.granted and site not in record.refusals and site not in record.proofs
         return held and not record.state.terminal and self.parts[site].state != "stopped"
 
     def grant(self, sites: Iterable[str]) -> None:
@@ -162,7 +162,8 @@ class JobSites:
         """The site has none any more."""
         if site in self._ledger.record.members:
             self.away[site] = self._clock.now()
-        self.set(site, "absent", reason or "connection lost")
+        if self.parts[site].state != "stopped":  # that is proven, whether or not it is here
+            self.set(site, "absent", reason or "connection lost")
 
     # ---- what they are told --------------------------------------------------------------
 

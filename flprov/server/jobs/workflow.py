@@ -156,9 +156,13 @@ class Workflow:
         self._starting.give_up()
         if self._started is not None:
             await self._started.wait()
-        if self._process is None:
-            return (await asyncio.to_thread(reap_leftovers, self.folder)).remaining
-        return await self._process.stop(grace)
+        process, self._process = self._process, None
+        if process is not None:
+            try:
+                return await process.stop(grace)
+            except OSError as error:  # what is left of it is found as an earlier server's is
+                logger.warning("job %s: its workflow could not be stopped: %s", self._job_id, error)
+        return (await asyncio.to_thread(reap_leftovers, self.folder)).remaining
 
     @property
     def taken(self) -> set[str]:

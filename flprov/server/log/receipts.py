@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from flprov._base import from_iso, to_document
-from flprov.errors import IdentityRefused
+from flprov.errors import IdentityRefused, StateDamaged
 from flprov.pki import Anchors, Identity, Kind, verify_signed
 from flprov.store import Change, Put, RowFilter, Store
 from flprov.wire import pb, witness_bytes
@@ -44,8 +44,11 @@ def verify_receipt(
 
 
 def digest_at(store: Store, index: int) -> str:
-    """The digest of a row; empty when the log has no such row."""
-    found = store.rows(index, 1) if 0 < index <= store.head else []
+    """The digest of a row; empty when the log has no such row, or nobody can read it any more."""
+    try:
+        found = store.rows(index, 1) if 0 < index <= store.head else []
+    except StateDamaged:
+        return ""
     return found[0].digest if found and found[0].index == index else ""
 
 

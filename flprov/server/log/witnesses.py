@@ -97,15 +97,21 @@ class Witnesses:
 
     async def run(self) -> None:
         """Tell every connected site where the log ends whenever it has grown, but not too often."""
-        try:
-            while True:
+        while True:
+            try:
                 self._told = await self._store.wait_beyond(self._told)
-                free = [witness for witness in self._live.values() if not witness.under_way]
-                for witness in free[:AT_ONCE]:
-                    self._ask(witness.session)
-                await self._clock.sleep(self._spacing)
-        except LocalError:
-            return  # the store was closed
+            except LocalError:
+                return  # the store was closed
+            try:
+                self._ask_some()
+            except LocalError as error:  # the disk did not give a row; the next one asks again
+                logger.warning("the sites could not be asked to vouch for the log: %s", error)
+            await self._clock.sleep(self._spacing)
+
+    def _ask_some(self) -> None:
+        free = [witness for witness in self._live.values() if not witness.under_way]
+        for witness in free[:AT_ONCE]:
+            self._ask(witness.session)
 
     def _ask(self, session: Session) -> None:
         """One question at a time; whoever is slow hears of the newest head when it has answered."""
@@ -113,10 +119,10 @@ class Witnesses:
         if witness is None or witness.session is not session or witness.under_way:
             return
         if witness.asked < self._store.head:
+            head = self._head(witness.vouched, self._store.head)
             self._live[session.name] = self._live.pop(session.name)  # to the end of the queue
-            witness.under_way = True
-            witness.asked = self._store.head
-            session.send(pb.ToSite(head=self._head(witness.vouched, witness.asked)))
+            witness.under_way, witness.asked = True, head.index
+            session.send(pb.ToSite(head=head))
 
     def _is_as_said(self, witness: pb.Witness) -> bool:
         return digest_at(self._store, witness.index) == witness.digest
@@ -277,7 +283,7 @@ def _is_same(receipt: ReceiptDocument, session: Session, witness: pb.Witness) ->
 def describe(dispute: DisputeDocument) -> str:
     """One sentence."""
     receipt = dispute.receipt
-    now = "has another row there now" if dispute.found else "has no such row now"
+    now = "has another row there now" if dispute.found else "has no such row now that can be read"
     guess = ": it was rewritten or put back from an old copy, or the site says what is not so"
     why = f"; {dispute.remark}" if dispute.remark else guess
     return (

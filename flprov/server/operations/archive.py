@@ -75,9 +75,10 @@ class ArchiveWriter:
         self._step = step
         self._add_bytes(HEADER, canonical_json(header))
 
-    def add(self, name: str, path: Path, size: int) -> None:
-        """The first `size` bytes of a file: it may be growing. Raises FileNotFoundError."""
+    def add(self, name: str, path: Path, size: int | None = None) -> None:
+        """A file; of one that may be growing, the first `size` bytes. Raises FileNotFoundError."""
         with path.open("rb") as source:
+            size = os.fstat(source.fileno()).st_size if size is None else size
             hasher = _Hashing(source, size, self._step)
             self._tar.addfile(self._info(STATE + name, size), hasher)  # type: ignore[arg-type]
             self._files[name] = Part(size=size, sha256=hasher.hexdigest())

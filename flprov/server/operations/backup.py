@@ -25,6 +25,7 @@ from flprov.errors import Conflict, LocalError, NotFound
 from flprov.kits import Kit
 from flprov.rpc import hold_local
 from flprov.server.operations.archive import FORMAT, ArchiveReader, ArchiveWriter, Header
+from flprov.server.series import FILE
 from flprov.store import STORE_FILE, Snapshot, copied_records, copy_store
 from flprov.wire.documents import BackupDocument
 
@@ -34,7 +35,7 @@ _TRIES = 3
 _WORK = "backup.partial"  # a folder in the state, for the copy of the store
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _OF_THE_STORE = re.compile(r"store\.(db(-wal|-shm|-journal)?|reserve)")
-_LOG = re.compile(r"jobs/[^/]+/(logs/[^/]+|workflow/log[^/]*)")
+_GROWS = re.compile(rf"jobs/[^/]+/(logs/[^/]+|workflow/log[^/]*|{re.escape(FILE)})")
 _KEY = b"PRIVATE KEY-----"
 
 
@@ -153,7 +154,9 @@ class _Backup:
         snapshot = copy_store(self._state, copy)
         jobs, named = _read_names(copy)
         blobs, missing = self._find_blobs(named)
-        files = [_Found(name=STORE_FILE, path=copy, size=copy.stat().st_size), *blobs, *self._find_files()]
+        # First what may be another file in a moment: a certificate, the trust bundle and its keys.
+        others = sorted(self._find_files(), key=lambda found: bool(_GROWS.fullmatch(found.name)))
+        files = [*others, _Found(name=STORE_FILE, path=copy, size=copy.stat().st_size), *blobs]
         self._total = 2 * sum(found.size for found in files)  # written, and read again
         with _new_file(target) as file:
             header = self._header(snapshot, self._total // 2)
@@ -197,7 +200,7 @@ class _Backup:
         return found, missing
 
     def _find_files(self) -> Iterator[_Found]:
-        """Everything else that lies in the state: CAs, its own certificates, the logs of jobs."""
+        """Everything else that lies in the state: CAs, its own certificates, logs and numbers of jobs."""
         for path in sorted(self._state.rglob("*")):
             name = path.relative_to(self._state).as_posix()
             if _is_left_out(name) or path.is_symlink() or not path.is_file():
@@ -209,9 +212,9 @@ class _Backup:
         writer = ArchiveWriter(file, header, step=self._step)
         for found in files:
             try:
-                writer.add(found.name, found.path, found.size)
+                writer.add(found.name, found.path, found.size if _GROWS.fullmatch(found.name) else None)
             except FileNotFoundError:
-                if not _LOG.fullmatch(found.name):
+                if not _GROWS.fullmatch(found.name):
                     raise _Moved from None
         writer.finish()
         file.flush()
@@ -254,7 +257,7 @@ def _is_left_out(name: str) -> bool:
     if name.startswith(("blobs/", f"{_WORK}/")) or _OF_THE_STORE.fullmatch(name):
         return True
     if name.startswith("jobs/"):
-        return not _LOG.fullmatch(name)
+        return not _GROWS.fullmatch(name)
     last = name.rpartition("/")[2]
     return last in ("lock", f"{_WORK}.lock") or last.endswith((".sock", ".partial", ".tmp"))
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flprov._base import Alarm, canonical_json, from_iso, to_iso
-from flprov.blobs import BlobStore
+from flprov.blobs import BlobStore, disk_errors
 from flprov.errors import Conflict, FlprovError, Misuse, NotFound
 from flprov.rpc import Call
 from flprov.server.durable import commit_through
@@ -97,10 +97,10 @@ class Cleaner:
         if self._keep_jobs is None:
             return
         while True:
-            last = self._parts.store.get(*_LAST)
-            due = from_iso(str(last["at"])) + _DAY if last else self._parts.clock.now()
-            await self._alarm.wait_until(due)
             try:
+                last = self._parts.store.get(*_LAST)
+                due = from_iso(str(last["at"])) + _DAY if last else self._parts.clock.now()
+                await self._alarm.wait_until(due)
                 now = to_iso(self._parts.clock.now())
                 await self._clean(self._keep_jobs, "server", [Put(*_LAST, {"at": now})])
             except FlprovError as error:
@@ -120,8 +120,9 @@ class Cleaner:
             if run.record.id not in gone
             for found in self._checkpoints.outdated(jobs.rounds(run.record.id))
         ]
-        present = await asyncio.to_thread(self._blobs.digests, before=now - _YOUNG)
-        uploads = await asyncio.to_thread(self._blobs.stale_uploads, now - _GIVEN_UP)
+        with disk_errors("the folder of blobs cannot be read"):
+            present = await asyncio.to_thread(self._blobs.digests, before=now - _YOUNG)
+            uploads = await asyncio.to_thread(self._blobs.stale_uploads, now - _GIVEN_UP)
         return _Found(
             jobs=old, rounds=rounds, blobs=frozenset(jobs.unneeded(present)), uploads=tuple(uploads)
         )
@@ -139,11 +140,10 @@ class Cleaner:
                 else:
                     done.append(run)
             for job_id, rounds in _by_job(found.rounds).items():
-                data = {"checkpoints": len(rounds)}
-                with contextlib.suppress(NotFound):
-                    await self._parts.jobs.trim(
-                        rounds, Row(who=who, what="job.trim", object=job_id, data=data)
-                    )
+                row = Row(who=who, what="job.trim", object=job_id, data={"checkpoints": len(rounds)})
+                if (left := self._parts.jobs.get(job_id)) is not None:
+                    with contextlib.suppress(NotFound):
+                        await self._parts.jobs.trim(left, rounds, row)
             notes.extend(self._parts.jobs.collect(found.blobs))
             document = _document(_Found(**vars(found) | {"jobs": done}), size, notes=tuple(notes))
             await commit_through(self._parts.store, changes, self._row(who, document))

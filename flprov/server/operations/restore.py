@@ -214,6 +214,7 @@ async def _look_back(kit: Kit, state: Path, header: Header, clock: Clock) -> _Pa
         store = open_store(state, clock=clock)
     except FlprovError:
         return _Past()
+    denials: tuple[Put, ...] = ()
     try:
         denials = (*_listed(kit, state, clock), *find_denials(store))  # whatever the backup says of itself
         if header.log_index <= store.head and _digest(store, header.log_index) != header.log_digest:
@@ -221,8 +222,8 @@ async def _look_back(kit: Kit, state: Path, header: Header, clock: Clock) -> _Pa
         rows = _rows(store, header.log_index + 1)
         told = [_say(found) for found in rows if _is_decision(found)]
         return _Past(index=store.head, decisions=tuple(told[:_MOST_FORGOTTEN]), denials=denials)
-    except FlprovError:
-        return _Past()
+    except FlprovError:  # who is kept out does not hang on every row of its log
+        return _Past(index=store.head, denials=denials)
     finally:
         await store.close()
 

@@ -24,7 +24,8 @@ class Safety:
 
 def site_safety(jobs: Jobs, name: str, *, drained: bool) -> Safety:
     """Of one site. What its jobs do when it goes all the same is up to their own rule on absence."""
-    there = [run for run in jobs.going() if name in run.sites.parts and run.sites.holds(name)]
+    # Asked for each site: a job that waits in the queue holds nothing anywhere.
+    there = [run for run in jobs.going() if run.sites.granted and run.sites.holds(name)]
     if there:
         ids = tuple(run.record.id for run in there)
         return Safety(safe=False, when=f"when {_names(there)} ended there", jobs=ids)

@@ -140,7 +140,7 @@ class SeriesFile:
             return [addition]
         if isinstance(addition, RoundRecord):
             return list(self._round_lines(addition))
-        return list(self._batch_lines(addition))
+        return self._batch_lines(addition)
 
     def _round_lines(self, record: RoundRecord) -> Iterable[SeriesLine]:
         if record.round <= self._round:
@@ -160,7 +160,16 @@ class SeriesFile:
                         origin=ROUND,
                     )
 
-    def _batch_lines(self, batch: Batch) -> Iterable[SeriesLine]:
+    def _batch_lines(self, batch: Batch) -> list[SeriesLine]:
+        """Its points, and how far its source is; nothing of a batch of which nothing is kept."""
+        lines = list(self._point_lines(batch))
+        if batch.source and lines:
+            lines.append(
+                SeriesSent(site=batch.site, source=batch.source, next=batch.first + len(batch.points))
+            )
+        return lines
+
+    def _point_lines(self, batch: Batch) -> Iterable[SeriesLine]:
         part, fresh = self._part(batch.site), list(batch.points)
         if batch.source:
             known = self.next(batch.site, batch.source)
@@ -175,8 +184,6 @@ class SeriesFile:
                 yield line
         if len(fresh) > left and not part.full:
             yield SeriesFull(site=batch.site, points=self._limit())
-        if batch.source and fresh:
-            yield SeriesSent(site=batch.site, source=batch.source, next=batch.first + len(batch.points))
 
     def _limit(self) -> int:
         sites = self._sites or len(self._head().sites)

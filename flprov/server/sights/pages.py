@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from flprov._base import canonical_json
 from flprov.errors import Misuse
 from flprov.server.jobs.run import JobRun
-from flprov.server.sights.jobs import job_document
+from flprov.server.records import RoundRecord
+from flprov.server.sights.jobs import job_document, round_document
 from flprov.wire import pb
 from flprov.wire.documents import JobDocument, JobListDocument
 
 MOST = 500  # of a page
 _MOST_BYTES = 1 << 20  # a little more, by the last one
+_MOST_BYTES_SHOWN = 3 << 20  # of the rounds in the one message that shows a job
 
 
 def list_page(runs: Sequence[JobRun], request: pb.Query) -> JobListDocument:
@@ -36,6 +38,28 @@ def list_page(runs: Sequence[JobRun], request: pb.Query) -> JobListDocument:
         found.append(job_document(run))
         size += len(canonical_json(found[-1]))
     return JobListDocument(jobs=tuple(found))
+
+
+def newest_rounds(rounds: Sequence[RoundRecord]) -> list[RoundRecord]:
+    """Those of a job that fit into the message that shows it; the job says how many there were."""
+    return _fitting(reversed(rounds), _MOST_BYTES_SHOWN)[::-1]
+
+
+def next_rounds(rounds: Sequence[RoundRecord], start: int) -> list[RoundRecord]:
+    """As many from a place on as one message of several takes; at least one, if there is any."""
+    most = (rounds[place] for place in range(start, min(start + MOST, len(rounds))))
+    return _fitting(most, _MOST_BYTES)
+
+
+def _fitting(rounds: Iterable[RoundRecord], most: int) -> list[RoundRecord]:
+    found: list[RoundRecord] = []
+    size = 0
+    for record in rounds:
+        size += len(canonical_json(round_document(record)))
+        if found and size > most:
+            break
+        found.append(record)
+    return found
 
 
 def _older(runs: Sequence[JobRun], before: str) -> Iterator[JobRun]:
