@@ -204,6 +204,17 @@ async def test_a_receiver_that_ends_is_begun_again_and_counted(tmp_path):
     await tracking.close()
 
 
+async def test_a_receiver_that_prints_without_end_is_begun_again_all_the_same(tmp_path):
+    clock = FakeClock()
+    tracking = make_tracking(tmp_path, clock, "import sys; print('x' * 200_000); sys.exit('it broke')")
+    tracking.start()
+    await until(lambda: tracking.status()[0].restarts == 1)
+    await clock.elapse(60.0)
+    await until(lambda: tracking.status()[0].restarts == 2)
+    assert tracking.status()[0].reason == "it broke"
+    await tracking.close()
+
+
 async def test_a_receiver_is_told_which_jobs_have_told_something_also_at_the_last_moment(tmp_path):
     out = tmp_path / "heard"
     script = f"import sys; print('ready', flush=True); open({str(out)!r}, 'w').write(sys.stdin.read())"

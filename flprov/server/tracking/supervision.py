@@ -123,7 +123,7 @@ class _Receiver:
 
     async def _hear_ready(self, process: Process) -> None:
         assert process.stdout is not None
-        while await process.stdout.readline():
+        while await process.stdout.read(4096):  # not by lines: what a library prints may be of any length
             self._ready, self._reason = True, ""
         self._filled.set()  # its end, also for who feeds it
 
