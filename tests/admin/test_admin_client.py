@@ -16,6 +16,7 @@ from flprov.errors import (
     KitRefused,
     Misuse,
     NotFound,
+    PermissionRefused,
     ProtocolError,
     ServerUnavailable,
     TimedOut,
@@ -275,3 +276,11 @@ def test_it_is_opened_with_a_person_s_kit_and_calls_nobody(kits):
 def test_another_kit_is_refused(kits, name):
     with pytest.raises(KitRefused, match="kit of a person is needed"):
         open_admin(kits / name, clock=FakeClock(start=NOW))
+
+
+@pytest.mark.parametrize("name", ["site-1", ""])  # as of a variable that was never set
+def test_an_order_about_a_site_is_never_one_about_the_server(admin: Admin, name):
+    with pytest.raises(PermissionRefused, match="leo is lead and may not do `flprov site drain`"):
+        admin.drain_site(name)
+    with pytest.raises(PermissionRefused, match="leo is lead and may not do `flprov site enable`"):
+        admin.enable_site(name)
