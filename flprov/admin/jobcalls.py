@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flprov._base import Clock, dataclass, parse_json, to_iso
+from flprov._base import Clock, dataclass, parse_json, to_iso, write_atomic
 from flprov.admin import jobs
 from flprov.admin.apps import Progress, fetch_spec, upload_bundle
 from flprov.admin.joblogs import read_logs
@@ -354,7 +354,7 @@ class JobCalls:
         Returns:
             The files, and why there is no plot (empty: there is one).
         """
-        from flprov.admin.download import download_results  # late, as the next: see `upload`
+        from flprov.admin.download import PLOT, download_results  # late, as the next: see `upload`
         from flprov.admin.plots import draw_metrics
 
         target = Path(folder)
@@ -363,8 +363,8 @@ class JobCalls:
             picture = draw_metrics(_read_metrics(target / "metrics.json", files))
         except FlprovError as error:  # a picture is no reason to fail: everything else is here
             return files, f"{error}" + (f" ({error.hint})" if error.hint else "")
-        plot = target / "metrics.png"
-        plot.write_bytes(picture)
+        plot = target / PLOT
+        write_atomic(plot, picture)
         return [*files, plot], ""
 
 
