@@ -199,6 +199,8 @@ class JobCalls:
 
     def _resolve(self, app: str | Path, progress: Progress | None) -> tuple[str, JobSpec]:
         """The digest and the spec to sign: of bytes that were read here, never the server's word."""
+        if not str(app):  # $APP may be empty, and the current folder a folder with a job.yml
+            raise Misuse("the app to run has no name", hint="flprov app ls")
         folder = Path(app)
         if folder.is_dir():
             from flprov.jobs import build_bundle  # late: see `upload`

@@ -110,6 +110,13 @@ def test_an_app_that_was_not_asked_for_is_not_signed(admin: Admin, server: Serve
     assert server.requests(m.SUBMIT_JOB) == []
 
 
+def test_an_app_without_a_name_is_not_the_current_folder(admin: Admin, server: Server, app, monkeypatch):
+    monkeypatch.chdir(app)
+    with pytest.raises(Misuse, match="has no name"):
+        admin.submit("")
+    assert server.asked == []
+
+
 @pytest.mark.parametrize("name", ["gone/", "./heart", "a/b"])
 def test_a_folder_that_is_not_there_is_not_looked_for_at_the_server(admin: Admin, server: Server, name):
     with pytest.raises(NotFound, match="no folder"):
