@@ -7,6 +7,7 @@ next row must follow the last of them.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,11 +46,12 @@ def export_log(
         progress: told now and then.
 
     Raises:
-        Conflict: what is there is not the beginning of this log.
+        Conflict: what is there is not the beginning of this log, or is being written.
         RemoteError: the server's log does not continue it: it was rewritten since.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "r+b") as file:
+        _lock(path, file)
         known = _read_known(path, file)
         lines = _continuing(path, fetch(max(known.head.index, 1)), known)
         head = _append(file, lines, known, witnesses.head, progress)
@@ -66,6 +68,14 @@ def export_log(
         digest=head.digest,
         bytes=size,
     )
+
+
+def _lock(path: Path, file: BinaryIO) -> None:
+    """Nobody else's from now on, until it is closed. Raises Conflict."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Conflict(f"another export writes {path} now", hint="wait until it has ended") from None
 
 
 @dataclass(frozen=True, kw_only=True)

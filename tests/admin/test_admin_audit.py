@@ -241,6 +241,19 @@ def test_nothing_that_is_no_export_is_overwritten(log, tmp_path, text):
     assert file.read_text() == text
 
 
+def test_two_exports_into_one_file_do_not_write_over_each_other(log, tmp_path):
+    """As of a cron job that is started while the one before still fetches."""
+    lines, file = lines_of(log), tmp_path / "audit.jsonl"
+
+    def fetch(_start: int) -> Iterator[bytes]:
+        yield from lines[:40]
+        with pytest.raises(Conflict, match="another export writes"):
+            export_log(file, serve(lines), witnesses(log))
+
+    export_log(file, fetch, witnesses(log, head=40, receipts=()))
+    assert list(read_rows(file)) == lines[:40]
+
+
 def test_what_somebody_wrote_behind_the_rows_of_an_export_is_kept(log, tmp_path):
     lines, file = lines_of(log), tmp_path / "audit.jsonl"
     before = b"".join(lines[:25]) + b"my notes on all this"
