@@ -138,11 +138,11 @@ class Admin(JobCalls):
 
     def drain_site(self, name: str, *, reason: str = "") -> doc.DrainDocument:
         """No new jobs there, from now on; those that run there go on. Raises NotFound."""
-        return operations.change_drain(self._link, self._clock, name, drain=True, reason=reason)
+        return operations.change_drain(self._link, self._clock, m.DRAIN_SITE, name=name, reason=reason)
 
     def enable_site(self, name: str, *, reason: str = "") -> doc.DrainDocument:
         """New jobs may start there again; an order to stop that is open is taken back. Raises NotFound."""
-        return operations.change_drain(self._link, self._clock, name, drain=False, reason=reason)
+        return operations.change_drain(self._link, self._clock, m.ENABLE_SITE, name=name, reason=reason)
 
     def stop_site(self, name: str, *, now: bool = False, reason: str = "") -> Iterator[doc.SiteOrderDocument]:
         """Drain a site, and end its agent when no job runs there any more, or `now`; how it goes.
@@ -162,11 +162,11 @@ class Admin(JobCalls):
 
     def drain_server(self, *, reason: str = "") -> doc.DrainDocument:
         """No job starts anywhere, from now on."""
-        return operations.change_drain(self._link, self._clock, "", drain=True, reason=reason)
+        return operations.change_drain(self._link, self._clock, m.DRAIN_SERVER, reason=reason)
 
     def enable_server(self, *, reason: str = "") -> doc.DrainDocument:
         """Jobs start again."""
-        return operations.change_drain(self._link, self._clock, "", drain=False, reason=reason)
+        return operations.change_drain(self._link, self._clock, m.ENABLE_SERVER, reason=reason)
 
     def clean(self, *, older_than: timedelta | None = None, dry_run: bool = False) -> doc.CleanDocument:
         """Have the server throw away what no job needs; jobs that ended longer ago than `older_than`."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+from flprov._base import parse_json
 from flprov.admin.link import Link
 from flprov.blobs import digest_file
 from flprov.errors import Conflict, ProtocolError
@@ -14,6 +15,7 @@ from flprov.rpc import methods as m
 from flprov.wire import pb
 from flprov.wire.documents import ResultFile, ResultsDocument
 
+PLOT = "metrics.png"  # drawn here
 _GROWING = ("metrics.json", "record.json", "series.jsonl")
 
 Progress = Callable[[str, int, int], None]  # file, bytes done, bytes in all
@@ -28,17 +30,36 @@ def download_results(link: Link, job_id: str, folder: Path, progress: Progress |
     """
     results = link.document(ResultsDocument, m.LIST_RESULTS, pb.Query(id=job_id))
     folder.mkdir(parents=True, exist_ok=True)
-    return [_fetch(link, results.job_id, file, folder, progress) for file in results.files]
+    again = _job_in(folder) == results.job_id
+    if not again and (folder / PLOT).exists():
+        raise _in_the_way(folder / PLOT)
+    return [_fetch(link, results.job_id, file, folder, progress, again=again) for file in results.files]
 
 
-def _fetch(link: Link, job_id: str, file: ResultFile, folder: Path, progress: Progress | None) -> Path:
+def _job_in(folder: Path) -> str:
+    """Of which job an earlier download into this folder was; its metrics.json comes before what may grow."""
+    try:
+        found = parse_json((folder / "metrics.json").read_bytes())
+    except (OSError, ValueError):
+        return ""
+    return str(found.get("job_id")) if isinstance(found, dict) else ""
+
+
+def _in_the_way(target: Path) -> Conflict:
+    return Conflict(
+        f"{target} is there already, with other bytes than the job's", hint="name another folder with -o"
+    )
+
+
+def _fetch(
+    link: Link, job_id: str, file: ResultFile, folder: Path, progress: Progress | None, *, again: bool
+) -> Path:
     target = folder / _safe(file.name)
-    if target.exists() and not _grows(file):
+    if target.exists():
         if file.digest and target.stat().st_size == file.size and digest_file(target) == file.digest:
             return target
-        raise Conflict(
-            f"{target} is there already, with other bytes than the job's", hint="name another folder with -o"
-        )
+        if not (again and _grows(file.name)):
+            raise _in_the_way(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     if not file.digest or (partial.exists() and partial.stat().st_size > file.size):
@@ -58,9 +79,9 @@ def _fetch(link: Link, job_id: str, file: ResultFile, folder: Path, progress: Pr
     return target
 
 
-def _grows(file: ResultFile) -> bool:
-    """Whether this is a file of ours that is fetched anew each time, because the job may still add to it."""
-    return not file.digest and (file.name in _GROWING or file.name.startswith("logs/"))
+def _grows(name: str) -> bool:
+    """Whether this is a file of ours that is fetched anew, because the job has added to it since."""
+    return name in _GROWING or name.startswith("logs/")
 
 
 def _rest(link: Link, job_id: str, name: str, offset: int) -> Iterator[bytes]:

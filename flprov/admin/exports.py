@@ -7,8 +7,10 @@ next row must follow the last of them.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +26,7 @@ from flprov.wire.documents import (
 
 Progress = Callable[[int, int], None]  # rows written, rows in all
 _STEP = 1000
+_LONGEST_LINE = 64 << 20  # bytes; a row is at most as large as a message
 _RECEIPT, _DISPUTE, _ABOUT = b'{"receipt":', b'{"dispute":', b'{"log":'
 
 
@@ -43,13 +46,15 @@ def export_log(
         progress: told now and then.
 
     Raises:
-        Conflict: what is there is not the beginning of this log.
+        Conflict: what is there is not the beginning of this log, or is being written.
         RemoteError: the server's log does not continue it: it was rewritten since.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "r+b") as file:
-        known = _continue(path, file)
-        head = _append(path, file, fetch(known.index + 1), known, witnesses.head, progress)
+        _lock(path, file)
+        known = _read_known(path, file)
+        lines = _continuing(path, fetch(max(known.head.index, 1)), known)
+        head = _append(file, lines, known, witnesses.head, progress)
         for line in _witness_lines(witnesses):
             file.write(line)
         file.flush()
@@ -58,55 +63,97 @@ def export_log(
     return AuditExportDocument(
         file=str(path),
         rows=head.index,
-        added=head.index - known.index,
+        added=head.index - known.head.index,
         head=head.index,
         digest=head.digest,
         bytes=size,
     )
 
 
-def _continue(path: Path, file: BinaryIO) -> Head:
-    """The last whole row in the file, which is cut off behind it."""
-    head, end = START, 0
-    for line in file:
-        if not line.endswith(b"\n") or is_remark(line):
-            break  # where an earlier export was cut short, or ended
+def _lock(path: Path, file: BinaryIO) -> None:
+    """Nobody else's from now on, until it is closed. Raises Conflict."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Conflict(f"another export writes {path} now", hint="wait until it has ended") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What a file holds already: its whole rows, and what stands behind them."""
+
+    head: Head
+    last: bytes  # the last row
+    end: int  # where the rows end
+    rest: bytes  # what the sites had signed, or a row that was cut short
+
+
+def _read_known(path: Path, file: BinaryIO) -> _Known:
+    """The file as it is. Raises Conflict if it is not the beginning of a log: its bytes are somebody's."""
+    head, last, end = START, b"", 0
+    while (line := file.readline(_LONGEST_LINE)).endswith(b"\n") and not (last and is_remark(line)):
         found = verify_line(line, head)
         if isinstance(found, BrokenRow):
-            raise Conflict(
-                f"{path} is there already, and is not the beginning of a log: {found.problem}",
-                hint="name another file with -o",
+            raise _is_no_log(path, found.problem)
+        head, last, end = found, line, end + len(line)
+    if not (last and is_remark(line)) and not _is_cut_short(line, head):
+        raise _is_no_log(path, f"what comes after row {head.index} is no row" if last else "it has no row 1")
+    return _Known(head=head, last=last, end=end, rest=line + file.read())
+
+
+def _is_cut_short(line: bytes, head: Head) -> bool:
+    """Whether this may be how an earlier export ended: in the middle of the next row, or of a remark."""
+    forms = (b'{"index":%d,' % (head.index + 1), *((_RECEIPT, _DISPUTE, _ABOUT) if head.index else ()))
+    return any(line.startswith(form) or form.startswith(line) for form in forms)
+
+
+def _is_no_log(path: Path, problem: str) -> Conflict:
+    return Conflict(
+        f"{path} is there already, and is not the beginning of a log: {problem}",
+        hint="name another file with -o",
+    )
+
+
+def _continuing(path: Path, lines: Iterator[bytes], known: _Known) -> Iterator[bytes]:
+    """The rows after the last known one, which has to be the first that comes."""
+    if known.last:
+        line = next(lines, b"")
+        if line.rstrip(b"\n") != known.last.rstrip(b"\n"):
+            what = "another one there" if line else "not there any more"
+            raise RemoteError(
+                f"the server's log does not continue {path}: row {known.head.index} is {what}",
+                hint="the log was rewritten since; keep that file, and type: flprov audit verify",
             )
-        head, end = found, end + len(line)
-    file.seek(end)
-    file.truncate()
-    return head
+    yield from lines
 
 
 def _append(
-    path: Path, file: BinaryIO, lines: Iterator[bytes], known: Head, total: int, progress: Progress | None
+    file: BinaryIO, lines: Iterator[bytes], known: _Known, total: int, progress: Progress | None
 ) -> Head:
-    head = known
-    for number, line in enumerate(lines, start=known.index + 1):
+    """Write the rows over what comes behind the known ones; that is put back when they are broken."""
+    head = known.head
+    for number, line in enumerate(lines, start=head.index + 1):
         found = verify_line(line, head)
         if isinstance(found, BrokenRow):
-            raise _broken(path, found, continues=number == known.index + 1 and known.index > 0)
+            _cut(file, known.end)
+            file.write(known.rest)
+            raise RemoteError(f"the server's log is broken: {found.problem}", hint="flprov audit verify")
+        if head == known.head:
+            _cut(file, known.end)
         head = found
         file.write(line)
         if progress and number % _STEP == 0:
             progress(number, max(total, number))
+    if head == known.head:
+        _cut(file, known.end)
     if progress:
         progress(head.index, max(head.index, 1))
     return head
 
 
-def _broken(path: Path, found: BrokenRow, *, continues: bool) -> RemoteError:
-    if not continues:
-        return RemoteError(f"the server's log is broken: {found.problem}", hint="flprov audit verify")
-    return RemoteError(
-        f"the server's log does not continue {path}: {found.problem}",
-        hint="the log was rewritten since; keep that file, and type: flprov audit verify",
-    )
+def _cut(file: BinaryIO, end: int) -> None:
+    file.seek(end)
+    file.truncate()
 
 
 def is_remark(line: bytes) -> bool:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flprov._base import Clock, dataclass, parse_json, to_iso
+from flprov._base import Clock, dataclass, parse_json, to_iso, write_atomic
 from flprov.admin import jobs
 from flprov.admin.apps import Progress, fetch_spec, upload_bundle
 from flprov.admin.joblogs import read_logs
@@ -199,6 +199,8 @@ class JobCalls:
 
     def _resolve(self, app: str | Path, progress: Progress | None) -> tuple[str, JobSpec]:
         """The digest and the spec to sign: of bytes that were read here, never the server's word."""
+        if not str(app):  # $APP may be empty, and the current folder a folder with a job.yml
+            raise Misuse("the app to run has no name", hint="flprov app ls")
         folder = Path(app)
         if folder.is_dir():
             from flprov.jobs import build_bundle  # late: see `upload`
@@ -354,7 +356,7 @@ class JobCalls:
         Returns:
             The files, and why there is no plot (empty: there is one).
         """
-        from flprov.admin.download import download_results  # late, as the next: see `upload`
+        from flprov.admin.download import PLOT, download_results  # late, as the next: see `upload`
         from flprov.admin.plots import draw_metrics
 
         target = Path(folder)
@@ -363,8 +365,8 @@ class JobCalls:
             picture = draw_metrics(_read_metrics(target / "metrics.json", files))
         except FlprovError as error:  # a picture is no reason to fail: everything else is here
             return files, f"{error}" + (f" ({error.hint})" if error.hint else "")
-        plot = target / "metrics.png"
-        plot.write_bytes(picture)
+        plot = target / PLOT
+        write_atomic(plot, picture)
         return [*files, plot], ""
 
 

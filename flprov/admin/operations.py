@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import timedelta
 
 from flprov._base import Clock, to_iso
@@ -15,18 +15,12 @@ from flprov.wire import pb
 
 _LIFE = timedelta(minutes=2)  # a command that arrives later is not carried out
 
-DRAIN_CHANGES: Mapping[tuple[str, bool], m.Method] = {
-    ("site", True): m.DRAIN_SITE,
-    ("site", False): m.ENABLE_SITE,
-    ("server", True): m.DRAIN_SERVER,
-    ("server", False): m.ENABLE_SERVER,
-}
 
-
-def change_drain(link: Link, clock: Clock, name: str, *, drain: bool, reason: str = "") -> doc.DrainDocument:
-    """Drain or enable a site; without a name the server. Durable when this returns."""
+def change_drain(
+    link: Link, clock: Clock, method: m.Method, *, name: str = "", reason: str = ""
+) -> doc.DrainDocument:
+    """Drain or enable a site, or the server, as `method` says. Durable when this returns."""
     request = pb.PartyChange(name=name, reason=reason, key=secrets.token_hex(8), not_after=_not_after(clock))
-    method = DRAIN_CHANGES["site" if name else "server", drain]
     return link.document(doc.DrainDocument, method, request)
 
 

@@ -38,10 +38,17 @@ def draw_metrics(metrics: Mapping[str, Any]) -> bytes:
         NotFound: matplotlib is not installed, or there is no metric to draw.
         ProtocolError: it holds something else, or numbers that no axis has room for.
     """
+    with _drawing():
+        return _draw(metrics)
+
+
+@contextlib.contextmanager
+def _drawing() -> Iterator[None]:
+    """What matplotlib has against numbers and names becomes an error of ours."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of glyphs that no font has, of numbers near the largest
-            return _draw(metrics)
+            yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ProtocolError(f"the metrics cannot be drawn: {error}") from error
 
@@ -53,6 +60,7 @@ def draw_curves(jobs: Sequence[JobCurves], kind: str = "png") -> bytes:
 
     Raises:
         NotFound: matplotlib is not installed, or there is nothing to draw.
+        ProtocolError: there are numbers that no axis has room for.
     """
     from flprov.wire import LIVE, ROUND  # late: `draw_metrics` does without
 
@@ -68,8 +76,7 @@ def draw_curves(jobs: Sequence[JobCurves], kind: str = "png") -> bytes:
     full = sorted(
         {f"{site or 'the workflow'}: later points were dropped" for job in jobs for site in job.full}
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as in draw_metrics
+    with _drawing():
         return _render("\n".join([title, *full]), panels, kind)
 
 

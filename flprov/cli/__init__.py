@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 import click
@@ -11,9 +12,9 @@ import click
 from flprov import __version__
 from flprov.cli.garbage import collect_rarely, leave_uncollected
 from flprov.cli.lazy import Entry, LazyGroup
-from flprov.errors import ExitCode, FlprovError, LocalError
+from flprov.errors import ExitCode, FlprovError, LocalError, Misuse
 
-__all__ = ["main", "report", "root"]
+__all__ = ["as_told", "main", "report", "root"]
 
 _HELP = """Provision, start and operate federated-learning networks, and run the jobs on them.
 
@@ -81,6 +82,7 @@ def report(error: FlprovError) -> None:
 def main() -> None:
     """Run a command; exit with one of the documented codes (docs/exit-codes.md)."""
     collect_rarely()
+    _open_what_was_closed()
     _spell_what_cannot_be_shown()
     try:
         sys.exit(_run())
@@ -88,10 +90,27 @@ def main() -> None:
         leave_uncollected()
 
 
+def _open_what_was_closed() -> None:
+    """`flprov ... >&-`: a socket or a database that got the number of stdout would be written into."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: that one
+            os.set_inheritable(nothing, nothing == number)
+            setattr(sys, name, os.fdopen(nothing, mode))
+
+
 def _spell_what_cannot_be_shown() -> None:
     """A name in Japanese at a Latin-1 terminal, or a folder's that is no UTF-8: escaped, as on stderr."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream, errors in ((sys.stdout, "backslashreplace"), (sys.stdin, "surrogateescape")):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors=errors)  # what is read is then as it would be in an argument
+
+
+def as_told(error: OSError | UnicodeEncodeError) -> FlprovError:
+    """What this machine has against a command, as an error for a person."""
+    if isinstance(error, UnicodeEncodeError):  # its text may be a passphrase
+        return Misuse("something that was typed is no UTF-8", hint="which encoding has this terminal? locale")
+    return LocalError(f"{error.filename or 'this machine'}: {error.strerror or error}")
 
 
 def _run() -> int:
@@ -109,7 +128,8 @@ def _run() -> int:
     except BrokenPipeError:
         sys.stderr.close()
         code = ExitCode.FAILED
-    except OSError as error:  # a disk that is full, a folder that is not ours
-        report(LocalError(f"{error.filename or 'this machine'}: {error.strerror or error}"))
-        code = ExitCode.FAILED
+    except (OSError, UnicodeEncodeError) as error:  # a disk that is full, a folder that is not ours
+        told = as_told(error)
+        report(told)
+        code = told.exit_code
     return int(code or 0)

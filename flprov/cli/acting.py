@@ -13,6 +13,7 @@ import click
 
 from flprov._base import write_private
 from flprov.cli.passphrases import kit_passphrase
+from flprov.cli.person import home_folder
 from flprov.cli.proxies import environment_route
 from flprov.errors import FlprovError, Misuse, Unavailable
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def choice_file() -> Path:
     """Where `flprov use` keeps its choice."""
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    base = os.environ.get("XDG_CONFIG_HOME") or home_folder() / ".config"
     return Path(base) / "flprov" / "kit"
 
 

@@ -7,6 +7,7 @@ not wait: what cannot be had within a second is not offered.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from flprov.cli.acting import KeptAdmin, chosen_kit
+from flprov.cli.output import clean
 from flprov.cli.proxies import environment_route
 from flprov.errors import FlprovError
 
@@ -26,6 +28,8 @@ _PATIENCE = 1.0  # seconds
 _KEEP = 2.0  # seconds for which an answer is offered again; the console asks at each key
 
 Offer = tuple[str, str]  # a word, and what to say about it
+
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")  # a shell puts it onto the line as it is
 
 _answers: dict[tuple[Path, str], tuple[float, list[Offer]]] = {}
 
@@ -99,7 +103,10 @@ def _matching(offers: list[Offer], incomplete: str) -> list[CompletionItem]:
 
 
 def _offers(ctx: click.Context, what: str) -> list[Offer]:
-    """What there is, from the last seconds or from the server; nothing when it cannot be had."""
+    """What there is, from the last seconds or from the server; nothing when it cannot be had.
+
+    A server that was broken into does not write commands behind somebody's cursor.
+    """
     try:
         kit = _kit(ctx)
     except FlprovError:
@@ -109,7 +116,8 @@ def _offers(ctx: click.Context, what: str) -> list[Offer]:
         import asyncio  # late: most lines need no server to be completed
 
         try:
-            found = asyncio.run(_ask(kit, what))
+            told = asyncio.run(_ask(kit, what))
+            found = [(word, clean(note)) for word, note in told if _WORD.fullmatch(word)]
         except (FlprovError, OSError, ValueError):  # TimeoutError is an OSError
             found = []
         _answers[kit, what] = (time.monotonic(), found)

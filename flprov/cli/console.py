@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from flprov.cli import ENTRIES, report
+from flprov.cli import ENTRIES, as_told, report
 from flprov.cli.acting import KeptAdmin, chosen_kit, current_kit
 from flprov.cli.lazy import Entry, LazyGroup
 from flprov.errors import ExitCode, FlprovError, Misuse
@@ -135,6 +135,10 @@ class Console:
         except FlprovError as error:
             report(error)
             return error.exit_code
+        except (OSError, UnicodeEncodeError) as error:
+            told = as_told(error)
+            report(told)
+            return told.exit_code
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             path = context.command_path.strip() if context else ""
@@ -159,7 +163,7 @@ def parse_line(line: str) -> list[str]:
         Misuse: a quotation mark has no second.
     """
     try:
-        words = shlex.split(line, comments=True)
+        words = shlex.split(line.replace("\0", "\N{REPLACEMENT CHARACTER}"), comments=True)
     except ValueError as error:
         raise Misuse(f"this line cannot be read: {str(error).lower()}") from None
     if words[:1] == ["flprov"]:  # as in a shell

@@ -65,9 +65,10 @@ def _chart(title: str, curves: Sequence[Labelled]) -> str:
 
 
 def _place(value: float, low: float, high: float, count: int) -> int:
-    if high <= low:
+    length = high / 2 - low / 2  # the whole may be beyond all floats; of the smallest numbers the half is 0
+    if length <= 0:
         return count // 2
-    return min(count - 1, int((value / 2 - low / 2) / (high / 2 - low / 2) * (count - 1) + 0.5))
+    return min(count - 1, int((value / 2 - low / 2) / length * (count - 1) + 0.5))
 
 
 def _wrapped(items: Iterable[str]) -> list[str]:

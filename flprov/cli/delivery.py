@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ import click
 
 from flprov.cli.output import clean, json_option, on_terminal, print_json, print_table, size, span, talk
 from flprov.cli.passphrases import Source, has_passphrase, passphrase_options, read_passphrase
+from flprov.cli.person import home_folder, login_name
 from flprov.errors import ExitCode, FlprovError, Misuse
 from flprov.pki import fingerprint
 from flprov.wire import documents as doc
@@ -190,7 +190,7 @@ def _destinations(
 
     if len(words) != 2:
         raise Misuse("which kit goes where?", hint="flprov kit send KIT USER@HOST:DIR, or --hosts FILE")
-    user = getpass.getuser()
+    user = login_name()
     login, folder = parse_target(words[1], user=user, port=int(str(options["port"])))
     keys = tuple(parse_host_key(text) for text in _texts(options["host_key"]))
     jumps: tuple[Login, ...] = ()
@@ -209,7 +209,7 @@ def _from_file(hosts: Path, words: Sequence[str], options: dict[str, object]) ->
 
     if options["host_key"] or options["jump"] or options["jump_host_key"]:
         raise Misuse("--host-key and -J are about one host", hint=f"write host_key: and jump: into {hosts}")
-    found = read_hosts(hosts, user=getpass.getuser())
+    found = read_hosts(hosts, user=login_name())
     wanted = {Path(word).name for word in words}
     if missing := wanted - {destination.kit.name for destination in found}:
         raise Misuse(f"{hosts} says nothing of {', '.join(sorted(missing))}")
@@ -219,7 +219,7 @@ def _from_file(hosts: Path, words: Sequence[str], options: dict[str, object]) ->
 def _access(options: dict[str, object]) -> Access:
     from flprov.kits import Access
 
-    home = Path.home() / ".ssh"
+    home = home_folder() / ".ssh"
     named = tuple(Path(text) for text in _texts(options["identity"]))
     usual = tuple(home / name for name in _USUAL_KEYS if (home / name).exists())
     return Access(

@@ -63,21 +63,23 @@ class _Printer:
     def __init__(self, *, alone: bool, as_json: bool) -> None:
         self._alone = alone
         self._as_json = as_json
-        self._rest: dict[str, tuple[int, bytes]] = {}  # by party: where its unfinished line begins
+        self._rest: dict[str, tuple[int, bytearray]] = {}  # by party: where its unfinished line begins
 
     def take(self, party: str, offset: int, data: bytes, *, begun_at: int | None) -> None:
         expected = offset if begun_at is None else begun_at
-        start, rest = self._rest.get(party, (expected, b""))
+        start, rest = self._rest.get(party, (expected, bytearray()))
         if offset > start + len(rest):
             if rest:
                 self._print(party, start, rest)
             gap = offset - start - len(rest)
             self._print(party, start + len(rest), f"[flprov: {gap} bytes were dropped]".encode())
-            start, rest = offset, b""
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            self._print(party, start, line)
-            start += len(line) + 1
+            start, rest = offset, bytearray()
+        rest += data  # in place: a progress bar of megabytes may never end its line
+        if b"\n" in data:
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                self._print(party, start, line)
+                start += len(line) + 1
         self._rest[party] = (start, rest)
 
     def finish(self) -> None:
@@ -85,7 +87,7 @@ class _Printer:
             if rest:
                 self._print(party, start, rest)
 
-    def _print(self, party: str, offset: int, line: bytes) -> None:
+    def _print(self, party: str, offset: int, line: bytes | bytearray) -> None:
         text = line.decode(errors="replace")
         if self._as_json:
             click.echo(json.dumps({"party": party, "offset": offset, "text": text}))

@@ -120,7 +120,7 @@ def show(job_id: str, as_json: bool) -> None:
     if found.rounds:
         click.echo()
     if len(found.rounds) > _MOST_ROUNDS_SHOWN:
-        click.echo(f"  rounds before these {_MOST_ROUNDS_SHOWN}: flprov job show {found.id} --json")
+        click.echo(clean(f"  rounds before these {_MOST_ROUNDS_SHOWN}: flprov job show {found.id} --json"))
     for record in found.rounds[-_MOST_ROUNDS_SHOWN:]:
         click.echo(_round_line(record, found.rounds_total))
 
@@ -172,5 +172,5 @@ def _contribution_row(line: Contribution) -> tuple[str, str, str, str]:
 
 
 def _round_line(record: RoundDocument, total: int | None) -> str:
-    spared = f"  not waited for: {', '.join(record.spared)}" if record.spared else ""
+    spared = clean(f"  not waited for: {', '.join(record.spared)}") if record.spared else ""
     return describe_round(record, total) + spared + ("  checkpoint" if record.checkpoint else "")

@@ -91,8 +91,7 @@ def kit_passphrase(folder: Path) -> bytes | None:
     secret = environment_kit_passphrase()
     if secret or not sys.stdin.isatty():
         return secret
-    typed: str = click.prompt(f"Passphrase of the key in {folder}", hide_input=True, err=True)
-    return typed.encode()
+    return _typed(f"Passphrase of the key in {folder}")
 
 
 def _from_environment(variable: str) -> bytes | None:
@@ -105,8 +104,15 @@ def _ask(words: str, source: Source, *, is_new: bool) -> bytes:
         raise Misuse(
             f"{source.option} asks at a terminal, and there is none", hint=f"{source.option}-file FILE"
         )
-    typed: str = click.prompt(words, hide_input=True, confirmation_prompt=is_new, err=True)
-    return _verified(typed.encode(), "what was typed")
+    return _verified(_typed(words, twice=is_new), "what was typed")
+
+
+def _typed(words: str, *, twice: bool = False) -> bytes:
+    try:
+        typed: str = click.prompt(words, hide_input=True, confirmation_prompt=twice, err=True)
+    except UnicodeDecodeError:
+        raise Misuse("what was typed is no UTF-8", hint="which encoding has this terminal? locale") from None
+    return os.fsencode(typed)
 
 
 def _read_file(file: Path) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flprov.cli.ending import ending_cleanly
 from flprov.cli.output import clean, json_option, print_fields, print_json, print_table, talk
 from flprov.errors import ExitCode, NotFound
 
@@ -93,7 +94,8 @@ def up(
 
     wanted = [parse_dataset(text) for text in datasets]
     network = Poc(folder)
-    report = network.up(starter(), sites=sites, datasets=wanted, timeout=timeout, on_ready=_tell_ready)
+    with ending_cleanly():
+        report = network.up(starter(), sites=sites, datasets=wanted, timeout=timeout, on_ready=_tell_ready)
     remember(network.admin_kit)
     _remember_folder(network.place.folder)
     if as_json:

@@ -11,6 +11,7 @@ import click
 
 from flprov.cli.acting import acting
 from flprov.cli.output import ago, clean, json_option, print_json, print_table, size, talk
+from flprov.cli.person import login_name
 from flprov.cli.progress import bytes_bar
 from flprov.errors import Misuse
 
@@ -69,7 +70,6 @@ def restore_state(kit: Path, file: Path, force: bool, as_json: bool) -> None:
     replaced can still say who. Look at what this command lists, then type `flprov server enable`.
     """
     import asyncio
-    import getpass
 
     from flprov._base import SystemClock
     from flprov.kits import load_kit
@@ -83,7 +83,7 @@ def restore_state(kit: Path, file: Path, force: bool, as_json: bool) -> None:
                 loaded,
                 loaded.local / "state",
                 file,
-                by=getpass.getuser(),
+                by=login_name(),
                 clock=SystemClock(),
                 force=force,
                 progress=progress,

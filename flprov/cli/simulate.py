@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
 from flprov._base import from_document, parse_json
+from flprov.cli.ending import ending_cleanly
 from flprov.cli.garbage import collect_as_usual
 from flprov.cli.jobwords import WAIT_CODES, parse_settings
 from flprov.cli.output import clean, json_option, print_json, size, talk
@@ -84,7 +82,7 @@ def simulate(
     progress = JobProgress()
     collect_as_usual()
     try:
-        with _ending_cleanly():
+        with ending_cleanly():
             done, files = run(wanted, on_change=progress)
     finally:
         progress.close()
@@ -98,21 +96,6 @@ def simulate(
         if done.state not in WAIT_CODES:
             _say_why(files)
     raise SystemExit(WAIT_CODES.get(done.state, ExitCode.FAILED))
-
-
-@contextlib.contextmanager
-def _ending_cleanly() -> Iterator[None]:
-    """As with Ctrl-C, no process and no folder stays if we are told to end."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _parse_datasets(texts: Sequence[str]) -> list[Dataset]:

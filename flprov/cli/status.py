@@ -92,7 +92,7 @@ def print_tracking(receivers: Sequence[TrackingStatus]) -> None:
     for receiver in receivers:
         if receiver.reason:
             words = f"the {receiver.name} receiver has ended {receiver.restarts} times and is started again"
-            click.echo(f"{tint('warning')}: {words}: {clean(receiver.reason)}")
+            click.echo(f"{tint('warning')}: {clean(f'{words}: {receiver.reason}')}")
 
 
 def print_sites(sites: Sequence[SiteDocument]) -> None:

@@ -119,7 +119,7 @@ def check_interpreter(patient: Patient) -> Rows:
     python = settings.python or Path(sys.executable)
     try:
         answer = subprocess.run(
-            [python, "-c", _SURVEY],
+            [python, "-I", "-c", _SURVEY],
             capture_output=True,
             text=True,
             timeout=_PATIENCE,

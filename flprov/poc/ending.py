@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flprov.errors import LocalError
-from flprov.poc.place import Place, Record
+from flprov.poc.place import Party, Place, Record
 from flprov.poc.processes import ProcessMark, end_all, find_commands, find_descendants
 
 
@@ -42,9 +42,13 @@ def _running(place: Place, record: Record) -> dict[ProcessMark, str]:
     """Every server and site of this network: those that were recorded, and those started by hand."""
     names = {process: name for name, process in record.alive.items()}
     for party in record.parties:
-        tail = [party.kind, "start", str(place.kit(party.name))]
-        names |= dict.fromkeys(find_commands(tail), party.name)
+        names |= dict.fromkeys(find_started(place, party), party.name)
     return names
+
+
+def find_started(place: Place, party: Party) -> list[ProcessMark]:
+    """The processes of one party, whoever has started them."""
+    return find_commands([party.kind, "start", str(place.kit(party.name))])
 
 
 def _end_jobs(place: Place, descendants: Iterable[ProcessMark]) -> tuple[set[int], set[int]]:

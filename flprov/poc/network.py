@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from flprov._base import Clock, SystemClock, hold_lock
 from flprov.errors import Conflict, LocalError, NotFound
 from flprov.poc.asking import ask
-from flprov.poc.ending import end_network
+from flprov.poc.ending import end_network, find_started
 from flprov.poc.place import Party, Place, Record
 from flprov.poc.processes import end_all, start_detached
 from flprov.poc.readiness import VARIABLE, Child, Notifications, wait_until_ready
@@ -244,6 +244,7 @@ class Poc:
         self.place.logs.mkdir(mode=0o700, exist_ok=True)
         children: dict[int, Child] = {}
         processes = dict(record.alive)
+        self.place.write(record)  # by its parties `down` finds what we start, should we be killed in between
         with Notifications() as news:
             told = replace(starter, environment={**starter.environment, VARIABLE: news.address})
             try:
@@ -254,7 +255,10 @@ class Poc:
                 self.place.write(replace(record, processes=processes))
                 wait_until_ready(children, news, timeout=timeout, on_ready=on_ready)
             except BaseException:  # also Ctrl-C: half a network is of no use
-                end_all((child.process for child in children.values()), grace=_GIVE_UP_GRACE)
+                between = parties[len(children) : len(children) + 1]  # started, and not noted yet
+                started = [child.process for child in children.values()]
+                started += [process for party in between for process in find_started(self.place, party)]
+                end_all(started, grace=_GIVE_UP_GRACE)
                 raise
 
     def _start_one(self, party: Party, starter: Starter) -> Child:

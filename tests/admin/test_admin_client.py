@@ -16,6 +16,7 @@ from flprov.errors import (
     KitRefused,
     Misuse,
     NotFound,
+    PermissionRefused,
     ProtocolError,
     ServerUnavailable,
     TimedOut,
@@ -107,6 +108,13 @@ def test_an_app_that_was_not_asked_for_is_not_signed(admin: Admin, server: Serve
     with pytest.raises(ProtocolError, match="'lung'"):
         admin.submit("lung")
     assert server.requests(m.SUBMIT_JOB) == []
+
+
+def test_an_app_without_a_name_is_not_the_current_folder(admin: Admin, server: Server, app, monkeypatch):
+    monkeypatch.chdir(app)
+    with pytest.raises(Misuse, match="has no name"):
+        admin.submit("")
+    assert server.asked == []
 
 
 @pytest.mark.parametrize("name", ["gone/", "./heart", "a/b"])
@@ -275,3 +283,11 @@ def test_it_is_opened_with_a_person_s_kit_and_calls_nobody(kits):
 def test_another_kit_is_refused(kits, name):
     with pytest.raises(KitRefused, match="kit of a person is needed"):
         open_admin(kits / name, clock=FakeClock(start=NOW))
+
+
+@pytest.mark.parametrize("name", ["site-1", ""])  # as of a variable that was never set
+def test_an_order_about_a_site_is_never_one_about_the_server(admin: Admin, name):
+    with pytest.raises(PermissionRefused, match="leo is lead and may not do `flprov site drain`"):
+        admin.drain_site(name)
+    with pytest.raises(PermissionRefused, match="leo is lead and may not do `flprov site enable`"):
+        admin.enable_site(name)

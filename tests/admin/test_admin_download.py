@@ -100,6 +100,39 @@ def test_a_file_of_another_job_is_not_overwritten(admin: Admin, files: Files, tm
     assert (tmp_path / "model.safetensors").read_bytes() == b"last week's"
 
 
+@pytest.mark.parametrize("name", ["metrics.json", "metrics.png", "record.json", "logs/site-1.log"])
+def test_a_job_that_runs_overwrites_nothing_of_another_one(admin: Admin, files: Files, tmp_path, name):
+    """Its metrics, record and logs have no digest yet."""
+    files.data["record.json"] = b"running"
+    other = METRICS.replace(b"j1", b"j0") if name == "metrics.json" else b"my own"
+    (tmp_path / "logs").mkdir()
+    (tmp_path / name).write_bytes(other)
+    files.data.pop("model.safetensors")
+    files.announced = tuple(
+        doc.ResultFile(name=file, size=len(data), digest="") for file, data in files.data.items()
+    )
+    with pytest.raises(Conflict, match=f"{name} is there already"):
+        admin.download("j1", tmp_path)
+    assert (tmp_path / name).read_bytes() == other
+
+
+def test_a_job_that_was_downloaded_while_it_ran_is_downloaded_again_when_it_has_ended(
+    admin: Admin, files: Files, tmp_path
+):
+    model = files.data.pop("model.safetensors")
+    files.data["record.json"] = b"running"
+    admin.download("j1", tmp_path)
+    ended = METRICS.replace(b"1.0", b"0.5")
+    files.data |= {"metrics.json": ended, "record.json": b"completed", "model.safetensors": model}
+    files.announced = tuple(
+        doc.ResultFile(name=name, size=len(data), digest="" if "/" in name else digest_of(data))
+        for name, data in files.data.items()
+    )
+    admin.download("j1", tmp_path)
+    assert (tmp_path / "metrics.json").read_bytes() == ended
+    assert (tmp_path / "record.json").read_bytes() == b"completed"
+
+
 def test_no_file_of_the_person_s_own_is_overwritten_however_it_is_announced(
     admin: Admin, files: Files, tmp_path
 ):

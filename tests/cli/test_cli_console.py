@@ -333,3 +333,24 @@ def test_without_a_kit_it_says_how_to_choose_one():
     assert isinstance(result.exception, Misuse)
     assert "flprov use KIT" in result.exception.hint
     assert not choice_file().exists()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/srv/out"), 1, "error: /srv/out: Permission denied\n"),
+        (UnicodeEncodeError("utf-8", "x", 0, 1, "no"), 2, "error: something that was typed is no UTF-8\n"),
+    ],
+)
+def test_what_this_machine_has_against_a_command_is_a_sentence(console, admins, capsys, trouble, code, said):
+    console.run("site ls")
+    admins[0].trouble = trouble
+    assert console.run("site ls") == code
+    shown = capsys.readouterr().err
+    assert shown.startswith(said)
+    assert "Traceback" not in shown
+
+
+def test_a_line_with_a_null_byte_is_a_line(console, capsys):
+    assert console.run('app build "a\0b"') == 5
+    assert "Traceback" not in capsys.readouterr().err

@@ -481,7 +481,7 @@ def test_no_word_of_a_site_or_server_drives_the_terminal(run, admin: FakeAdmin):
         reason=BEEP,
         submitted_by=BEEP,
         sites=(doc.JobSiteDocument(site=BEEP, state=BEEP, reason=BEEP, progress=BEEP),),
-        rounds=(make_round(0, metrics={BEEP: 1.0}, absent=missing),),
+        rounds=tuple(make_round(n, metrics={BEEP: 1.0}, absent=missing, spared=(BEEP,)) for n in range(30)),
         unconfirmed=(BEEP,),
         results=(BEEP,),
     )

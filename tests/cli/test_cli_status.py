@@ -58,7 +58,8 @@ def test_what_a_site_says_of_itself_cannot_drive_the_terminal_or_break_the_table
         host=text, gpu_note=text, version=text, confinement=text, ladder=(rung,), notes=(text,)
     )
     gpu = make_site("site-2", gpus=(make_gpu(name=text),), datasets=(text,), jobs=(text,))
-    admin.status_document = doc.StatusDocument(server=make_server(), sites=(hostile, gpu))
+    receiver = doc.TrackingStatus(name=text, ready=False, reason=text, restarts=3)
+    admin.status_document = doc.StatusDocument(server=make_server(tracking=(receiver,)), sites=(hostile, gpu))
     for words in (["status"], ["site", "ls"], ["site", "show", "site-1"], ["site", "show", "site-2"]):
         out = run(*words).out
         assert "red" in out

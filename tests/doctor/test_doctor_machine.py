@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 
@@ -134,6 +135,14 @@ def test_the_interpreter_of_jobs(kit):
     found = row(kit, "packages")
     assert found.verdict == "ok"
     assert f"jobs run by {sys.executable}: Python 3." in found.found
+
+
+def test_the_interpreter_runs_nothing_that_lies_in_the_current_folder(kit, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "platform.py").write_text("open('was-run', 'w')\n")
+    monkeypatch.chdir(tmp_path / "here")
+    assert row(kit, "packages").verdict == "ok"
+    assert not Path("was-run").exists()
 
 
 INTERPRETERS = {

@@ -20,6 +20,7 @@ from flprov.errors import ConfigError, Conflict, LocalError, NotFound, StateDama
 from flprov.kits import load_kit
 from flprov.pki import Kind
 from flprov.poc import Poc, parse_dataset
+from flprov.poc import network as poc_network
 from flprov.poc.processes import find_commands, mark
 from flprov.poc.projectfile import render
 from flprov.policy import load_policy, load_site_settings
@@ -397,6 +398,41 @@ def test_two_commands_do_not_work_on_one_network_at_once(network, starter):
         for change in (lambda: network.up(starter()), network.down):
             with pytest.raises(Conflict, match="another `flprov poc` is at work"):
                 change()
+
+
+def test_ctrl_c_in_the_moment_in_which_a_process_starts_ends_that_one_too(network, starter, monkeypatch):
+    started = []
+    start = poc_network.start_detached
+
+    def start_one(*words, **options):
+        started.append(start(*words, **options))
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        return started[-1]
+
+    monkeypatch.setattr(poc_network, "start_detached", start_one)
+    with pytest.raises(KeyboardInterrupt):
+        network.up(starter())
+    assert not any(process.alive for process in started)
+
+
+def test_what_was_started_by_an_up_that_was_killed_is_taken_down(network, starter, monkeypatch):
+    """In its first moment: it has not written down a process, and ends none."""
+    started = []
+    start = poc_network.start_detached
+
+    def start_one(*words, **options):
+        if started:
+            raise KeyboardInterrupt
+        started.append(start(*words, **options))
+        return started[0]
+
+    monkeypatch.setattr(poc_network, "start_detached", start_one)
+    monkeypatch.setattr(poc_network, "end_all", lambda _processes, *, grace: None)
+    with pytest.raises(KeyboardInterrupt):
+        network.up(starter())
+    assert started[0].alive
+    assert network.down(grace=5).stopped == ("server",)
 
 
 def test_no_process_of_a_test_is_left(network, starter):
