@@ -54,9 +54,13 @@ def wait_for_end(
             raise ServerUnavailable(
                 f"the server ended the watch of job {job_id}", hint=f"flprov job wait {job_id}"
             )
+        except TimedOut as error:
+            if timeout is None:
+                raise
+            what = f"job {job_id} has not ended" if seen else "the server has not answered"
+            raise TimedOut(f"{what} within {timeout:.3g} s", hint=f"flprov job wait {job_id}") from error
         except FlprovError as error:
-            hopeless = error.nature is not Nature.TRANSIENT or isinstance(error, TimedOut)
-            if on_retry is None or hopeless or not seen:
+            if on_retry is None or error.nature is not Nature.TRANSIENT or not seen:
                 raise
             tries += 1
             seconds = min(next(waits), left)

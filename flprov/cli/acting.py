@@ -39,7 +39,7 @@ def kept_path(file: Path) -> Path | None:
         name = os.fsdecode(file.read_bytes()).removesuffix("\n")
     except FileNotFoundError:
         return None
-    return Path(name) if name else None
+    return Path(name) if name and "\0" not in name else None  # an unclean end may leave a file of zeros
 
 
 def remember(kit: Path) -> None:

@@ -14,6 +14,7 @@ from flprov.cli.changes import print_change
 from flprov.cli.completion import complete_holder
 from flprov.cli.output import clean, json_option, print_json, print_table, talk, until
 from flprov.cli.renewing import renew
+from flprov.cli.spans import Span
 from flprov.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ cert.add_command(renew)
 @cert.command("ls")
 @click.option(
     "--warn",
-    type=click.FloatRange(min=0),
+    type=Span(min=0),
     metavar="DAYS",
     help="Exit 7 if anything ends within so many days; by default 30 for people and CAs, and for what renews"
     " itself when that is overdue.",

@@ -20,6 +20,7 @@ from flprov.cli.ladder import print_causes, print_hint, print_seen
 from flprov.cli.lazy import Entry, LazyGroup
 from flprov.cli.output import MOST, clean, json_option, print_json, size, talk
 from flprov.cli.progress import JobProgress, bytes_bar, files_bar
+from flprov.cli.spans import Span
 from flprov.errors import ExitCode, FlprovError, ProtocolError
 
 if TYPE_CHECKING:
@@ -215,9 +216,7 @@ def _wait(admin: Admin, *, job_id: str, timeout: float | None, as_json: bool) ->
 
 @click.command()
 @click.argument("job_id", metavar="ID", shell_complete=complete_job)
-@click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up waiting after this."
-)
+@click.option("--timeout", type=Span(min=0), metavar="SECONDS", help="Give up waiting after this.")
 @json_option
 def wait(job_id: str, timeout: float | None, as_json: bool) -> None:
     """Show the rounds until the job has ended.

@@ -12,6 +12,7 @@ import click
 
 from flprov.cli.ending import ending_cleanly
 from flprov.cli.output import clean, json_option, print_fields, print_json, print_table, talk
+from flprov.cli.spans import Span
 from flprov.errors import ExitCode, NotFound
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def poc() -> None:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0.1, max=_LONGEST_WAIT),
+    type=Span(min=0.1, max=_LONGEST_WAIT),
     default=60.0,
     metavar="SECONDS",
     help="Default: 60.",

@@ -95,8 +95,14 @@ def test_without_anybody_to_tell_the_first_break_is_the_end():
 
 def test_the_time_that_was_given_is_for_all_tries_together():
     waiting = Waiting([RUNS, RemoteError("its disk is full")], [GONE], [TimedOut("over")])
-    with pytest.raises(TimedOut):
+    with pytest.raises(TimedOut, match="job j1 has not ended within 10 s") as refused:
         waiting.wait(timeout=10.0)
+    assert refused.value.hint == "flprov job wait j1"
     assert waiting.limits[0] == 10.0
     first, second, third = (limit for limit in waiting.limits if limit is not None)
     assert first > second > third >= 0
+
+
+def test_a_server_that_does_not_answer_in_time_is_said_to_be_that():
+    with pytest.raises(TimedOut, match="the server has not answered within 10 s"):
+        Waiting([TimedOut("over")]).wait(timeout=10.0)

@@ -128,6 +128,13 @@ def test_waiting_longer_than_wanted_is_exit_6(run, admin: FakeAdmin):
     assert admin.calls == [("wait", {"job_id": "j1", "timeout": 0.5})]
 
 
+@pytest.mark.parametrize("words", ["nan", "-1", "soon"])
+def test_how_long_to_wait_is_a_number_of_seconds(run, admin: FakeAdmin, words):
+    ran = run("job", "wait", "j1", "--timeout", words)
+    assert (ran.code, admin.calls) == (2, [])
+    assert words in ran.err
+
+
 def test_a_server_that_stops_meanwhile_is_exit_4_with_what_to_type(run, admin: FakeAdmin):
     admin.fails["wait"] = ServerUnavailable("the server ended the watch of job j1", hint="flprov job wait j1")
     ran = run("job", "wait", "j1")

@@ -13,6 +13,7 @@ from cli_admin import BEEP, FakeAdmin
 from cli_process import run_process
 
 from flprov import __version__
+from flprov.cli.acting import choice_file
 from flprov.cli.person import login_name
 from flprov.errors import (
     ConfigError,
@@ -141,6 +142,14 @@ def test_without_a_kit_it_says_how_to_choose_one(run):
     assert ran.code == 2
     assert "no admin kit is chosen" in ran.err
     assert "flprov use KIT" in ran.err
+
+
+@pytest.mark.parametrize("left", [b"", b"\n", b"\0" * 40])
+def test_a_choice_that_a_power_cut_has_torn_is_none(run, left):
+    choice_file().parent.mkdir(parents=True, exist_ok=True)
+    choice_file().write_bytes(left)
+    ran = run("status")
+    assert (ran.code, "no admin kit is chosen" in ran.err) == (2, True)
 
 
 def test_the_option_goes_before_the_environment_and_that_before_use(run, admin: FakeAdmin, kits, monkeypatch):
