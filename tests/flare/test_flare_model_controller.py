@@ -237,6 +237,28 @@ def test_fedavg_weighs_sites_and_leaves_weights_out():
     assert models(run(FedAvg(num_clients=3, model={"w": ZERO["w"] + 5}), 1)) == [7.0]
 
 
+def reporting(value, steps, **metrics):
+    params = {"w": np.full(2, value, np.float32)}
+    model = FLModel(params=params, metrics=metrics, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: steps})
+    return lambda name, shareable: FLModelUtils.to_shareable(model)
+
+
+def test_metrics_are_weighed_as_the_weights_are():
+    sites = {"s1": reporting(1.0, 10, acc=1.0), "s2": reporting(5.0, 10, acc=0.0)}
+    controller = FedAvg(num_clients=2, stop_cond="acc >= 0.7", aggregation_weights={"s1": 3.0})
+    saved = run(controller, 5, FlareSites(sites))
+    assert (len(saved), models(saved)) == (1, [2.0])
+    assert controller.best_target_metric_value == 0.75
+
+
+def test_a_site_that_has_taken_no_step_does_not_count():
+    sites = {"s1": reporting(1.0, 4, acc=0.5), "s2": reporting(9.0, 0, acc=0.9, only_here=1.0)}
+    controller = FedAvg(num_clients=2, stop_cond="acc >= 0.5")
+    saved = run(controller, 1, FlareSites(sites))
+    assert models(saved) == [1.0]
+    assert controller.best_target_metric_value == 0.5
+
+
 @pytest.mark.parametrize("kind", [DataKind.WEIGHTS, DataKind.WEIGHT_DIFF])
 def test_weights_and_differences_lead_to_the_same_model(kind):
     saved = run(FedAvg(num_clients=3), 2, three_sites(kind))

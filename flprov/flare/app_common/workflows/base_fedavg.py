@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flprov.flare.app_common.abstract.fl_model import FLModel
@@ -97,15 +97,23 @@ class BaseFedAvg(ModelController):
         return updated
 
 
-def mean_metrics(results: list[FLModel]) -> dict[str, float] | None:
-    """The weighted mean of each metric that is a finite number; None unless every site has metrics."""
+def mean_metrics(
+    results: list[FLModel], factors: Mapping[str, float] | None = None
+) -> dict[str, float] | None:
+    """The weighted mean of each metric that is a finite number; None unless every site has metrics.
+
+    Args:
+        results: of the sites.
+        factors: site -> factor of its weight.
+    """
     if any(result.metrics is None for result in results):
         return None
     mean = WeightedAggregationHelper()
     for number, result in enumerate(results):
         numbers = {name: float(v) for name, v in (result.metrics or {}).items() if is_number(v)}
         name = str(result.meta.get("client_name", number))
-        mean.add(numbers, step_weight(result.meta), name, result.current_round)
+        if weight := (factors or {}).get(name, 1.0) * step_weight(result.meta):
+            mean.add(numbers, weight, name, result.current_round)
     return mean.get_result() or None
 
 
