@@ -9,10 +9,12 @@ from flare_sites import FlareSites, run_controller
 
 from flprov.errors import JobFailed, Misuse
 from flprov.flare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from flprov.flare.apis.shareable import Shareable
 from flprov.flare.app_common.abstract.aggregator import Aggregator
 from flprov.flare.app_common.abstract.fl_model import FLModel, ParamsType
 from flprov.flare.app_common.aggregators.model_aggregator import ModelAggregator
 from flprov.flare.app_common.aggregators.weighted_aggregation_helper import WeightedAggregationHelper
+from flprov.flare.app_common.app_constant import AppConstants, ModelName
 from flprov.flare.app_common.utils.fl_model_utils import FLModelUtils
 from flprov.flare.app_common.utils.math_utils import parse_compare_criteria, parse_compare_operator
 from flprov.flare.app_common.workflows.base_fedavg import BaseFedAvg
@@ -217,6 +219,15 @@ def test_answers_that_are_no_models_reach_the_controller_whole():
 
     run_controller(Own(flow), FlareSites({"s1": site}), rounds=1, tasks=("train",))
     assert seen == [{"1": 2, "5": 3}]
+
+
+def test_a_site_that_is_asked_for_its_model_reads_which_one():
+    asked = Shareable()
+    asked.set_header(AppConstants.SUBMIT_MODEL_NAME, ModelName.BEST_MODEL)
+    found = FLModelUtils.from_shareable(asked)
+    assert (found.meta, found.params) == ({MetaKey.SUBMIT_MODEL_NAME: "best_model"}, None)
+    with pytest.raises(ValueError, match="holds no DXO"):
+        FLModelUtils.from_shareable(Shareable())
 
 
 # ---- FLARE's own ---------------------------------------------------------------------------
