@@ -221,6 +221,23 @@ def test_answers_that_are_no_models_reach_the_controller_whole():
     assert seen == [{"1": 2, "5": 3}]
 
 
+def test_whole_numbers_in_the_meta_of_weights_come_as_such():
+    seen = {}
+
+    def flow(self):
+        self.current_round = 0
+        [found] = self.send_model_and_wait(data=FLModel(params=ZERO))
+        seen.update(found.meta)
+
+    def site(name, shareable):
+        meta = {"best": 3, "rate": 0.5, "own": np.int64(2)}
+        return FLModelUtils.to_shareable(FLModel(params=ZERO, meta=meta))
+
+    run(Own(flow), 1, FlareSites({"s1": site}))
+    assert [["a", "b", "c", "d"][seen[name]] for name in ("best", "own")] == ["d", "c"]
+    assert seen["rate"] == 0.5
+
+
 def test_a_site_that_is_asked_for_its_model_reads_which_one():
     asked = Shareable()
     asked.set_header(AppConstants.SUBMIT_MODEL_NAME, ModelName.BEST_MODEL)

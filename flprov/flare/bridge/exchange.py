@@ -282,12 +282,17 @@ def from_update(update: Update) -> Shareable:
         if kind == _INITIAL and dot:
             initial[rest] = value
         else:
-            meta[name] = value
+            meta[name] = _whole(value)
     if initial:
         meta[_INITIAL] = initial
     if math.isfinite(update.share):
-        meta[_STEPS] = int(update.share) if update.share.is_integer() else update.share
+        meta[_STEPS] = _whole(update.share)
     return DXO(_data_kind(update), data=dict(update.params), meta=meta).to_shareable()
+
+
+def _whole(value: float) -> float:
+    """Numbers of a meta travel as floats; what was a whole one may be an index."""
+    return int(value) if value.is_integer() else value
 
 
 def _data_kind(update: Update) -> DataKind:
