@@ -294,6 +294,13 @@ def test_weights_and_differences_lead_to_the_same_model(kind):
     assert saved[-1].model["w"].dtype == np.float32
 
 
+@pytest.mark.parametrize("options", [{}, {"aggregation_weights": {"s1": 2.0}}])
+def test_weights_and_differences_have_no_mean_together(options):
+    sites = FlareSites({"s1": trainer("s1", DataKind.WEIGHT_DIFF), "s2": trainer("s2")})
+    with pytest.raises(ValueError, match=r"s1 sent .*DIFF and s2 sent .*FULL"):
+        run(FedAvg(num_clients=2, **options), 2, sites)
+
+
 class Largest(ModelAggregator):
     best = -1.0
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flprov.flare.app_common.abstract.fl_model import FLModel
+from flprov.flare.app_common.abstract.fl_model import FLModel, ParamsType
 from flprov.flare.app_common.aggregators.weighted_aggregation_helper import (
     WeightedAggregationHelper,
     step_weight,
@@ -73,16 +73,17 @@ class BaseFedAvg(ModelController):
         """The weighted means of params and of metrics.
 
         Raises:
-            ValueError: there are no results.
+            ValueError: there are no results, or some are weights and others differences.
         """
         if not results:
             raise ValueError("there is nothing to aggregate: no site has answered")
+        kind = read_kind(results)
         mean = WeightedAggregationHelper()
         for number, result in enumerate(results):
             name = str(result.meta.get("client_name", number))
             mean.add(result.params or {}, step_weight(result.meta), name, result.current_round)
         return FLModel(
-            params_type=results[0].params_type,
+            params_type=kind,
             params=mean.get_result(),
             metrics=mean_metrics(results),
             meta={"nr_aggregated": len(results), "current_round": results[0].current_round},
@@ -95,6 +96,16 @@ class BaseFedAvg(ModelController):
         self.set_global_model(updated)
         self.event(AppEventType.AFTER_SHAREABLE_TO_LEARNABLE)
         return updated
+
+
+def read_kind(results: list[FLModel]) -> ParamsType | None:
+    """Whether all are weights, or all differences. Raises ValueError when some are this and some that."""
+    first, *others = results
+    for other in others:
+        if other.params_type != first.params_type:
+            told = [f"{one.meta.get('client_name')} sent {one.params_type}" for one in (first, other)]
+            raise ValueError(f"{' and '.join(told)}: weights and differences have no mean together")
+    return first.params_type
 
 
 def mean_metrics(
