@@ -68,6 +68,36 @@ def test_the_script_runs_after_its_import_lines_were_changed(tmp_path: Path):
     assert {line["name"] for line in live} == {"loss", "parts/a", "parts/b"}
 
 
+ODD = """
+import numpy as np
+import flprov.flare.client as flare
+
+flare.init()
+while flare.is_running():
+    model = flare.receive()
+    assert flare.log("loss", np.ones(1)) and flare.log("loss", np.float32(2))
+    assert not any(flare.log("many", value) for value in (np.ones(3), [1.0], None, "1", 1j))
+    number = int(flare.get_site_name()[-1])
+    meta = {"NUM_STEPS_CURRENT_ROUND": number - 0.5}
+    flare.send(flare.FLModel(params={"w": model.params["w"] + number}, meta=meta))
+"""
+
+
+def test_steps_need_not_be_whole_and_what_is_no_number_is_not_logged(tmp_path: Path):
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "job.yml").write_text(JOB.replace("rounds: 2", "rounds: 1").replace(", evaluate: client.py", ""))
+    (app / "start.py").write_text(START)
+    (app / "client.py").write_text(ODD)
+    done, _ = simulate(Simulation(app=app, sites=2, output=tmp_path / "out"))
+    assert done.state == "completed", done
+    # (1 * 0.5 + 2 * 1.5) / 2
+    assert read_tensors(tmp_path / "out" / "model.safetensors")["w"].tolist() == pytest.approx([1.75] * 2)
+    told = [json.loads(line) for line in (tmp_path / "out" / "series.jsonl").read_text().splitlines()]
+    live = [(line["name"], line["value"]) for line in told if line.get("origin") == "live"]
+    assert sorted(live) == [("loss", 1.0)] * 2 + [("loss", 2.0)] * 2
+
+
 @pytest.mark.parametrize(
     "call",
     [

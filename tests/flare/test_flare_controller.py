@@ -179,6 +179,30 @@ def test_a_task_with_a_timeout_ends_with_timeout():
     assert found == [TaskCompletionStatus.TIMEOUT]
 
 
+def test_what_came_in_time_counts_also_where_it_was_kept_back_for_the_order():
+    found = []
+
+    def flow(self, abort, ctx):
+        def address(client_task, _):  # each site gets words of its own
+            client_task.task.data.set_header("to", client_task.client.name)
+
+        task = Task(
+            "train",
+            weights(),
+            timeout=0.05,
+            before_task_sent_cb=address,
+            result_received_cb=lambda ct, _: found.append(ct.client.name),
+        )
+        self.broadcast_and_wait(task, ctx, min_responses=0)
+        found.append(task.completion_status)
+
+    sites = FlareSites({name: move_by(name) for name in ("s1", "s2", "s3")}, slow={"s1", "s2"})
+    controller = Flow(flow)
+    run_controller(controller, sites, rounds=1)
+    assert found == ["s3", TaskCompletionStatus.TIMEOUT]
+    assert controller.strays == []
+
+
 def test_relay_goes_from_site_to_site_with_what_the_callback_puts_into_the_task():
     path = []
 

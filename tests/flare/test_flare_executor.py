@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """FLARE-shaped executors and filters on our tasks: what they see, what becomes of their answers."""
 
+import dataclasses
 import os
 import signal
 import threading
@@ -25,6 +26,7 @@ from flprov.flare.app_common.abstract.model_learner import ModelLearner
 from flprov.flare.app_common.app_constant import AppConstants
 from flprov.flare.app_common.executors.model_learner_executor import ModelLearnerExecutor
 from flprov.flare.bridge.codec import decode_value, pack_value, unpack_value
+from flprov.flare.bridge.exchange import to_parcel
 from flprov.messages import Site, Task, Update, UpdateKind
 from flprov.sdk import as_tensors, build_executor, build_result_filters, load_model, weighted_mean
 from flprov.simulator import Simulation, simulate
@@ -332,6 +334,32 @@ def test_a_filter_class_works_in_job_yml_on_updates_and_tasks(site):
     opaque = Update(kind=UpdateKind.OPAQUE, params=pack_value(inner))
     found = unpack_value(one(opaque, task(), site).params)
     assert from_shareable(found).data["w"].data["w"].tolist() == [2.0]
+
+
+class Blur(DXOFilter):
+    """Adds float64 to weights, as numpy's generators give it."""
+
+    def process_dxo(self, dxo, shareable, fl_ctx):
+        dxo.data = {name: value + np.full(value.shape, 0.25) for name, value in dxo.data.items()}
+        return dxo
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_filter_of_a_task_keeps_the_precision_of_its_model(site, marked):
+    sent = task()
+    if marked:
+        parcel = to_parcel(DXO(DataKind.WEIGHTS, data=dict(sent.params)).to_shareable(), {})
+        sent = dataclasses.replace(sent, extra=parcel.extra, scalars=parcel.scalars)
+    filtered = Blur()(sent, site)
+    assert (filtered.params["w"].tolist(), filtered.params["w"].dtype) == ([0.25, 0.25], np.float32)
+    found = Answering(lambda _, shareable, *__: shareable)(filtered, site)
+    assert found.params["w"].dtype == np.float32
+
+
+@pytest.mark.parametrize("numbers", [{"weight": 2.5}, {"samples": 7}, {"samples": 7, "weight": 0.5}])
+def test_a_filter_leaves_metrics_their_weight(site, numbers):
+    update = Update(metrics={"a": 1.0}, **numbers)
+    assert Scale(2.0)(update, site) == update
 
 
 # ---- contexts, shareables, the codec ---------------------------------------------------------------

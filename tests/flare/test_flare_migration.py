@@ -156,6 +156,16 @@ def test_the_servers_optimizer_and_the_best_model_come_along(tmp_path):
     assert (spec.workflow.best, spec.workflow.mode) == ("loss", "min")
 
 
+def test_what_the_aggregator_does_and_no_mean_of_ours_is_named(tmp_path):
+    args = {"weigh_by_local_iter": False, "expected_data_kind": {"a": "WEIGHTS", "b": "METRICS"}}
+    components = [*COMPONENTS[:2], {**COMPONENTS[2], "args": args}]
+    found = convert_job(flare_job(tmp_path / "job", server={"components": components}))
+    assert any("aggregator.weigh_by_local_iter" in note for note in found.notes)
+    assert any("aggregator.expected_data_kind" in note for note in found.notes)
+    plain = convert_job(flare_job(tmp_path / "plain"))
+    assert not any("aggregator." in note for note in plain.notes)
+
+
 def test_filters_come_along_where_there_are_such(tmp_path):
     def rows(*filters):
         return [{"tasks": ["train"], "filters": list(filters)}]

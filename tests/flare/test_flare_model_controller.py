@@ -9,10 +9,12 @@ from flare_sites import FlareSites, run_controller
 
 from flprov.errors import JobFailed, Misuse
 from flprov.flare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
+from flprov.flare.apis.shareable import Shareable
 from flprov.flare.app_common.abstract.aggregator import Aggregator
 from flprov.flare.app_common.abstract.fl_model import FLModel, ParamsType
 from flprov.flare.app_common.aggregators.model_aggregator import ModelAggregator
 from flprov.flare.app_common.aggregators.weighted_aggregation_helper import WeightedAggregationHelper
+from flprov.flare.app_common.app_constant import AppConstants, ModelName
 from flprov.flare.app_common.utils.fl_model_utils import FLModelUtils
 from flprov.flare.app_common.utils.math_utils import parse_compare_criteria, parse_compare_operator
 from flprov.flare.app_common.workflows.base_fedavg import BaseFedAvg
@@ -219,6 +221,32 @@ def test_answers_that_are_no_models_reach_the_controller_whole():
     assert seen == [{"1": 2, "5": 3}]
 
 
+def test_whole_numbers_in_the_meta_of_weights_come_as_such():
+    seen = {}
+
+    def flow(self):
+        self.current_round = 0
+        [found] = self.send_model_and_wait(data=FLModel(params=ZERO))
+        seen.update(found.meta)
+
+    def site(name, shareable):
+        meta = {"best": 3, "rate": 0.5, "own": np.int64(2)}
+        return FLModelUtils.to_shareable(FLModel(params=ZERO, meta=meta))
+
+    run(Own(flow), 1, FlareSites({"s1": site}))
+    assert [["a", "b", "c", "d"][seen[name]] for name in ("best", "own")] == ["d", "c"]
+    assert seen["rate"] == 0.5
+
+
+def test_a_site_that_is_asked_for_its_model_reads_which_one():
+    asked = Shareable()
+    asked.set_header(AppConstants.SUBMIT_MODEL_NAME, ModelName.BEST_MODEL)
+    found = FLModelUtils.from_shareable(asked)
+    assert (found.meta, found.params) == ({MetaKey.SUBMIT_MODEL_NAME: "best_model"}, None)
+    with pytest.raises(ValueError, match="holds no DXO"):
+        FLModelUtils.from_shareable(Shareable())
+
+
 # ---- FLARE's own ---------------------------------------------------------------------------
 
 
@@ -237,11 +265,40 @@ def test_fedavg_weighs_sites_and_leaves_weights_out():
     assert models(run(FedAvg(num_clients=3, model={"w": ZERO["w"] + 5}), 1)) == [7.0]
 
 
+def reporting(value, steps, **metrics):
+    params = {"w": np.full(2, value, np.float32)}
+    model = FLModel(params=params, metrics=metrics, meta={MetaKey.NUM_STEPS_CURRENT_ROUND: steps})
+    return lambda name, shareable: FLModelUtils.to_shareable(model)
+
+
+def test_metrics_are_weighed_as_the_weights_are():
+    sites = {"s1": reporting(1.0, 10, acc=1.0), "s2": reporting(5.0, 10, acc=0.0)}
+    controller = FedAvg(num_clients=2, stop_cond="acc >= 0.7", aggregation_weights={"s1": 3.0})
+    saved = run(controller, 5, FlareSites(sites))
+    assert (len(saved), models(saved)) == (1, [2.0])
+    assert controller.best_target_metric_value == 0.75
+
+
+def test_a_site_that_has_taken_no_step_does_not_count():
+    sites = {"s1": reporting(1.0, 4, acc=0.5), "s2": reporting(9.0, 0, acc=0.9, only_here=1.0)}
+    controller = FedAvg(num_clients=2, stop_cond="acc >= 0.5")
+    saved = run(controller, 1, FlareSites(sites))
+    assert models(saved) == [1.0]
+    assert controller.best_target_metric_value == 0.5
+
+
 @pytest.mark.parametrize("kind", [DataKind.WEIGHTS, DataKind.WEIGHT_DIFF])
 def test_weights_and_differences_lead_to_the_same_model(kind):
     saved = run(FedAvg(num_clients=3), 2, three_sites(kind))
     assert models(saved) == [2.0, 4.0]
     assert saved[-1].model["w"].dtype == np.float32
+
+
+@pytest.mark.parametrize("options", [{}, {"aggregation_weights": {"s1": 2.0}}])
+def test_weights_and_differences_have_no_mean_together(options):
+    sites = FlareSites({"s1": trainer("s1", DataKind.WEIGHT_DIFF), "s2": trainer("s2")})
+    with pytest.raises(ValueError, match=r"s1 sent .*DIFF and s2 sent .*FULL"):
+        run(FedAvg(num_clients=2, **options), 2, sites)
 
 
 class Largest(ModelAggregator):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sys
 import warnings
 from pathlib import Path
@@ -157,6 +158,32 @@ def test_mlflow_has_the_params_once_and_knows_how_the_job_ended(tmp_path, jobs):
     assert run.data.params == {"args.lr": "0.1", "workflow": "fedavg"}
     assert run.info.status == "FINISHED"
     assert run.data.tags["flprov.job_id"] == "0job"
+
+
+def test_mlflow_takes_params_whose_names_differ_in_characters_that_it_does_not_take(tmp_path, jobs):
+    tell(jobs, [dataclasses.replace(JOB, params={"args.a:b": "1", "args.a;b": "2"}), *LINES[1:], *MORE])
+    make_feed(tmp_path, mlflow(tmp_path)).deliver_all()
+    assert mlflow_run(tmp_path)[1].data.params == {"args.a_b": "1", "args.a_b_": "2"}
+    assert in_mlflow(tmp_path) == EXPECTED
+
+
+@pytest.mark.parametrize("what", ["run", "experiment"])
+def test_what_was_deleted_in_mlflow_keeps_no_other_job_waiting(tmp_path, jobs, what):
+    tell(jobs, LINES)
+    make_feed(tmp_path, mlflow(tmp_path)).deliver_all()
+    client, run = mlflow_run(tmp_path)
+    if what == "run":
+        client.delete_run(run.info.run_id)
+    else:
+        client.delete_experiment(run.info.experiment_id)
+    tell(jobs, MORE)
+    (jobs / "1job").mkdir()
+    other = [dataclasses.replace(JOB, job_id="1job"), *LINES[1:], *MORE]
+    (jobs / "1job" / FILE).write_bytes(b"".join(map(encode_series, other)))
+    make_feed(tmp_path, mlflow(tmp_path)).deliver_all()
+    name = "heart" if what == "run" else "heart-2"
+    (found,) = client.search_runs([client.get_experiment_by_name(name).experiment_id])
+    assert (found.info.run_name, found.info.status) == ("1job", "FINISHED")
 
 
 @TARGETS

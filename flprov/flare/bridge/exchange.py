@@ -133,7 +133,7 @@ def to_update(reply: object, task: Task, who: str) -> Update:
         return _weights(dxo, task, {}, prefix=marked)
     if not marked:
         if dxo.data_kind == DataKind.METRICS:
-            return Update(metrics=_numbers(dxo.data), **_weight(dxo, default=None))
+            return Update(metrics=_numbers(dxo.data), **read_weight(dxo.meta, default=None))
         if (combined := _combine(dxo, task)) is not None:
             return combined
     return Update(kind=UpdateKind.OPAQUE, params=pack_value(reply, f"the answer of {who}"))
@@ -201,7 +201,7 @@ def _weights(dxo: DXO, task: Task, metrics: Mapping[str, float], *, prefix: bool
             _log.warning("meta %r of the weights is a %s and stays at the site", name, type(value).__name__)
     params = in_precision_of(as_tensors(dxo.data), task.params)
     kind = _KINDS[DataKind(dxo.data_kind)]
-    return Update(params=params, kind=kind, metrics=found, **_weight(dxo, default=1.0))
+    return Update(params=params, kind=kind, metrics=found, **read_weight(dxo.meta, default=1.0))
 
 
 def in_precision_of(params: Tensors, model: Tensors) -> Tensors:
@@ -214,9 +214,9 @@ def in_precision_of(params: Tensors, model: Tensors) -> Tensors:
     return found
 
 
-def _weight(dxo: DXO, *, default: float | None) -> dict[str, Any]:
-    """FLARE weighs by the number of steps; who does not say it counts as one."""
-    steps = dxo.meta.get(_STEPS)
+def read_weight(meta: Mapping[str, Any], *, default: float | None) -> dict[str, Any]:
+    """FLARE weighs by the number of steps; who does not say it counts as `default`. Raises Misuse."""
+    steps = meta.get(_STEPS)
     if steps is None:
         return {"weight": default}
     weight = _number(_STEPS, steps)
@@ -282,12 +282,17 @@ def from_update(update: Update) -> Shareable:
         if kind == _INITIAL and dot:
             initial[rest] = value
         else:
-            meta[name] = value
+            meta[name] = _whole(value)
     if initial:
         meta[_INITIAL] = initial
     if math.isfinite(update.share):
-        meta[_STEPS] = int(update.share) if update.share.is_integer() else update.share
+        meta[_STEPS] = _whole(update.share)
     return DXO(_data_kind(update), data=dict(update.params), meta=meta).to_shareable()
+
+
+def _whole(value: float) -> float:
+    """Numbers of a meta travel as floats; what was a whole one may be an index."""
+    return int(value) if value.is_integer() else value
 
 
 def _data_kind(update: Update) -> DataKind:

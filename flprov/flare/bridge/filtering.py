@@ -11,9 +11,17 @@ from flprov.flare.apis.dxo import DXO, from_shareable
 from flprov.flare.apis.fl_constant import ReturnCode
 from flprov.flare.apis.shareable import Shareable
 from flprov.flare.bridge.codec import pack_value
-from flprov.flare.bridge.exchange import MARK, from_update, to_parcel, to_shareable, to_update
+from flprov.flare.bridge.exchange import (
+    MARK,
+    from_update,
+    in_precision_of,
+    to_parcel,
+    to_shareable,
+    to_update,
+)
 from flprov.flare.bridge.parts import Parts, find_workspace
 from flprov.messages import Site, Task, Update, UpdateKind
+from flprov.sdk import as_tensors
 
 if TYPE_CHECKING:
     from flprov.flare.apis.filter import Filter
@@ -38,9 +46,10 @@ def apply_filter(one: Filter, value: Task | Update, site: Site) -> Task | Update
 
 def _task(task: Task, filtered: Shareable) -> Task:
     if MARK not in task.scalars:
-        return replace(task, params=_dxo(filtered).data)
+        return replace(task, params=in_precision_of(as_tensors(_dxo(filtered).data), task.params))
     parcel = to_parcel(filtered, filtered.get_peer_props() or {})
-    return replace(task, params=parcel.model, extra=parcel.extra, scalars={**task.scalars, **parcel.scalars})
+    model = in_precision_of(parcel.model, task.params)
+    return replace(task, params=model, extra=parcel.extra, scalars={**task.scalars, **parcel.scalars})
 
 
 def _update(one: Filter, update: Update, filtered: Shareable, site: Site) -> Update:
@@ -51,7 +60,8 @@ def _update(one: Filter, update: Update, filtered: Shareable, site: Site) -> Upd
     made = to_update(_dxo(filtered).to_shareable(), as_task, one.name)
     if made.kind is not update.kind or bool(made.params) != bool(update.params):
         raise JobFailed(f"{one.name} made {made.kind.value} of an update that was {update.kind.value}")
-    return replace(update, params=made.params, metrics=made.metrics, weight=made.weight)
+    weight = update.weight if made.weight is None else made.weight
+    return replace(update, params=made.params, metrics=made.metrics, weight=weight)
 
 
 def _dxo(filtered: Shareable) -> DXO:

@@ -79,10 +79,13 @@ class Standing:
     def due(self) -> list[str]:
         """Whose results can be given to the callback: all of them, or, where all are waited for, in order.
 
-        So a controller that adds up results as they come gets the same sum whatever comes first.
+        So a controller that adds up results as they come gets the same sum whatever comes first. When its
+        time is up nobody is waited for any more: what has come counts.
         """
         if not self.waits_for_all:
             return list(self.arrived)
+        if self.ended is not None:
+            return [name for name in self.order if name in self.arrived]
         found: list[str] = []
         open_sites = set(self.queue) | set(self.under_way)
         for name in self.order:

@@ -15,7 +15,7 @@ from flprov.errors import Misuse
 from flprov.flare.apis.fl_constant import FLMetaKey
 from flprov.flare.app_common.abstract.fl_model import FLModel, ParamsType
 from flprov.flare.app_common.utils.fl_model_utils import FLModelUtils
-from flprov.flare.bridge.exchange import MARK, to_shareable, to_update
+from flprov.flare.bridge.exchange import MARK, read_weight, to_shareable, to_update
 from flprov.messages import Task, UpdateKind
 from flprov.workers import current_session
 
@@ -71,16 +71,14 @@ def send(model: FLModel, clear_cache: bool = True, ctx: object = None) -> None: 
             )
         )
         return
-    steps = model.meta.get(FLMetaKey.NUM_STEPS_CURRENT_ROUND)
     kind = UpdateKind.DIFF if model.params_type is ParamsType.DIFF else UpdateKind.FULL
     metrics = {str(name): _number(name, value) for name, value in (model.metrics or {}).items()}
     fl.send(
         fl.Model(
             params={} if model.params is None else model.params,
             kind=kind,
-            samples=0 if steps is None else int(steps),
-            weight=1.0 if steps is None else None,
             metrics=metrics,
+            **read_weight(model.meta, default=1.0),
         )
     )
 
@@ -108,7 +106,8 @@ def log(key: str, value: Any, data_type: object = None, ctx: object = None, **kw
     """
     step = kwargs.get("global_step")
     values = value if isinstance(value, Mapping) else {key: value}
-    numbers = {str(name): one for name, one in values.items() if _is_number(one)}
+    found = {str(name): _read_number(one) for name, one in values.items()}
+    numbers = {name: number for name, number in found.items() if number is not None}
     if numbers:
         fl.log(numbers, step=step)
     return len(numbers) == len(values)
@@ -170,8 +169,14 @@ def shutdown(ctx: object = None) -> None:
     """Nothing: a script ends by ending."""
 
 
-def _is_number(value: object) -> bool:
-    return not isinstance(value, str | bytes) and hasattr(value, "__float__")
+def _read_number(value: Any) -> float | None:  # noqa: ANN401 - whatever a script logs
+    """None: it is none. An array of one number is that number, as in TensorBoard."""
+    if isinstance(value, str | bytes):
+        return None
+    try:
+        return float(value.item() if getattr(value, "size", 0) == 1 else value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # RuntimeError: torch, of many
+        return None
 
 
 def _number(name: object, value: Any) -> float:  # noqa: ANN401 - a float, or what torch or numpy have for one

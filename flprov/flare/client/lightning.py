@@ -108,6 +108,9 @@ class _Hooks:
         self._received: FLModel | None = None
         self._metrics: dict[str, float] | None = None
         self._began = 0  # the step at which this round's training began
+        self._stepped = 0  # the last step that was taken
+        self._old: dict[str, object] = {}  # what Lightning still shows of earlier steps
+        self._told: dict[str, int] = {}  # the step of what was streamed last
         self._per_round: tuple[int | None, int] | None = (
             None  # max_epochs, max_steps as the script has set them
         )
@@ -129,7 +132,7 @@ class _Hooks:
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401, ARG002
         """Go on with the optimizers' own memory."""
-        self._began = trainer.global_step
+        self._began = self._stepped = trainer.global_step
         if self._restore and self._kept is not None:
             optimizers, schedulers = self._kept
             for optimizer, state in zip(trainer.optimizers, optimizers, strict=False):
@@ -137,11 +140,18 @@ class _Hooks:
             for config, state in zip(trainer.lr_scheduler_configs, schedulers, strict=False):
                 config.scheduler.load_state_dict(state)
 
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401, ARG002
+        """What the last epoch has ended with was streamed then."""
+        self._old = dict(trainer.logged_metrics)
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: object) -> None:  # noqa: ANN401, ARG002
         """Stream what the module has logged, as often as its loggers would be told."""
         step = trainer.global_step
-        if trainer.is_global_zero and step % max(1, trainer.log_every_n_steps) == 0:
-            self._stream(trainer.logged_metrics, step)
+        stepped, self._stepped = step > self._stepped, step  # not where gradients are only added up
+        if stepped and trainer.is_global_zero and step % max(1, trainer.log_every_n_steps) == 0:
+            shown = dict(trainer.logged_metrics)
+            self._stream({n: value for n, value in shown.items() if value is not self._old.get(n)}, step)
+            self._old = shown
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401, ARG002
         """Stream what stands at the end of the epoch, validation included."""
@@ -190,8 +200,10 @@ class _Hooks:
             pl_module.load_state_dict(self._received.params, strict=self._strict)
 
     def _stream(self, metrics: Mapping[str, Any], step: int) -> None:
-        if numbers := _numbers(metrics):
+        fresh = {name: value for name, value in metrics.items() if self._told.get(name) != step}
+        if numbers := _numbers(fresh):
             log("metrics", numbers, global_step=step)
+        self._told |= dict.fromkeys(fresh, step)
 
 
 def _validating(trainer: Any) -> bool:  # noqa: ANN401

@@ -208,6 +208,21 @@ def _take_components(components: Mapping[str, Mapping[str, Any]], draft: Draft) 
             draft.note(f"component {component_id} ({path_of(row)}) has no counterpart")
         elif COMPONENTS.get(name):
             draft.note(f"component {component_id} ({name}) was left out: {COMPONENTS[name]}")
+        if name == "InTimeAccumulateWeightedAggregator":
+            _note_means(component_id, args_of(row), draft)
+
+
+def _note_means(component_id: str, args: Mapping[str, Any], draft: Draft) -> None:
+    """What FLARE's aggregator can do, and no mean of ours."""
+    if args.get("weigh_by_local_iter", True) is False:
+        draft.note(
+            f"{component_id}.weigh_by_local_iter: updates that are multiplied by their steps already are not"
+            " taken; where sites are to count alike, send no NUM_STEPS_CURRENT_ROUND"
+        )
+    if isinstance(args.get("expected_data_kind"), Mapping):
+        draft.note(
+            f"{component_id}.expected_data_kind: of a collection, one set of weights and metrics are averaged"
+        )
 
 
 def _take_model(components: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any], draft: Draft) -> None:

@@ -87,4 +87,4 @@ def step_weight(meta: Mapping[str, Any] | None) -> float:
     found = (meta or {}).get(FLMetaKey.NUM_STEPS_CURRENT_ROUND)
     if isinstance(found, bool) or not isinstance(found, int | float | np.number):
         return 1.0
-    return float(found) if np.isfinite(found) and found > 0 else 1.0
+    return float(found) if np.isfinite(found) and found >= 0 else 1.0

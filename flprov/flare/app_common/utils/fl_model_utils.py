@@ -46,28 +46,21 @@ class FLModelUtils:
 
     @staticmethod
     def from_shareable(shareable: Shareable, fl_ctx: FLContext | None = None) -> FLModel:  # noqa: ARG004
-        """Params, or metrics, with the rounds of the headers.
+        """Params, or metrics, with the rounds of the headers; of "submit_model" the name that is asked for.
 
         Raises:
-            ValueError: it holds no DXO.
+            ValueError: it holds neither.
         """
-        dxo = from_shareable(shareable)
-        meta = dict(dxo.meta)
+        if name := shareable.get_header(AppConstants.SUBMIT_MODEL_NAME):
+            found = FLModel(meta={MetaKey.SUBMIT_MODEL_NAME: name})
+        else:
+            found = _from_dxo(from_shareable(shareable))
         if (validate := shareable.get_header(AppConstants.VALIDATE_TYPE)) is not None:
-            meta[MetaKey.VALIDATE_TYPE] = validate
-        metrics = dxo.data if dxo.data_kind == DataKind.METRICS else meta.get(MetaKey.INITIAL_METRICS)
-        diff = dxo.data_kind == DataKind.WEIGHT_DIFF
-        return FLModel(
-            params_type=None
-            if dxo.data_kind == DataKind.METRICS
-            else (ParamsType.DIFF if diff else ParamsType.FULL),
-            params=None if dxo.data_kind == DataKind.METRICS else dxo.data,
-            metrics=metrics if isinstance(metrics, dict) or metrics is None else {"initial_metrics": metrics},
-            start_round=shareable.get_header(AppConstants.START_ROUND),
-            current_round=shareable.get_header(AppConstants.CURRENT_ROUND),
-            total_rounds=shareable.get_header(AppConstants.NUM_ROUNDS),
-            meta=meta,
-        )
+            found.meta[MetaKey.VALIDATE_TYPE] = validate
+        found.start_round = shareable.get_header(AppConstants.START_ROUND)
+        found.current_round = shareable.get_header(AppConstants.CURRENT_ROUND)
+        found.total_rounds = shareable.get_header(AppConstants.NUM_ROUNDS)
+        return found
 
     @staticmethod
     def update_model(model: FLModel, model_update: FLModel, replace_meta: bool = True) -> FLModel:
@@ -91,3 +84,13 @@ class FLModelUtils:
             new[name] = changed.astype(like) if isinstance(changed, np.ndarray | np.generic) else changed
         model.params = new
         return model
+
+
+def _from_dxo(dxo: DXO) -> FLModel:
+    if dxo.data_kind == DataKind.METRICS:
+        return FLModel(metrics=dxo.data, meta=dxo.meta)
+    kind = ParamsType.DIFF if dxo.data_kind == DataKind.WEIGHT_DIFF else ParamsType.FULL
+    metrics = dxo.meta.get(MetaKey.INITIAL_METRICS)
+    if metrics is not None and not isinstance(metrics, dict):
+        metrics = {"initial_metrics": metrics}
+    return FLModel(kind, dxo.data, metrics=metrics, meta=dxo.meta)

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from flprov.flare.app_common.abstract.fl_model import FLModel
+from flprov.flare.app_common.abstract.fl_model import FLModel, ParamsType
 from flprov.flare.app_common.aggregators.weighted_aggregation_helper import (
     WeightedAggregationHelper,
     step_weight,
@@ -73,16 +73,17 @@ class BaseFedAvg(ModelController):
         """The weighted means of params and of metrics.
 
         Raises:
-            ValueError: there are no results.
+            ValueError: there are no results, or some are weights and others differences.
         """
         if not results:
             raise ValueError("there is nothing to aggregate: no site has answered")
+        kind = read_kind(results)
         mean = WeightedAggregationHelper()
         for number, result in enumerate(results):
             name = str(result.meta.get("client_name", number))
             mean.add(result.params or {}, step_weight(result.meta), name, result.current_round)
         return FLModel(
-            params_type=results[0].params_type,
+            params_type=kind,
             params=mean.get_result(),
             metrics=mean_metrics(results),
             meta={"nr_aggregated": len(results), "current_round": results[0].current_round},
@@ -97,15 +98,33 @@ class BaseFedAvg(ModelController):
         return updated
 
 
-def mean_metrics(results: list[FLModel]) -> dict[str, float] | None:
-    """The weighted mean of each metric that is a finite number; None unless every site has metrics."""
+def read_kind(results: list[FLModel]) -> ParamsType | None:
+    """Whether all are weights, or all differences. Raises ValueError when some are this and some that."""
+    first, *others = results
+    for other in others:
+        if other.params_type != first.params_type:
+            told = [f"{one.meta.get('client_name')} sent {one.params_type}" for one in (first, other)]
+            raise ValueError(f"{' and '.join(told)}: weights and differences have no mean together")
+    return first.params_type
+
+
+def mean_metrics(
+    results: list[FLModel], factors: Mapping[str, float] | None = None
+) -> dict[str, float] | None:
+    """The weighted mean of each metric that is a finite number; None unless every site has metrics.
+
+    Args:
+        results: of the sites.
+        factors: site -> factor of its weight.
+    """
     if any(result.metrics is None for result in results):
         return None
     mean = WeightedAggregationHelper()
     for number, result in enumerate(results):
         numbers = {name: float(v) for name, v in (result.metrics or {}).items() if is_number(v)}
         name = str(result.meta.get("client_name", number))
-        mean.add(numbers, step_weight(result.meta), name, result.current_round)
+        if weight := (factors or {}).get(name, 1.0) * step_weight(result.meta):
+            mean.add(numbers, weight, name, result.current_round)
     return mean.get_result() or None
 
 

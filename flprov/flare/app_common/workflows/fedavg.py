@@ -18,7 +18,7 @@ from flprov.flare.app_common.aggregators.weighted_aggregation_helper import (
 from flprov.flare.app_common.app_constant import AppConstants
 from flprov.flare.app_common.app_event_type import AppEventType
 from flprov.flare.app_common.utils.math_utils import parse_compare_criteria
-from flprov.flare.app_common.workflows.base_fedavg import BaseFedAvg, mean_metrics
+from flprov.flare.app_common.workflows.base_fedavg import BaseFedAvg, mean_metrics, read_kind
 
 
 class FedAvg(BaseFedAvg):
@@ -32,7 +32,7 @@ class FedAvg(BaseFedAvg):
         patience: rounds in a row that may be no better, before the job ends.
         task_name: what the sites are asked for.
         exclude_vars: a regular expression; weights that it finds stay as they were sent.
-        aggregation_weights: site -> factor of its weight in the mean.
+        aggregation_weights: site -> factor of its weight in the means of weights and metrics.
         fedprox_mu: sent to the sites as meta `fedprox_mu`.
     """
 
@@ -133,7 +133,8 @@ class FedAvg(BaseFedAvg):
             name = str(result.meta.get("client_name", number))
             factor = self.aggregation_weights.get(name, 1.0)
             mean.add(result.params or {}, factor * step_weight(result.meta), name, result.current_round)
-        found = FLModel(results[0].params_type, mean.get_result(), metrics=mean_metrics(results))
+        metrics = mean_metrics(results, self.aggregation_weights)
+        found = FLModel(read_kind(results), mean.get_result(), metrics=metrics)
         if found.params_type is ParamsType.FULL:  # what is left out stays as it was
             found.params = self.load_global_weights() | found.params
         return found
