@@ -126,6 +126,19 @@ def test_heartbeats_without_news_wake_nobody():
     assert waits.heard("a", roomy(cpus=3))
 
 
+async def test_a_site_that_comes_back_with_the_same_room_gets_what_waits_for_it(scheduled, kit):
+    site = scheduled.connect("site-1", machine=roomy())
+    beats(scheduled, site, roomy())
+    site.leave()
+    run = await submit(scheduled, kit)
+    await scheduled.until(run, lambda seen: "not connected" in seen.record.reason)
+    site = scheduled.connect("site-1")
+    site.session.vitals = None  # it has not told yet
+    await scheduled.until(run, lambda seen: "has not yet told" in seen.record.reason)
+    beats(scheduled, site, roomy())
+    assert (await site.hears("deploy")).job_id == run.record.id
+
+
 # ---- the server's own rules ----------------------------------------------------------------------
 
 

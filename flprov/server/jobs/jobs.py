@@ -436,7 +436,7 @@ class Jobs:
             run = self._runs[job_id]
             if name in run.sites.parts:
                 run.tell(event)
-        self.scheduler.wake()
+        self.scheduler.met(name)
 
     def _keep_round(self, record: RoundRecord) -> None:
         """A round is over, or its checkpoint has gone."""

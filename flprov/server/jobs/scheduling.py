@@ -104,6 +104,11 @@ class Scheduler:
             self._known[job_id] = standing
             self.wake()
 
+    def met(self, site: str) -> None:
+        """A site has come, or gone."""
+        self._waits.forget(site)
+        self.wake()
+
     def heard(self, session: Session) -> None:
         """A site has told how it is."""
         if session.vitals is not None and self._waits.heard(session.name, session.vitals):

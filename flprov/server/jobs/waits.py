@@ -54,6 +54,10 @@ class Waits:
             self._waits[site][job_id] = replace(wait, beats=beats)
         return news
 
+    def forget(self, site: str) -> None:
+        """It came or went: nothing is known of it until it tells, and then that is news, whatever it says."""
+        self._seen.pop(site, None)
+
     def at(self, site: str) -> Mapping[str, str]:
         """The jobs that wait there, and why in words."""
         return {
